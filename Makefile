@@ -1,0 +1,41 @@
+# make demo    Deep Image Prior on a built-in photograph; results under runs/dip/
+# make test    the tests
+# make lint    style and types
+# make clean   removes .venv, caches and build outputs (never runs/)
+#
+# Needs nothing but make and Python 3.11 or later: make PYTHON=/path/to/python3 chooses which.
+
+.DELETE_ON_ERROR:
+.PHONY: demo test lint clean
+
+MODERN := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,\
+	$(shell $(python) -c '$(MODERN)' 2>/dev/null && echo $(python))))
+PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+demo: .venv/installed
+	.venv/bin/python -m experiments.dip --loss charbonnier
+
+test: .venv/installed-dev
+	.venv/bin/python -m pytest -q
+
+lint: .venv/installed-dev
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m mypy jaxsr experiments benchmarks
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later found: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c '$(MODERN)' || { echo "PYTHON (=$(PYTHON)) must be Python 3.11 or later" >&2; exit 1; }
+	@echo "installing into .venv (a few minutes the first time)"
+	@$(PYTHON) -m venv --clear .venv
+	@$(PIP) --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@$(PIP) --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""How fast jaxsr is, against what, and how that is timed."""

@@ -1,0 +1,79 @@
+"""Deep Image Prior in jaxsr, to be measured: one random image under the released operator."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import timing
+from jaxsr import dip, losses, operators
+from jaxsr.models import SkipUNet
+
+FACTOR = 4
+KERNEL: operators.Kernel = "lanczos2"  # the released code's
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """One size's problem, ready to run in JAX."""
+
+    apply_fn: Callable[..., Any]
+    operator: operators.Operator
+    loss: losses.Loss
+    state: dip.State
+    target: jax.Array  # (1, H / FACTOR, W / FACTOR, 3), noise: speed does not depend on it
+
+    def forward_loss(self) -> float:
+        """The loss at the latent without noise."""
+
+        @jax.jit
+        def forward(params: Any, latent: jax.Array) -> jax.Array:
+            return self.loss(self.operator(self.apply_fn(params, latent)), self.target).mean()
+
+        return float(forward(self.state.params, self.state.latent))
+
+    def compiled(self, iterations: int) -> tuple[Callable[[], jax.Array], float]:
+        """A program of so many iterations, each call going on from the last; its compile time."""
+
+        def chunk(state: dip.State, target: jax.Array) -> tuple[dip.State, dict[str, jax.Array]]:
+            return dip.run(
+                state,
+                target,
+                iterations=iterations,
+                apply_fn=self.apply_fn,
+                operator=self.operator,
+                loss=self.loss,
+                config=dip.Config(),
+            )
+
+        state = jax.tree.map(jnp.copy, self.state)
+        program, seconds = timing.compiled(
+            jax.jit(chunk, donate_argnames="state"), state, self.target
+        )
+
+        def forward() -> jax.Array:
+            nonlocal state
+            state, history = program(state, self.target)
+            return history["loss"]
+
+        return forward, seconds
+
+
+def fit_of(
+    size: tuple[int, int], *, model: SkipUNet, loss: str, params: Any = None, seed: int = 0
+) -> Fit:
+    """The fit of one random image of `size`; `params` stand in for the model's own start."""
+    apply_fn: Callable[..., Any] = model.apply
+    key, target_key = jax.random.split(jax.random.key(seed))
+    state = dip.init(
+        key,
+        init_fn=model.init if params is None else lambda *_: jax.tree.map(jnp.array, params),
+        apply_fn=apply_fn,
+        size=size,
+        config=dip.Config(),
+    )
+    target = jax.random.uniform(target_key, (1, size[0] // FACTOR, size[1] // FACTOR, 3))
+    operator = operators.downsample(FACTOR, kernel=KERNEL)
+    return Fit(apply_fn, operator, losses.LOSSES[loss], state, target)

@@ -1,0 +1,191 @@
+"""Checkpoints of a whole state with Orbax: written whole or not at all, the latest always kept."""
+
+import contextlib
+import json
+import logging
+import os
+import pathlib
+import zlib
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxsr.errors import InputError
+from jaxsr.files import atomic
+
+Tree = TypeVar("Tree")
+
+_CHECKSUMS = "checksums.json"
+
+
+class Checkpoints:
+    """The last `keep` checkpoints of one run, each in a sub-folder of `folder` named by its step.
+
+    A context manager. A save is over when `save` returns: it takes a fraction of a second, and no
+    thread is left that would read buffers which the next call donates. What an interrupted save
+    left in `folder` is removed on opening.
+
+    Raises:
+        InputError: `keep` is under 1, or `folder` cannot be opened or made.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, keep: int = 2) -> None:
+        if keep < 1:
+            raise InputError(f"`keep` (={keep}) must be at least 1")
+        self.folder = pathlib.Path(folder).absolute()
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=False,
+        )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with _quiet():
+                self._manager = ocp.CheckpointManager(
+                    self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
+                )
+        except Exception as error:
+            raise InputError(f"`{folder}` cannot hold checkpoints: {_reason(error)}") from error
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Releases what Orbax holds. Checkpoints stay."""
+        with _quiet():
+            self._manager.close()
+
+    def latest_step(self) -> int | None:
+        """The step of the latest checkpoint, sound or not; None where there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, tree: Any) -> None:
+        """Saves a pytree of arrays, typed PRNG keys among them, and drops what is too old.
+
+        The latest step is not written a second time: it is the same state.
+
+        Raises:
+            InputError: `step` is before the latest, or the files cannot be written.
+        """
+        latest = self.latest_step()
+        if latest == step:
+            return
+        if latest is not None and step < latest:
+            raise InputError(f"`step` (={step}) must be after `{self.folder / str(latest)}`")
+        arguments = ocp.args.StandardSave(jax.tree.map(_data, tree))
+        try:
+            with _quiet():
+                self._manager.save(step, args=arguments, custom_metadata={"arrays": _names(tree)})
+        except Exception as error:
+            message = f"`{self.folder / str(step)}` cannot be written: {_reason(error)}"
+            raise InputError(message) from error
+        checksums = json.dumps(self._checksums(step), indent=1)
+        with atomic(self.folder / str(step) / _CHECKSUMS) as temporary:
+            temporary.write_text(checksums + "\n")
+
+    def restore(self, like: Tree, *, step: int | None = None) -> Tree:
+        """The tree saved at `step` (by default the latest), bit for bit.
+
+        like: the tree to fill, of arrays or `jax.ShapeDtypeStruct`s; names, shapes and dtypes must
+            be as saved. Each array goes where its counterpart's `sharding` says, or else to the
+            default device; NumPy arrays come back as such.
+
+        Raises:
+            InputError: there is no such checkpoint; it is damaged; or it is of another tree. It is
+                left as it is, and no earlier one is taken in its place: that is the user's choice.
+        """
+        step = self.latest_step() if step is None else step
+        if step is None or step not in self._manager.all_steps():
+            what = "checkpoint" if step is None else f"checkpoint of step {step}"
+            raise InputError(f"`{self.folder}` holds no {what}")
+        try:
+            self._check(step, _names(like))
+            with _quiet():
+                arguments = ocp.args.StandardRestore(jax.tree.map(_target, like))
+                return jax.tree.map(_as_like, like, self._manager.restore(step, args=arguments))
+        except Exception as error:  # Orbax and TensorStore raise all kinds on damaged files
+            earlier = [other for other in self._manager.all_steps() if other < step]
+            then = f"go on from step {max(earlier)}" if earlier else "start afresh"
+            raise InputError(
+                f"`{self.folder / str(step)}` cannot be restored, {_reason(error)}: "
+                f"delete that folder to {then}"
+            ) from error
+
+    def _checksums(self, step: int) -> dict[str, int]:
+        root = self.folder / str(step)
+        files = sorted(path for path in root.rglob("*") if path.is_file())
+        return {path.relative_to(root).as_posix(): zlib.crc32(path.read_bytes()) for path in files}
+
+    def _check(self, step: int, names: dict[str, str]) -> None:
+        """Finds damage before TensorStore does, whose threads would write to the terminal.
+
+        A run killed after Orbax's commit and before the sums are there leaves a good checkpoint.
+        """
+        record = self.folder / str(step) / _CHECKSUMS
+        if record.exists():
+            found = self._checksums(step)
+            for name, checksum in json.loads(record.read_text()).items():
+                if found.get(name) != checksum:
+                    how = "damaged" if name in found else "missing"
+                    raise ValueError(f"`{name}` in it is {how}")
+        with _quiet():
+            saved = (self._manager.metadata(step).custom_metadata or {}).get("arrays")
+        if saved is None:
+            raise ValueError("it is not a complete checkpoint of this program")
+        for name in (*names, *saved):
+            if saved.get(name) != names.get(name):
+                ours, theirs = names.get(name, "nothing"), saved.get(name, "nothing")
+                raise ValueError(f"it holds {theirs} and not {ours} as `{name}`")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax logs what is no news to the user, and errors that it also raises."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def _names(tree: Any) -> dict[str, str]:
+    """Every array's path, with its dtype and shape."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _data(x: Any) -> Any:
+    """Orbax knows no typed PRNG keys: their integers."""
+    return jax.random.key_data(x) if _is_key(x) else x
+
+
+def _target(like: Any) -> Any:
+    if isinstance(like, np.ndarray):
+        return like
+    data = jax.eval_shape(_data, like)
+    sharding = getattr(like, "sharding", None) or jnp.zeros(()).sharding
+    return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=sharding)
+
+
+def _as_like(like: Any, data: Any) -> Any:
+    if not _is_key(like):
+        return data
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(jnp.empty((), like.dtype)))

@@ -1,0 +1,86 @@
+"""Losses, elementwise: `loss(prediction, target)` has the shape of its arguments; the caller reduces.
+
+They are functions of the residual d = prediction - target, whatever its unit; the defaults suit
+images in [0, 1].
+"""
+
+import math
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxsr.errors import InputError
+
+Loss = Callable[[Array, Array], Array]
+
+
+def mse(prediction: Array, target: Array) -> Array:
+    """d^2."""
+    return (prediction - target) ** 2
+
+
+def l1(prediction: Array, target: Array) -> Array:
+    """|d|."""
+    return jnp.abs(prediction - target)
+
+
+def charbonnier(prediction: Array, target: Array, *, epsilon: float = 1e-3) -> Array:
+    """sqrt(d^2 + epsilon^2), a smooth |d| (Charbonnier et al., 1997; the paper's eq. 1)."""
+    return jnp.sqrt((prediction - target) ** 2 + epsilon**2)
+
+
+def huber(prediction: Array, target: Array, *, delta: float = 0.01) -> Array:
+    """d^2 / 2 up to |d| = delta, then the tangent delta (|d| - delta / 2) (Huber, 1964)."""
+    size = jnp.abs(prediction - target)
+    inside = jnp.minimum(size, delta)
+    return inside * (size - inside / 2)
+
+
+def general(alpha: float, scale: float = 0.05) -> Loss:
+    """Barron's general robust loss of shape `alpha` and width `scale`.
+
+    rho(d) = |alpha - 2| / alpha ((x / |alpha - 2| + 1)^(alpha / 2) - 1) with x = (d / scale)^2, and its
+    limits: alpha 2 is x / 2, 0 is log(x / 2 + 1), -inf is 1 - exp(-x / 2). With alpha 1 it is the
+    Charbonnier loss with epsilon = scale, less epsilon, over epsilon.
+
+    Reference: Barron, "A General and Adaptive Robust Loss Function", CVPR 2019, eq. 1 and 8.
+
+    Args:
+      alpha: any real number or -inf; the smaller, the less an outlier weighs.
+      scale: above 0, in units of the residual: the width of the quadratic bowl.
+
+    Raises:
+      InputError: alpha is NaN or +inf, or scale is not above 0.
+    """
+    if math.isnan(alpha) or alpha == math.inf:
+        raise InputError(f"`alpha` (={alpha}) must be a real number or -inf")
+    if not 0 < scale < math.inf:
+        raise InputError(f"`scale` (={scale}) must be above 0")
+
+    def rho(prediction: Array, target: Array) -> Array:
+        x = ((prediction - target) / scale) ** 2
+        if alpha == 2:
+            return x / 2
+        if alpha == -math.inf:
+            return -jnp.expm1(-x / 2)
+        if alpha == 0:
+            return jnp.log1p(x / 2)
+        # (1 + x / b)^(alpha / 2) - 1 without cancellation as alpha nears 0 or x nears 0.
+        b = abs(alpha - 2)
+        return b / alpha * jnp.expm1(alpha / 2 * jnp.log1p(x / b))
+
+    return rho
+
+
+LOSSES: dict[str, Loss] = {"mse": mse, "l1": l1, "charbonnier": charbonnier, "huber": huber}
+
+
+def total_variation(image: Array) -> Array:
+    """The mean of |right - pixel| plus the mean of |below - pixel|: anisotropic, (..., H, W, C) -> ().
+
+    Reference: Rudin, Osher and Fatemi, Physica D 60 (1992), in its anisotropic form.
+    """
+    right = jnp.diff(image, axis=-2)
+    below = jnp.diff(image, axis=-3)
+    return jnp.abs(right).mean() + jnp.abs(below).mean()

@@ -1,0 +1,172 @@
+"""From the image to what was observed of it: plain linear functions.
+
+An operator maps (N, H, W, C) to (N, h, w, C) in the dtype given, and any leading axes as well. It
+may be jitted, mapped and differentiated; `jax.linear_transpose` gives its adjoint. Resizers are
+pairs of small matrices that depend on the static shape alone, applied at full precision (no TF32).
+"""
+
+import functools
+import numbers
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsr import resample
+from jaxsr.errors import InputError
+
+Operator = Callable[[jax.Array], jax.Array]
+Kernel = Literal[
+    "lanczos2", "lanczos3", "pillow-lanczos", "pillow-bicubic", "matlab-bicubic", "area"
+]
+
+
+def identity(x: jax.Array) -> jax.Array:
+    """All is observed: denoising."""
+    return x
+
+
+def downsample(factor: int, *, kernel: Kernel = "pillow-lanczos") -> Operator:
+    """(N, H, W, C) to (N, H // factor, W // factor, C).
+
+    Args:
+        factor: a whole number from 2.
+        kernel: how the low resolution was made. `lanczos2` and `lanczos3` are the strided
+            convolution of Deep Image Prior (Ulyanov et al., CVPR 2018; replicated borders). The
+            others equal a resizer asked for the size above, before it clips and rounds:
+            `pillow-lanczos` and `pillow-bicubic` Pillow's `resize`, `matlab-bicubic` MATLAB's
+            `imresize`, `area` the mean over each pixel's area.
+
+    Any size from `factor` a side is taken. Where the factor does not divide it, a resizer's scale
+    is that of the sizes, as in Pillow and MATLAB; the strided convolution leaves the remainder at
+    the bottom and right unread, but for its border.
+
+    Raises:
+        InputError: `factor` or `kernel` is not one of these; in the call, a side is below `factor`.
+    """
+    factor = _whole_factor(factor)
+    if kernel not in get_args(Kernel):
+        raise InputError(f"`kernel` (={kernel!r}) must be one of {', '.join(get_args(Kernel))}")
+
+    def operator(x: jax.Array) -> jax.Array:
+        height, width = x.shape[-3:-1]
+        if min(height, width) < factor:
+            raise InputError(f"`factor` (={factor}) must be at most a side of {width}x{height}")
+        return _separable(x, _matrix(height, factor, kernel), _matrix(width, factor, kernel))
+
+    return operator
+
+
+def _whole_factor(factor: object) -> int:
+    if isinstance(factor, bool) or not isinstance(factor, numbers.Integral) or factor < 2:
+        raise InputError(f"`factor` (={factor}) must be an integer of at least 2")
+    return int(factor)
+
+
+def _matrix(size: int, factor: int, kernel: str) -> np.ndarray:
+    out = size // factor
+    match kernel:
+        case "lanczos2":
+            return resample.strided_matrix(size, factor, 2)
+        case "lanczos3":
+            return resample.strided_matrix(size, factor, 3)
+        case "matlab-bicubic":
+            return resample.matlab_matrix(size, out / size, out)
+        case "area":
+            return resample.area_matrix(size, out)
+        case _:
+            return resample.pillow_matrix(size, out, kernel.removeprefix("pillow-"))
+
+
+def _separable(x: jax.Array, rows: np.ndarray, cols: np.ndarray) -> jax.Array:
+    """rows @ x @ cols^T on the two axes before the last."""
+    x = jnp.asarray(x)
+    product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+    x = product("oh,...hwc->...owc", jnp.asarray(rows, x.dtype), x)
+    return product("ow,...hwc->...hoc", jnp.asarray(cols, x.dtype), x)
+
+
+def mask(observed: jax.Array | np.ndarray) -> Operator:
+    """Keeps the pixels where `observed`, (H, W) or (H, W, 1 or C), is 1 and puts 0 where it is 0.
+
+    Raises:
+        InputError: `observed` has another number of axes, or in the call another size than the
+        image.
+    """
+    observed = np.asarray(observed)
+    if observed.ndim not in (2, 3):
+        raise InputError(f"`observed` (of shape {observed.shape}) must be (H, W) or (H, W, C)")
+    weights = observed.reshape(*observed.shape[:2], -1)
+
+    def operator(x: jax.Array) -> jax.Array:
+        if weights.shape[:2] != x.shape[-3:-1] or weights.shape[2] not in (1, x.shape[-1]):
+            raise InputError(f"`observed` (of shape {observed.shape}) must fit the image {x.shape}")
+        return x * jnp.broadcast_to(jnp.asarray(weights, x.dtype), x.shape)
+
+    return operator
+
+
+def blur(kernel: np.ndarray) -> Operator:
+    """Convolution with a 2-D kernel of odd sides, replicated borders, size kept.
+
+    The kernel is split by its singular values into row and column filters, so that the operator is
+    a sum of pairs of matrices: one pair for a separable kernel.
+
+    Raises:
+        InputError: `kernel` is not 2-D with odd sides, or holds a value that is not finite.
+    """
+    kernel = np.asarray(kernel, np.float64)
+    if kernel.ndim != 2 or 0 in [side % 2 for side in kernel.shape]:
+        raise InputError(f"`kernel` (of shape {kernel.shape}) must be 2-D with odd sides")
+    if not np.all(np.isfinite(kernel)):
+        raise InputError("`kernel` must be finite: it holds NaN or infinite values")
+    left, values, right = np.linalg.svd(kernel, full_matrices=False)
+    terms = max(1, int(np.sum(values > values[0] * 1e-15)))
+    vertical, horizontal = (left * values)[:, :terms].T, right[:terms]
+
+    def operator(x: jax.Array) -> jax.Array:
+        height, width = x.shape[-3:-1]
+        return sum(
+            (
+                _separable(x, _convolution(height, v), _convolution(width, h))
+                for v, h in zip(vertical, horizontal, strict=True)
+            ),
+            start=jnp.zeros_like(x),
+        )
+
+    return operator
+
+
+def _convolution(size: int, taps: np.ndarray) -> np.ndarray:
+    matrix = np.zeros((size, size))
+    rows = np.arange(size)
+    for shift, tap in enumerate(taps, start=-(len(taps) // 2)):
+        np.add.at(matrix, (rows, np.clip(rows - shift, 0, size - 1)), tap)
+    return matrix
+
+
+def crop(height: int, width: int) -> Operator:
+    """The middle (N, height, width, C); of an odd surplus the larger part is cut at bottom and
+    right.
+
+    Raises:
+        InputError: a side is below 1, or in the call larger than the image's.
+    """
+    if min(height, width) < 1:
+        raise InputError(f"the crop (={width}x{height}) must be at least 1x1")
+
+    def operator(x: jax.Array) -> jax.Array:
+        rows, cols = x.shape[-3:-1]
+        if height > rows or width > cols:
+            raise InputError(f"the crop (={width}x{height}) must fit into the image {cols}x{rows}")
+        top, left = (rows - height) // 2, (cols - width) // 2
+        return x[..., top : top + height, left : left + width, :]
+
+    return operator
+
+
+def compose(*operators: Operator) -> Operator:
+    """Applies the operators from left to right; with none, the identity."""
+    return lambda x: functools.reduce(lambda value, operator: operator(value), operators, x)

@@ -1,0 +1,146 @@
+"""Winograd's minimal filtering F(4x4, 3x3): a 3x3 convolution by matrix products on 6x6 tiles.
+
+A tile of 6x6 inputs d and a 3x3 filter g give 4x4 outputs
+
+    Y = A' [ (G g G') * (B' d B) ] A
+
+with 36 multiplications a channel pair instead of 144 (Lavin and Gray, "Fast Algorithms for
+Convolutional Neural Networks", CVPR 2016, section 4). Summed over input channels, the elementwise
+product is a batch of 36 matrix products. The filter's gradient is the same product transposed.
+
+Each transform runs as two one-dimensional passes of slices and weighted sums. The barriers keep
+the compiler from fusing the passes, which would compute the first one again for every output of the second.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+OUT = 4
+TILE = OUT + 2
+
+# Interpolation points 0, 1, -1, 2, -2 and infinity.
+B = np.array(
+    [
+        [4, 0, 0, 0, 0, 0],
+        [0, -4, 4, -2, 2, 4],
+        [-5, -4, -4, -1, -1, 0],
+        [0, 1, -1, 2, -2, -5],
+        [1, 1, 1, 1, 1, 0],
+        [0, 0, 0, 0, 0, 1],
+    ]
+)
+G = np.array(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ]
+)
+A = np.array(
+    [
+        [1, 0, 0, 0],
+        [1, 1, 1, 1],
+        [1, -1, 1, -1],
+        [1, 2, 4, 8],
+        [1, -2, 4, -8],
+        [0, 0, 0, 1],
+    ]
+)
+
+
+def _combine(matrix: np.ndarray, rows: Sequence[Array]) -> list[Array]:
+    """`matrix @ rows` for a small constant matrix, skipping its zeros."""
+    sums = []
+    for weights in matrix:
+        terms = [row if w == 1 else row * w.astype(row.dtype) for w, row in zip(weights, rows) if w]
+        sums.append(sum(terms[1:], terms[0]))
+    return sums
+
+
+def _tiles(size: int) -> int:
+    return -(-size // OUT)
+
+
+def _transform(image: Array, matrix: np.ndarray) -> Array:
+    """Apply `matrix` along rows, then columns, of the image's tiles, which begin every 4 pixels.
+
+    (N, H, W, C) -> (36, N * tiles, C). A tile spans as many pixels as `matrix` has columns.
+    """
+    span = matrix.shape[1]
+    n, height, width, channels = image.shape
+    down, across = (height - span) // OUT + 1, (width - span) // OUT + 1
+    rows = [image[:, k : k + OUT * (down - 1) + 1 : OUT] for k in range(span)]
+    image = lax.optimization_barrier(jnp.stack(_combine(matrix, rows)))
+    columns = [image[:, :, :, k : k + OUT * (across - 1) + 1 : OUT] for k in range(span)]
+    image = lax.optimization_barrier(jnp.stack(_combine(matrix, columns), axis=1))
+    return image.reshape(TILE * TILE, n * down * across, channels)
+
+
+def _assemble(products: Array, n: int, down: int, across: int) -> Array:
+    """A' M A of every tile, laid side by side: (36, N * tiles, K) -> (N, 4 down, 4 across, K)."""
+    products = products.reshape(TILE, TILE, n, down, across, -1)
+    rows = jnp.stack(_combine(A.T, list(products)), axis=3)
+    rows = lax.optimization_barrier(rows)
+    pixels = jnp.stack(_combine(A.T, list(rows)), axis=4)
+    return lax.optimization_barrier(pixels).reshape(n, OUT * down, OUT * across, -1)
+
+
+def _pad(image: Array, before: int, height: int, width: int) -> Array:
+    """Zeros: `before` at the top and left, the rest of (height, width) at the bottom and right."""
+    _, h, w, _ = image.shape
+    rows, columns = (before, height - before - h), (before, width - before - w)
+    return jnp.pad(image, ((0, 0), rows, columns, (0, 0)))
+
+
+def convolve(x: Array, w: Array, *, pad: int = 0) -> Array:
+    """Correlate x (N, H, W, C) with w (3, 3, C, K) after `pad` zeros on every side.
+
+    Returns:
+      (N, H + 2 pad - 2, W + 2 pad - 2, K).
+    """
+    n, height, width, channels = x.shape
+    height, width = height + 2 * pad - 2, width + 2 * pad - 2
+    down, across = _tiles(height), _tiles(width)
+    x = _pad(x, pad, OUT * down + 2, OUT * across + 2)
+    g = jnp.asarray(G, w.dtype)
+    filters = jnp.einsum("ai,ijck,bj->abck", g, w, g).reshape(TILE * TILE, channels, -1)
+    products = jnp.einsum("atc,ack->atk", _transform(x, B.T), filters)
+    return _assemble(products, n, down, across)[:, :height, :width]
+
+
+def filter_gradient(x: Array, dy: Array) -> Array:
+    """The gradient of `convolve` (without padding) with respect to w.
+
+    Args:
+      x: (N, H, W, C), the input.
+      dy: (N, H - 2, W - 2, K), the gradient with respect to the output.
+
+    Returns:
+      (3, 3, C, K).
+    """
+    _, height, width, features = dy.shape
+    down, across = _tiles(height), _tiles(width)
+    x = _pad(x, 0, OUT * down + 2, OUT * across + 2)
+    dy = _pad(dy, 0, OUT * down, OUT * across)
+    products = jnp.einsum("atc,atk->ack", _transform(x, B.T), _transform(dy, A))
+    g = jnp.asarray(G, dy.dtype)
+    return jnp.einsum("ai,abck,bj->ijck", g, products.reshape(TILE, TILE, -1, features), g)
+
+
+def pays(x: jax.ShapeDtypeStruct | Array, w: jax.ShapeDtypeStruct | Array, pixels: int) -> bool:
+    """Whether F(4x4, 3x3) beats im2col for `pixels` outputs of x (N, H, W, C) by w (3, 3, C, K).
+
+    The filters' own transform, 36 C K numbers, has to be small against the tiles', 36 T (C + K).
+    Half-precision numbers do not survive the transforms (their weights reach 8 and 1/24).
+    """
+    channels, features = w.shape[2:]
+    tiles = pixels / OUT**2
+    exact = x.dtype in (jnp.float32, jnp.float64)
+    return w.shape[:2] == (3, 3) and exact and tiles * (channels + features) >= 2 * channels * features

@@ -1,0 +1,161 @@
+import functools
+import itertools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import dip, ours, timing
+from jaxsr import weights
+from jaxsr.errors import InputError
+from jaxsr.models import SkipUNet
+
+SMALL = {"down": (16, 8), "up": (12, 16), "skip": (4, 2)}
+
+
+def test_timing_gives_median_and_spread():
+    timed = timing.Timing((5.0, 1.0, 2.0, 100.0, 3.0))
+    assert timed.median == 3.0
+    assert timed.spread == 2.0  # deviations 2, 2, 1, 97, 0
+
+
+def test_programs_take_turns_and_the_order_reverses():
+    calls = []
+    ticks = itertools.count()
+    programs = {name: lambda name=name: calls.append(name) for name in "abc"}
+    times = timing.interleaved(programs, rounds=2, units=4, clock=lambda: float(next(ticks)))
+    assert "".join(calls) == "abc" + "abc" + "cba"
+    assert {t.seconds for t in times.values()} == {(0.25, 0.25)}
+
+
+def test_ratio_is_of_the_medians():
+    peer, ours = timing.Timing((2.0, 4.0, 9.0)), timing.Timing((1.0, 2.0, 3.0))
+    assert timing.ratio(peer, ours) == (2.0, 0.0)  # rounds: 2, 2, 3
+
+
+def test_compiled_runs_as_the_function_does():
+    double, seconds = timing.compiled(jax.jit(lambda x: 2 * x), np.arange(3.0, dtype=np.float32))
+    np.testing.assert_array_equal(double(np.ones(3, np.float32)), [2, 2, 2])
+    assert 0 < seconds < 60
+
+
+@pytest.mark.parametrize("text", ["", "128", "128x", "100x128", "32x64", "64x64x64", "-64x64"])
+def test_sizes_the_network_cannot_take_are_refused(text, capsys):
+    with pytest.raises(InputError, match=f"`sizes` \\(={text}\\)"):
+        dip.parse_size(text)
+    assert dip.main([f"--sizes={text}"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_fewer_iterations_for_more_pixels():
+    assert dip.parse_size("320x480") == (320, 480)
+    assert dip.default_iterations((1024, 1024)) == 2
+    with pytest.raises(InputError, match=r"`rounds` \(=0\)"):
+        dip.run(dip.Options(rounds=0))
+
+
+def test_disagreeing_losses_stop_the_benchmark():
+    assert dip.disagreement(1.00005, 1.0) == pytest.approx(5e-5)
+    with pytest.raises(RuntimeError, match="disagree"):
+        dip.disagreement(1.001, 1.0)
+    with pytest.raises(RuntimeError, match="disagree"):
+        dip.disagreement(float("nan"), 1.0)
+
+
+@pytest.fixture
+def peer_module():
+    pytest.importorskip("torch", reason="PyTorch, the benchmarks' peer, is not installed")
+    from benchmarks import torch_peer
+
+    return torch_peer
+
+
+@pytest.mark.parametrize(
+    ("loss", "channels_last"), [("mse", False), ("l1", False), ("charbonnier", True)]
+)
+def test_peer_starts_from_the_same_loss(peer_module, loss, channels_last):
+    network = peer_module.skip_unet(**SMALL)
+    params = weights.skip_unet_from_torch(peer_module.parameters_as_numpy(network))
+    fit = ours.fit_of((64, 64), model=SkipUNet(**SMALL), loss=loss, params=params)
+    latent, target = np.asarray(fit.state.latent), np.asarray(fit.target)
+    theirs = peer_module.fit_of(network, latent, target, loss=loss, channels_last=channels_last)
+    assert fit.forward_loss() == pytest.approx(
+        theirs.loss_at(theirs.latent).item(), rel=dip.AGREEMENT
+    )
+
+
+def test_peer_is_the_published_network(peer_module):
+    values = peer_module.parameters_as_numpy(peer_module.skip_unet()).values()
+    assert sum(value.size for value in values) == 2_217_831
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_run_writes_what_it_found(alone, request, monkeypatch, tmp_path, capsys):
+    tiny = {"down": (8,), "up": (8,), "skip": (2,)}  # compiles in little time
+    monkeypatch.setattr(dip, "SkipUNet", functools.partial(SkipUNet, **tiny))
+    if not alone:
+        torch_peer = request.getfixturevalue("peer_module")
+        monkeypatch.setattr(
+            torch_peer, "skip_unet", functools.partial(torch_peer.skip_unet, **tiny)
+        )
+    path = tmp_path / "dip.json"
+    command = ["--sizes", "64x96", "--json", str(path), "--iterations", "2", "--rounds", "2"]
+    assert dip.main([*command, *(["--alone"] if alone else [])]) == 0
+
+    found = json.loads(path.read_text())
+    assert found["environment"]["versions"]["jax"] == jax.__version__
+    assert ("torch" in found["environment"]["versions"]) == (not alone)
+    (result,) = found["results"]
+    ours_seconds = result["ours_seconds_per_iteration"]
+    assert result["size"] == "64x96"
+    assert result["iterations_per_second"] == 1 / ours_seconds
+    if alone:
+        assert result["ratio"] is None and result["peers"] == {}
+    else:
+        best = min(peer["seconds_per_iteration"] for peer in result["peers"].values())
+        assert result["torch_seconds_per_iteration"] == best
+        assert result["ratio"] == best / ours_seconds
+        assert len(result["peers"]) == 2
+        assert result["loss_disagreement"] < dip.AGREEMENT
+    assert capsys.readouterr().out.startswith("64x96: ")
+
+
+def test_peer_repeats_the_reference(peer_module, shared):
+    import torch
+
+    golden = np.load(shared / "golden" / "dip_charbonnier_x8_64x64_small.npz")
+    meta = json.loads(str(golden["meta"]))
+    channels = (meta["channels"],) * meta["scales"]
+    skip = (meta["skip_channels"],) * meta["scales"]
+    network = peer_module.skip_unet(down=channels, up=channels, skip=skip).double()
+    assert [name for name, _ in network.named_parameters()] == list(golden["parameter_names"])
+
+    draw = np.random.RandomState(meta["seed"])
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            shape = tuple(parameter.shape)
+            if len(shape) == 4:
+                value = draw.uniform(-1, 1, shape) / np.sqrt(np.prod(shape[1:]))
+            else:
+                value = name.endswith("weight") + 0.1 * draw.standard_normal(shape)
+            parameter.copy_(torch.from_numpy(value))
+    draw = np.random.RandomState(meta["seed"] + 1)
+    height, width, factor = meta["height"], meta["width"], meta["factor"]
+    latent = torch.from_numpy(draw.uniform(0, 0.1, (1, 32, height, width)))
+    target = torch.from_numpy(draw.uniform(0, 1, (1, 3, height // factor, width // factor)))
+
+    fit = peer_module.Fit(
+        network,
+        peer_module.downsample(factor, support=3),
+        latent,
+        target,
+        loss=peer_module.LOSSES["charbonnier"],
+        noise_std=0.0,
+        learning_rate=meta["learning_rate"],
+    )
+    found = [fit.step().item() for _ in range(meta["steps"])]
+    np.testing.assert_allclose(found, golden["losses"], rtol=1e-7)
+    np.testing.assert_allclose(
+        network(latent).detach().numpy(), golden["final_output"], rtol=0, atol=1e-6
+    )

@@ -1,0 +1,132 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+from PIL.Image import Resampling
+
+from jaxsr import resample
+
+SIZES = [(64, 16), (50, 17), (37, 36), (16, 64), (5, 2), (7, 20), (3, 3), (9, 1)]
+PILLOW = {"lanczos": Resampling.LANCZOS, "bicubic": Resampling.BICUBIC, "box": Resampling.BOX}
+
+
+def test_lanczos_kernels_equal_the_reference(shared):
+    golden = np.load(shared / "golden" / "lanczos_kernels.npz")
+    for name in golden.files:
+        support, factor = int(name[len("lanczos")]), int(name.split("_x")[1])
+        np.testing.assert_allclose(
+            resample.lanczos_kernel(factor, support), golden[name], rtol=0, atol=1e-12
+        )
+
+
+def test_imresize_equals_matlab(shared):
+    golden = np.load(shared / "golden" / "matlab_imresize.npz")
+    for name in set(golden.files) - {"input"}:
+        scale = 1 / 3 if name == "scale_0.333333" else float(name.split("_")[1])
+        resized = resample.imresize(golden["input"], scale)
+        np.testing.assert_allclose(resized, golden[name], rtol=0, atol=1e-12, err_msg=name)
+
+
+def test_imresize_to_a_size_takes_the_scale_of_each_axis():
+    image = np.random.default_rng(0).random((8, 12, 2))
+    np.testing.assert_allclose(
+        resample.imresize(image, 0.5), resample.imresize(image, 0.5, size=(4, 6)), atol=1e-14
+    )
+    ramp = np.broadcast_to(np.arange(12.0)[None, :, None], (8, 12, 2))
+    tripled = resample.imresize(ramp, 1, size=(16, 36))
+    expected = (np.arange(36) + 0.5) / 3 - 0.5
+    np.testing.assert_allclose(tripled[5, 6:-6, 1], expected[6:-6], atol=1e-12)
+
+
+@pytest.mark.parametrize("n_in, n_out", SIZES)
+@pytest.mark.parametrize("kernel", PILLOW)
+def test_pillow_matrix_equals_pillow_on_floats(kernel, n_in, n_out):
+    row = np.random.default_rng(n_in).random((1, n_in)).astype(np.float32)
+    expected = PIL.Image.fromarray(row).resize((n_out, 1), PILLOW[kernel])
+    ours = resample.pillow_matrix(n_in, n_out, kernel) @ row[0].astype(np.float64)
+    np.testing.assert_allclose(ours, np.asarray(expected)[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", PILLOW)
+def test_pillow_matrix_equals_pillow_on_bytes_within_its_rounding(kernel):
+    image = np.random.default_rng(1).integers(60, 196, (96, 64), dtype=np.uint8)
+    expected = np.asarray(PIL.Image.fromarray(image).resize((17, 24), PILLOW[kernel]), float)
+    rows = resample.pillow_matrix(96, 24, kernel)
+    cols = resample.pillow_matrix(64, 17, kernel)
+    # Half a level from each of two passes, the first through a kernel of absolute sum below 1.5.
+    assert np.abs(rows @ image @ cols.T - expected).max() < 1.25
+
+
+@pytest.mark.parametrize("n, factor", [(64, 4), (24, 8), (65, 4), (9, 3), (14, 5), (2, 2)])
+@pytest.mark.parametrize("support", [2, 3])
+def test_strided_matrix_is_a_strided_convolution(n, factor, support):
+    row = np.random.default_rng(2).random(n)
+    reach = support * factor
+    expected = []
+    for o in range(n // factor):
+        center = o * factor + (factor - 1) / 2
+        taps = [
+            (i, float(resample.lanczos(np.array((i - center) / factor), support)))
+            for i in range(int(np.ceil(center - reach)), int(center + reach) + 1)
+        ]
+        total = sum(weight for _, weight in taps)
+        expected.append(sum(w * row[min(max(i, 0), n - 1)] for i, w in taps) / total)
+    ours = resample.strided_matrix(n, factor, support) @ row
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-13)
+
+
+def test_strided_matrix_holds_the_reference_kernel(shared):
+    golden = np.load(shared / "golden" / "lanczos_kernels.npz")
+    for factor in (2, 4, 8):
+        matrix = resample.strided_matrix(20 * factor, factor, 2)
+        middle = 10 * factor + factor // 2
+        taps = matrix[10, middle - 2 * factor : middle + 2 * factor]
+        np.testing.assert_allclose(
+            np.outer(taps, taps), golden[f"lanczos2_x{factor}"], rtol=0, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("n_in, n_out", [(12, 3), (7, 3), (5, 5), (10, 4)])
+def test_area_is_the_mean_of_what_a_pixel_covers(n_in, n_out):
+    row = np.random.default_rng(3).random(n_in)
+    fine = np.repeat(row, n_out).reshape(n_out, n_in)  # n_out copies of each pixel: whole parts
+    np.testing.assert_allclose(
+        resample.area_matrix(n_in, n_out) @ row, fine.mean(axis=1), atol=1e-14
+    )
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        resample.pillow_matrix(30, 7, "lanczos"),
+        resample.matlab_matrix(30, 0.25, 8),
+        resample.strided_matrix(30, 4, 3),
+        resample.area_matrix(30, 7),
+        resample.matlab_matrix(4, 4, 16),
+    ],
+)
+def test_matrices_keep_constants_and_cannot_be_changed(matrix):
+    np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-14)
+    with pytest.raises(ValueError):
+        matrix[0, 0] = 1
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 4, 3), (1, 1, 7, 2), (1, 8, 8, 1)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_double_bilinear_equals_jax_image_resize(x64, shape, dtype):
+    batch, height, width, channels = shape
+    x = jax.random.normal(jax.random.key(0), shape, dtype)
+    doubled = jax.jit(resample.double_bilinear)(x)
+    expected = jax.image.resize(x, (batch, 2 * height, 2 * width, channels), "bilinear")
+    assert doubled.dtype == dtype
+    tolerance = 1e-6 if dtype == "float32" else 1e-14
+    np.testing.assert_allclose(doubled, expected, rtol=0, atol=tolerance)
+
+
+def test_double_bilinear_gradient(x64):
+    x = jax.random.normal(jax.random.key(0), (1, 5, 6, 2), jnp.float64)
+    y = jax.random.normal(jax.random.key(1), (1, 10, 12, 2), jnp.float64)
+    ours = jax.grad(lambda x: jnp.vdot(y, resample.double_bilinear(x)))(x)
+    expected = jax.grad(lambda x: jnp.vdot(y, jax.image.resize(x, y.shape, "bilinear")))(x)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-13)
