@@ -99,7 +99,8 @@ class DIPResult(NamedTuple):
     finite: bool  # False: the loss or a parameter overflowed; all here is from before that chunk
     state: State
     compile_seconds: float
-    seconds: float  # in iterations, compilation left out
+    iterations: int  # done by this call, not by what it resumed
+    seconds: float  # that they took, compilation left out
 
 
 def rgb_score(image: Array, reference: Array) -> dict[str, Array]:
@@ -177,7 +178,8 @@ def step(
     noise = jax.random.normal(
         jax.random.fold_in(state.key, state.step), state.latent.shape, state.latent.dtype
     )
-    latent = state.latent + config.noise_std * noise
+    # The barrier keeps the compiler from drawing the noise again for each of the latent's readers.
+    latent = lax.optimization_barrier(state.latent + config.noise_std * noise)
 
     def objective(params: Params) -> tuple[Array, tuple[Array, Array]]:
         image = apply_fn(params, latent)
@@ -301,8 +303,8 @@ def fit(
         `config.iterations` may have grown.
     """
     if resume is None:
-        state = init(
-            key,
+        start = functools.partial(
+            init,
             init_fn=init_fn,
             apply_fn=apply_fn,
             size=size,
@@ -310,10 +312,12 @@ def fit(
             batch=observation.shape[0],
             dtype=observation.dtype,
         )
+        state = jax.jit(start)(key)
         history: History = {}
     else:
         state, history = jax.tree.map(jnp.copy, resume[0]), dict(resume[1])
-    done, stops = int(state.step), sorted({*pauses, config.iterations})
+    first = done = int(state.step)
+    stops = sorted({*pauses, config.iterations})
 
     start = time.perf_counter()
     chunk = _run_chunk.lower(
@@ -349,7 +353,15 @@ def fit(
 
     last = jax.jit(apply_fn)(state.params, state.latent)
     return DIPResult(
-        state.average, last, state.params, history, finite, state, compile_seconds, seconds
+        image=state.average,
+        last=last,
+        params=state.params,
+        history=history,
+        finite=finite,
+        state=state,
+        compile_seconds=compile_seconds,
+        iterations=done - first,
+        seconds=seconds,
     )
 
 

@@ -75,7 +75,10 @@ def _matmul_backward(x: Array, w: Array, dy: Array, stride: int) -> tuple[Array,
     if stride == 1 and winograd.pays(x, w, math.prod(dy.shape[:3])):
         flipped = w[::-1, ::-1].swapaxes(2, 3)
         return winograd.convolve(dy, flipped, pad=2), winograd.filter_gradient(x, dy)
-    dw = jnp.einsum("nhwp,nhwk->pk", _im2col(x, w, stride), dy).reshape(w.shape)
+    blocks = math.gcd(math.prod(dy.shape[:3]), 4)
+    columns = _im2col(x, w, stride).reshape(blocks, -1, h * k * channels)
+    dw = jnp.einsum("bpc,bpk->bck", columns, dy.reshape(blocks, -1, features)).sum(0)
+    dw = dw.reshape(w.shape)
     return _col2im(dy @ w.reshape(-1, features).T, w, stride, height, width), dw
 
 

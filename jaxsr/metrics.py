@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from jaxsr import images
 from jaxsr.errors import InputError
+from jaxsr.operators import Kernel
 from jaxsr.resample import imresize
 
 Array = Any  # a NumPy or JAX array
@@ -122,7 +123,7 @@ class Protocol:
 
     name: str
     description: str
-    kernel: str
+    kernel: Kernel
     multiple: int
     degrade: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
     bicubic: Callable[[np.ndarray, tuple[int, int]], np.ndarray]
@@ -142,14 +143,16 @@ def _matlab_bicubic(lr: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return imresize(lr, size[0] / lr.shape[0], size=size).astype(np.float32)
 
 
-def _pillow_lanczos_lr(hr: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    hr = images.crop_to_multiple(hr, math.lcm(32, factor))
+def _pillow_lanczos_lr(
+    hr: np.ndarray, factor: int, *, multiple: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    hr = images.crop_to_multiple(hr, math.lcm(multiple, factor))
     return hr, _pillow_resize(hr, _shrunk(hr, factor), Resampling.LANCZOS)
 
 
 def _pillow_luma_lr(hr: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
     hr = images.crop_to_multiple(hr, factor)
-    return hr, _pillow_resize(_jpeg_luma(hr), _shrunk(hr, factor), Resampling.BICUBIC)
+    return hr, _pillow_resize(jpeg_luma(hr), _shrunk(hr, factor), Resampling.BICUBIC)
 
 
 def _shrunk(hr: np.ndarray, factor: int) -> tuple[int, int]:
@@ -161,7 +164,7 @@ def _matlab_lr(hr: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
     return hr, imresize(hr, 1 / factor).astype(np.float32)
 
 
-def _jpeg_luma(pixels: np.ndarray) -> np.ndarray:
+def jpeg_luma(pixels: np.ndarray) -> np.ndarray:
     """Y of Pillow's YCbCr (full range, 8 bits), (H, W, 1); gray is its own luma."""
     if pixels.shape[-1] == 1:
         return pixels
@@ -170,7 +173,7 @@ def _jpeg_luma(pixels: np.ndarray) -> np.ndarray:
 
 def _with_true_chroma(result: np.ndarray, hr: np.ndarray) -> np.ndarray:
     """The luma of `result` under the Cb and Cr of `hr`, rounded to 8 bits in between and after."""
-    luma = _jpeg_luma(result)
+    luma = jpeg_luma(result)
     if hr.shape[-1] == 1:
         return images.from_uint8(images.to_uint8(luma))
     _, blue, red = images.to_pillow(hr).convert("YCbCr").split()
@@ -207,11 +210,20 @@ PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
         Protocol(
+            name="plain",
+            description="8-bit RGB, no shave, SSIM 7x7 uniform, range 1; LR by Pillow Lanczos",
+            kernel="pillow-lanczos",
+            multiple=1,
+            degrade=_pillow_lanczos_lr,
+            bicubic=_pillow_bicubic,
+            score=lambda result, hr, _: _figures(images.to_uint8(result) / 255.0, hr),
+        ),
+        Protocol(
             name="paper-dip",
             description="RGB, unrounded, no shave, SSIM 7x7 uniform, range 2; LR by Pillow Lanczos",
             kernel="pillow-lanczos",
             multiple=32,
-            degrade=_pillow_lanczos_lr,
+            degrade=functools.partial(_pillow_lanczos_lr, multiple=32),
             bicubic=_pillow_bicubic,
             score=lambda result, hr, _: _figures(result, hr, peak=2.0),
         ),
@@ -241,7 +253,7 @@ PROTOCOLS = {
             "range 1; LR by Pillow Lanczos",
             kernel="pillow-lanczos",
             multiple=32,
-            degrade=_pillow_lanczos_lr,
+            degrade=functools.partial(_pillow_lanczos_lr, multiple=32),
             bicubic=_pillow_bicubic,
             score=lambda result, hr, _: _luma_figures(result, hr, 4),
         ),

@@ -27,6 +27,7 @@ from jaxsr.files import atomic
 from jaxsr.images import rgb_to_y, to_uint8
 
 Path = str | os.PathLike[str]
+Images = Mapping[str, Any]
 Window = tuple[int, int, int, int]
 
 _DPI, _MARGIN, _GAP, _HEADING, _COLUMN = 100, 16, 12, 48, 200  # of a comparison, in pixels
@@ -68,8 +69,7 @@ def _as_json(value: Any) -> Any:
 def write_csv(path: Path, columns: Mapping[str, Any]) -> None:
     """Writes 1-D arrays of equal length as columns after `iteration`, which counts from 1.
 
-    Floats have the fewest digits that read back as the same number of their dtype; `nan` and `inf`
-    stand for what no number does.
+    Floats have the fewest digits that read back as the same number of their dtype, or nan, inf.
 
     Raises:
         InputError: the columns are not 1-D and equally long, or the file cannot be written.
@@ -88,11 +88,7 @@ def write_csv(path: Path, columns: Mapping[str, Any]) -> None:
 
 
 def comparison(
-    path: Path,
-    images: Mapping[str, Any],
-    captions: Mapping[str, str],
-    *,
-    zoom: Window | None = None,
+    path: Path, images: Images, captions: Mapping[str, str], *, zoom: Window | None = None
 ) -> None:
     """Draws images side by side as a PNG and, under each, the same window of it enlarged.
 
@@ -102,7 +98,7 @@ def comparison(
 
     Args:
       path: of the PNG to write.
-      images: (H, W, C) by heading, from left to right; those smaller by a whole factor are enlarged.
+      images: (H, W, C) by heading, from left to right; the smaller are enlarged by whole factors.
       captions: by heading, the line under it; "" or nothing for none.
       zoom: the window (top, left, height, width) in pixels of the largest image.
 
@@ -117,7 +113,6 @@ def comparison(
     top, left, rows, cols = zoom
     if min(zoom) < 0 or min(rows, cols) < 1 or top + rows > height or left + cols > width:
         raise InputError(f"`zoom` (={zoom}) must lie in the image, of {height}x{width}")
-
     grow = max(1, round(_PANEL / max(height, width)))
     shrink = -(-max(height, width) // 800)
     across, down = width * grow // shrink, height * grow // shrink

@@ -1,0 +1,1 @@
+"""One command line a question: each parses, loads, calls jaxsr and reports."""

@@ -1,0 +1,79 @@
+"""What every experiment's command line does alike: settings, device, precision, errors, Ctrl-C."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Literal, TypeVar
+
+import jax
+import tyro
+
+from jaxsr.errors import InputError
+
+Settings = TypeVar("Settings")
+Precision = Literal["float32", "tf32", "bfloat16"]
+Device = Literal["auto", "cpu", "gpu", "tpu"]
+
+INTERRUPTED = 130
+
+
+def main(settings: type[Settings], run: Callable[[Settings], int]) -> None:
+    """Parse the command line, run, exit; bad input is one line on stderr and exit code 2."""
+    parsed = tyro.cli(settings, config=(tyro.conf.OmitArgPrefixes,))
+    use_compilation_cache()
+    try:
+        sys.exit(run(parsed))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs between runs, where the user has not said otherwise."""
+    if jax.config.jax_compilation_cache_dir is None:
+        root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(root) / "jaxsr"))
+
+
+def device(name: Device) -> jax.Device:
+    """The first device of a platform; `auto` is JAX's own choice.
+
+    Raises:
+      InputError: there is none.
+    """
+    try:
+        return jax.devices(None if name == "auto" else name)[0]
+    except RuntimeError as error:
+        present = sorted({d.platform for d in jax.devices()})
+        raise InputError(
+            f"`--device` (={name}) must be one that JAX finds here: {', '.join(present)}"
+        ) from error
+
+
+@contextlib.contextmanager
+def computing(on: jax.Device, precision: Precision) -> Iterator[None]:
+    """Compute on a device; matrix products of float32 numbers are exact unless `tf32` is asked for."""
+    products = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}[precision]
+    with jax.default_device(on), jax.default_matmul_precision(products):
+        yield
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Yields a function that tells whether Ctrl-C was pressed; a second Ctrl-C ends the program."""
+    pressed = False
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,223 @@
+"""The folder of one fit: what is written when, and how a stopped run is taken up again."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+from experiments.problem import Problem
+from jaxsr import dip, images, operators, reports
+from jaxsr.checkpoints import Checkpoints
+from jaxsr.errors import InputError
+
+# Settings that may differ when a run is taken up again: the image is known by its pixels instead.
+_FREE = ("iterations", "out", "hr", "lr")
+
+
+def pauses(iterations: int, every: int, snapshots: tuple[int, ...]) -> list[int]:
+    """The iterations after which something is kept."""
+    return sorted({*range(every, iterations + 1, every), *(s for s in snapshots if s <= iterations)})
+
+
+class Bar:
+    """A progress bar over iterations: rate, time left, loss and, where known, PSNR."""
+
+    def __init__(self, bar: tqdm.tqdm) -> None:
+        self._bar = bar
+
+    def show(self, progress: dip.Progress) -> None:
+        """Advance to the progress's last iteration."""
+        last = {name: column[-1] for name, column in progress.history.items()}
+        shown = {"loss": f"{last['loss']:.5f}"}
+        if "psnr" in last:
+            shown["psnr"] = f"{last['psnr']:.2f} dB"
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update(int(progress.state.step) - self._bar.n)
+
+
+class RunFolder:
+    """The output folder of `experiments.dip`; a context manager.
+
+    Opening it refuses a folder of other settings, and writes what is known before the fit.
+
+    Raises:
+      InputError: the folder holds something else, or cannot be written.
+    """
+
+    def __init__(self, path: pathlib.Path, settings: Any, problem: Problem) -> None:
+        self.path, self.problem = path, problem
+        config = {
+            name: str(value) if isinstance(value, os.PathLike) else value
+            for name, value in dataclasses.asdict(settings).items()
+        }
+        config |= {"name": problem.name, "input_sha256": problem.digest}
+        self._seed: int = config["seed"]
+        self._claim(config)
+        self._checkpoints = Checkpoints(path / "checkpoints")
+
+    def _claim(self, config: dict[str, Any]) -> None:
+        record = self.path / "config.json"
+        try:
+            (self.path / "snapshots").mkdir(parents=True, exist_ok=True)
+            others = [p for p in self.path.iterdir() if p.name not in ("snapshots", "checkpoints")]
+            if record.exists():
+                self._compare(config, json.loads(record.read_text(encoding="utf-8")))
+            elif others:
+                raise InputError(f"`--out` (={self.path}) must be new, empty, or of an earlier run")
+        except OSError as error:
+            raise InputError(f"`--out` (={self.path}) cannot be used: {error.strerror}") from error
+        except json.JSONDecodeError as error:
+            raise InputError(f"`{record}` is damaged ({error}): choose another `--out`") from error
+        known = {"lr": self.problem.lr, "bicubic": self.problem.bicubic, "hr": self.problem.hr}
+        for name, pixels in known.items():
+            if pixels is not None:
+                images.write(self.path / f"{name}.png", pixels)
+        reports.write_json(record, config)
+
+    def _compare(self, config: dict[str, Any], earlier: dict[str, Any]) -> None:
+        for name, value in config.items():
+            if name not in _FREE and earlier.get(name) != value:
+                setting = {"input_sha256": "the image"}.get(name, f"`--{name.replace('_', '-')}`")
+                raise InputError(
+                    f"{setting} (={value}) differs from the run in {self.path} "
+                    f"(={earlier.get(name)}): choose another `--out`"
+                )
+        if config["iterations"] < earlier["iterations"]:
+            raise InputError(
+                f"`--iterations` (={config['iterations']}) may grow but not shrink: the run in "
+                f"{self.path} has {earlier['iterations']}"
+            )
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._checkpoints.close()
+
+    def finished(self, iterations: int) -> bool:
+        """Whether a report of so many iterations is there."""
+        return self._metrics().get("iterations") == iterations
+
+    def _metrics(self) -> dict[str, Any]:
+        record = self.path / "metrics.json"
+        try:
+            return json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+        except (OSError, json.JSONDecodeError) as error:
+            raise InputError(f"`{record}` is damaged ({error}): delete it to write it anew") from error
+
+    def restore(self, start: Callable[[], dip.State]) -> tuple[dip.State, dip.History] | None:
+        """The latest checkpoint's state and history; None where there is none."""
+        step = self._checkpoints.latest_step()
+        if step is None:
+            return None
+        names = ["loss", "psnr_fit"]
+        if self.problem.hr is not None:
+            names += ["psnr", "psnr_y", "psnr_output", "psnr_y_output"]
+        history = {name: np.zeros(step, np.float32) for name in names}
+        like = {"state": jax.eval_shape(start), "history": history}
+        tree = self._checkpoints.restore(like)
+        print(f"resuming {self.path} from iteration {step}")
+        return tree["state"], tree["history"]
+
+    @contextlib.contextmanager
+    def progress(self, iterations: int) -> Iterator[Bar]:
+        """A bar of so many iterations on the terminal."""
+        done = self._checkpoints.latest_step() or 0
+        with tqdm.tqdm(
+            total=iterations, initial=done, desc=self.problem.name, unit="it", dynamic_ncols=True
+        ) as bar:
+            yield Bar(bar)
+
+    def keep(self, progress: dip.Progress, every: int, snapshots: tuple[int, ...]) -> None:
+        """A checkpoint after every `every` iterations, the image after those of `snapshots`."""
+        step = int(progress.state.step)
+        if step in snapshots:
+            self._write(f"snapshots/{step:06d}.png", progress.state.average)
+        if step % every == 0:
+            self._save(progress.state, progress.history)
+
+    def _save(self, state: dip.State, history: dip.History) -> None:
+        self._checkpoints.save(int(state.step), {"state": state, "history": history})
+
+    def _write(self, name: str, image: jax.Array) -> None:
+        images.write(self.path / name, self._pixels(image), alpha=self.problem.alpha)
+
+    def _pixels(self, image: jax.Array) -> np.ndarray:
+        """The result's part of the network's canvas, (H, W, C)."""
+        return np.asarray(operators.crop(*self.problem.size)(image))[0]
+
+    def write_images(self, result: dip.DIPResult) -> None:
+        """The images of a fit that ended, or was stopped, and the checkpoint to go on from."""
+        if int(result.state.step):
+            self._save(result.state, result.history)
+            self._write("sr.png", result.image)
+            self._write("sr_last.png", result.last)
+
+    def write_report(self, result: dip.DIPResult, environment: dict[str, Any]) -> None:
+        """History, curves, comparison and, last, the metrics: they mark the run as finished."""
+        problem = self.problem
+        reports.write_csv(self.path / "history.csv", result.history)
+        image, captions, baseline = self._pixels(result.image), {}, {}
+        figures: dict[str, Any] = {}
+        if problem.hr is not None:
+            score = problem.protocol.score
+            figures = score(image, problem.hr, problem.factor)
+            figures["bicubic"] = score(problem.bicubic, problem.hr, problem.factor)
+            figures["last"] = score(self._pixels(result.last), problem.hr, problem.factor)
+            captions = {"bicubic": _caption(figures["bicubic"]), "Deep Image Prior": _caption(figures)}
+            bicubic = problem.score(jnp.asarray(problem.bicubic)[None], problem.reference())
+            baseline = {"bicubic": float(bicubic["psnr"])}
+        shown = {"low resolution": problem.lr, "bicubic": problem.bicubic, "Deep Image Prior": image}
+        if problem.hr is not None:
+            shown["ground truth"] = problem.hr
+        reports.comparison(self.path / "comparison.png", shown, captions)
+        columns = {
+            "psnr": "running average",
+            "psnr_output": "output",
+            "psnr_fit": "fit to the low resolution",
+        }
+        if problem.hr is not None:
+            del columns["psnr_fit"]
+        reports.curves(
+            self.path / "psnr.png",
+            {problem.name: result.history},
+            columns=columns,
+            ylabel="PSNR (dB)",
+            baseline=baseline,
+        )
+        iterations = len(result.history["loss"])
+        record = {
+            "protocol": problem.protocol.name if problem.hr is not None else None,
+            "protocol_description": problem.protocol.description if problem.hr is not None else None,
+            **figures,
+            "iterations": iterations,
+            "iterations_per_second": result.iterations / result.seconds if result.seconds else None,
+            "compile_seconds": result.compile_seconds,
+            **environment,
+            "seed": self._seed,
+        }
+        reports.write_json(self.path / "metrics.json", record)
+
+    def summary(self) -> str:
+        """One line: the gain over bicubic, by which protocol, and where the files are."""
+        metrics = self._metrics()
+        where = f"{metrics['iterations']} iterations, files in {self.path}"
+        if "bicubic" not in metrics:
+            return where
+        psnr, base = float(metrics["psnr"]), float(metrics["bicubic"]["psnr"])
+        return (
+            f"PSNR {psnr:.2f} dB, {psnr - base:+.2f} over bicubic's {base:.2f} "
+            f"({metrics['protocol']}: {metrics['protocol_description']}); {where}"
+        )
+
+
+def _caption(figures: dict[str, Any]) -> str:
+    return f"{figures['psnr']:.2f} dB / {figures['ssim']:.4f}"
