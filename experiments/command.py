@@ -5,7 +5,7 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Literal, TypeVar
 
@@ -21,20 +21,22 @@ Device = Literal["auto", "cpu", "gpu", "tpu"]
 INTERRUPTED = 130
 
 
-def main(settings: type[Settings], run: Callable[[Settings], int]) -> None:
-    """Parse the command line, run, exit; bad input is one line on stderr and exit code 2."""
-    parsed = tyro.cli(settings, config=(tyro.conf.OmitArgPrefixes,))
+def main(
+    settings: type[Settings], run: Callable[[Settings], int], args: Sequence[str] | None = None
+) -> int:
+    """Parse the command line and run; returns the exit code, 2 after one line on bad input."""
+    parsed = tyro.cli(settings, args=args)
     use_compilation_cache()
     try:
-        sys.exit(run(parsed))
+        return run(parsed)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
 
 
 def use_compilation_cache() -> None:
     """Keep compiled programs between runs, where the user has not said otherwise."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(root) / "jaxsr"))
 
@@ -56,7 +58,7 @@ def device(name: Device) -> jax.Device:
 
 @contextlib.contextmanager
 def computing(on: jax.Device, precision: Precision) -> Iterator[None]:
-    """Compute on a device; matrix products of float32 numbers are exact unless `tf32` is asked for."""
+    """Compute on a device; float32 products are exact unless another precision is asked for."""
     products = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}[precision]
     with jax.default_device(on), jax.default_matmul_precision(products):
         yield

@@ -1,8 +1,8 @@
 """Super-resolution of one image by Deep Image Prior.
 
-    python -m experiments.dip --loss charbonnier                          a built-in photograph
-    python -m experiments.dip --hr butterfly.png --protocol dip           a ground truth, degraded here
-    python -m experiments.dip --lr small.png --factor 4                   upscale your own image
+    python -m experiments.dip --loss charbonnier                    a built-in photograph
+    python -m experiments.dip --hr butterfly.png --protocol dip     a ground truth, degraded here
+    python -m experiments.dip --lr small.png --factor 4             upscale your own image
 
 The method is Ulyanov, Vedaldi and Lempitsky's (CVPR 2018); the question is "Robust Loss with Deep
 Image Prior"'s: what does another loss than the mean squared error bring? README has what to expect.
@@ -10,13 +10,12 @@ Image Prior"'s: what does another loss than the mean squared error bring? README
 
 import dataclasses
 import functools
-import json
 import pathlib
-from typing import Annotated, Literal
+import sys
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import tyro
 
 from experiments import command, folder, problem
 from jaxsr import dip, losses
@@ -47,33 +46,33 @@ class Settings:
     factor: int = 4
     """Of the enlargement: an integer from 2."""
     kernel: Kernel | None = None
-    """How the low resolution is modelled. Default: as it was made here; for --lr matlab-bicubic, what
-    the field's data sets were made with. Choose pillow-lanczos or pillow-bicubic for images shrunk by
-    Pillow, area for sensor-like averaging (OpenCV's INTER_AREA too), lanczos2 or lanczos3 to compare
-    with the released code's strided convolution."""
+    """How the low resolution is modelled. Default: as it was made here; for --lr matlab-bicubic,
+    what the field's data sets were made with. Choose pillow-lanczos or pillow-bicubic for images
+    shrunk by Pillow, area for averages of pixels (a sensor's, OpenCV's INTER_AREA), lanczos2 or
+    lanczos3 to compare with the released code's strided convolution."""
     iterations: int | None = None
     """Default by factor, as released: 1150 for 2, 2000 below 6, 4000 from 6."""
     learning_rate: float = 0.01
     """Of Adam (released: 0.01)."""
     noise_std: float | None = None
-    """Of the noise added to the latent, itself in [0, 0.1], in each iteration. Default by factor, as
-    released: 0.01 for 2, 0.03 below 6, 0.05 from 6."""
+    """Of the noise added to the latent, itself in [0, 0.1], in each iteration. Default by factor,
+    as released: 0.01 for 2, 0.03 below 6, 0.05 from 6."""
     tv_weight: float = 0.0
     """Weight of the output's total variation in the loss."""
     average: float | None = None
-    """Decay of the running average of the outputs, in [0, 1); 0 takes the last output alone. Default
-    0.99, as the released denoising has it."""
+    """Decay of the running average of the outputs, in [0, 1); 0 takes the last output alone.
+    Default 0.99, as the released denoising has it."""
     seed: int = 0
     """Of all randomness: weights, latent, noise."""
     precision: command.Precision = "float32"
-    """Of products of matrices. tf32 is faster on NVIDIA GPUs since Ampere; bfloat16 computes the whole
-    network in half precision."""
+    """Of products of matrices. tf32 is faster on NVIDIA GPUs since Ampere; bfloat16 computes the
+    whole network in half precision."""
     device: command.Device = "auto"
     """Where to compute; auto is JAX's choice."""
     recipe: Literal["best", "reference"] = "best"
     """reference makes the released code's choices: kernel lanczos2, the last noisy output."""
     protocol: ProtocolName = "plain"
-    """How --hr is cropped and degraded, and what the figures mean; docs and terminal spell it out."""
+    """How --hr is cropped and degraded, and what the figures mean; spelled out beside them."""
     checkpoint_every: int = 200
     """Iterations between checkpoints; a killed run loses at most these."""
     out: pathlib.Path | None = None
@@ -112,12 +111,15 @@ class Settings:
 
     def loss_function(self) -> losses.Loss:
         """The elementwise loss by its name."""
-        if self.loss == "general":
-            return losses.general(self.loss_alpha, self.loss_scale)
-        return losses.LOSSES[self.loss]
+        if self.loss != "general":
+            return losses.LOSSES[self.loss]
+        assert self.loss_alpha is not None and self.loss_scale is not None  # resolved
+        return losses.general(self.loss_alpha, scale=self.loss_scale)
 
     def config(self) -> dip.Config:
         """The solver's part."""
+        assert self.iterations is not None and self.noise_std is not None  # resolved
+        assert self.average is not None
         return dip.Config(
             iterations=self.iterations,
             learning_rate=self.learning_rate,
@@ -131,13 +133,17 @@ def run(settings: Settings) -> int:
     """One fit, from the image to the folder; the exit code."""
     kernel = problem.PROTOCOLS[settings.protocol].kernel
     settings = settings.resolved(kernel)
+    assert settings.kernel is not None  # resolved
     loss, config = settings.loss_function(), settings.config()
     task = problem.load(settings.hr, settings.lr, settings.factor, settings.protocol)
     out = settings.out or pathlib.Path(
         f"runs/dip/{task.name}_x{settings.factor}_{settings.loss}_seed{settings.seed}"
     )
     on = command.device(settings.device)
-    with folder.RunFolder(out, settings, task) as results, command.computing(on, settings.precision):
+    with (
+        folder.RunFolder(out, settings, task) as results,
+        command.computing(on, settings.precision),
+    ):
         if results.finished(config.iterations):
             print(f"{out} is finished: {results.summary()}")
             return 0
@@ -146,10 +152,10 @@ def run(settings: Settings) -> int:
             dtype=jnp.bfloat16 if settings.precision == "bfloat16" else None,
         )
         size = task.canvas(2 ** len(network.down))
-        functions = {"init_fn": network.init, "apply_fn": network.apply}
         key = jax.random.key(settings.seed)
-        start = functools.partial(dip.init, key, size=size, config=config, **functions)
-        reference = task.reference()
+        start = functools.partial(
+            dip.init, key, init_fn=network.init, apply_fn=network.apply, size=size, config=config
+        )
         with command.interruptible() as interrupted, results.progress(config.iterations) as bar:
 
             def on_chunk(progress: dip.Progress) -> bool:
@@ -161,26 +167,29 @@ def run(settings: Settings) -> int:
                 key,
                 jnp.asarray(task.lr)[None],
                 task.operator(settings.kernel),
+                init_fn=network.init,
+                apply_fn=network.apply,
                 size=size,
                 loss=loss,
                 config=config,
-                reference=reference,
+                reference=task.reference(),
                 score=task.score,
                 on_chunk=on_chunk,
                 pauses=folder.pauses(config.iterations, settings.checkpoint_every, SNAPSHOTS),
                 resume=results.restore(start),
-                **functions,
             )
         results.write_images(result)
         done = int(result.state.step)
         if not result.finite:
             print(
-                f"the loss or a weight became NaN or infinite after iteration {done}: that state is kept in "
-                f"{out}; try a lower --learning-rate (={settings.learning_rate})"
+                f"the loss or a weight became NaN or infinite after iteration {done}: that state "
+                f"is kept in {out}; try a lower --learning-rate (={settings.learning_rate})"
             )
             return 1
         if done < config.iterations:
-            print(f"stopped at iteration {done} of {config.iterations}, image and checkpoint in {out}")
+            print(
+                f"stopped at iteration {done} of {config.iterations}, image and checkpoint in {out}"
+            )
             print("the same command goes on from there")
             return command.INTERRUPTED
         results.write_report(result, environment(on) | {"precision": settings.precision})
@@ -189,4 +198,4 @@ def run(settings: Settings) -> int:
 
 
 if __name__ == "__main__":
-    command.main(Settings, run)
+    sys.exit(command.main(Settings, run))

@@ -19,12 +19,14 @@ from jaxsr.checkpoints import Checkpoints
 from jaxsr.errors import InputError
 
 # Settings that may differ when a run is taken up again: the image is known by its pixels instead.
-_FREE = ("iterations", "out", "hr", "lr")
+_FREE = ("iterations", "out", "hr", "lr", "name")
 
 
 def pauses(iterations: int, every: int, snapshots: tuple[int, ...]) -> list[int]:
     """The iterations after which something is kept."""
-    return sorted({*range(every, iterations + 1, every), *(s for s in snapshots if s <= iterations)})
+    return sorted(
+        {*range(every, iterations + 1, every), *(s for s in snapshots if s <= iterations)}
+    )
 
 
 class Bar:
@@ -54,7 +56,7 @@ class RunFolder:
 
     def __init__(self, path: pathlib.Path, settings: Any, problem: Problem) -> None:
         self.path, self.problem = path, problem
-        config = {
+        config: dict[str, Any] = {
             name: str(value) if isinstance(value, os.PathLike) else value
             for name, value in dataclasses.asdict(settings).items()
         }
@@ -111,21 +113,24 @@ class RunFolder:
         try:
             return json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
         except (OSError, json.JSONDecodeError) as error:
-            raise InputError(f"`{record}` is damaged ({error}): delete it to write it anew") from error
+            raise InputError(
+                f"`{record}` is damaged ({error}): delete it to write it anew"
+            ) from error
 
     def restore(self, start: Callable[[], dip.State]) -> tuple[dip.State, dip.History] | None:
         """The latest checkpoint's state and history; None where there is none."""
         step = self._checkpoints.latest_step()
         if step is None:
             return None
-        names = ["loss", "psnr_fit"]
-        if self.problem.hr is not None:
-            names += ["psnr", "psnr_y", "psnr_output", "psnr_y_output"]
-        history = {name: np.zeros(step, np.float32) for name in names}
+        history = {name: np.zeros(step, np.float32) for name in self._columns()}
         like = {"state": jax.eval_shape(start), "history": history}
         tree = self._checkpoints.restore(like)
         print(f"resuming {self.path} from iteration {step}")
         return tree["state"], tree["history"]
+
+    def _columns(self) -> tuple[str, ...]:
+        scores = ("psnr", "psnr_y", "psnr_output", "psnr_y_output")
+        return ("loss", "psnr_fit", *(scores if self.problem.hr is not None else ()))
 
     @contextlib.contextmanager
     def progress(self, iterations: int) -> Iterator[Bar]:
@@ -158,26 +163,37 @@ class RunFolder:
         """The images of a fit that ended, or was stopped, and the checkpoint to go on from."""
         if int(result.state.step):
             self._save(result.state, result.history)
-            self._write("sr.png", result.image)
-            self._write("sr_last.png", result.last)
+            for name, image in (("sr.png", result.image), ("sr_last.png", result.last)):
+                if np.isfinite(image).all():  # huge weights may be finite where the image is not
+                    self._write(name, image)
 
     def write_report(self, result: dip.DIPResult, environment: dict[str, Any]) -> None:
         """History, curves, comparison and, last, the metrics: they mark the run as finished."""
         problem = self.problem
-        reports.write_csv(self.path / "history.csv", result.history)
-        image, captions, baseline = self._pixels(result.image), {}, {}
+        history = {name: result.history[name] for name in self._columns()}
+        reports.write_csv(self.path / "history.csv", history)
+        image = self._pixels(result.image)
+        shown = {"low resolution": problem.lr, "bicubic": problem.bicubic, "DIP": image}
         figures: dict[str, Any] = {}
-        if problem.hr is not None:
-            score = problem.protocol.score
-            figures = score(image, problem.hr, problem.factor)
-            figures["bicubic"] = score(problem.bicubic, problem.hr, problem.factor)
-            figures["last"] = score(self._pixels(result.last), problem.hr, problem.factor)
-            captions = {"bicubic": _caption(figures["bicubic"]), "Deep Image Prior": _caption(figures)}
-            bicubic = problem.score(jnp.asarray(problem.bicubic)[None], problem.reference())
-            baseline = {"bicubic": float(bicubic["psnr"])}
-        shown = {"low resolution": problem.lr, "bicubic": problem.bicubic, "Deep Image Prior": image}
-        if problem.hr is not None:
-            shown["ground truth"] = problem.hr
+        captions: dict[str, str] = {}
+        baseline: dict[str, float] = {}
+        truth, reference = problem.hr, problem.reference()
+        if truth is not None and reference is not None:
+            shown["ground truth"] = truth
+            candidates = {
+                "DIP": image,
+                "bicubic": problem.bicubic,
+                "last": self._pixels(result.last),
+            }
+            scores: dict[str, Any] = {
+                name: problem.protocol.score(candidate, truth, problem.factor)
+                for name, candidate in candidates.items()
+            }
+            bicubic = scores["bicubic"]
+            figures = {**scores.pop("DIP"), **scores}
+            captions = {"bicubic": _caption(bicubic), "DIP": _caption(figures)}
+            level = problem.score(jnp.asarray(problem.bicubic)[None], reference)["psnr"]
+            baseline = {"bicubic": float(level)}
         reports.comparison(self.path / "comparison.png", shown, captions)
         columns = {
             "psnr": "running average",
@@ -188,17 +204,18 @@ class RunFolder:
             del columns["psnr_fit"]
         reports.curves(
             self.path / "psnr.png",
-            {problem.name: result.history},
+            {problem.name: history},
             columns=columns,
             ylabel="PSNR (dB)",
             baseline=baseline,
         )
-        iterations = len(result.history["loss"])
         record = {
             "protocol": problem.protocol.name if problem.hr is not None else None,
-            "protocol_description": problem.protocol.description if problem.hr is not None else None,
+            "protocol_description": problem.protocol.description
+            if problem.hr is not None
+            else None,
             **figures,
-            "iterations": iterations,
+            "iterations": len(history["loss"]),
             "iterations_per_second": result.iterations / result.seconds if result.seconds else None,
             "compile_seconds": result.compile_seconds,
             **environment,

@@ -1,4 +1,4 @@
-"""A super-resolution problem from the user's image: what was observed, and what is known of the truth."""
+"""A super-resolution problem from an image file: what was observed, what is known of the truth."""
 
 import dataclasses
 import hashlib
@@ -11,10 +11,11 @@ from jax import Array
 
 from jaxsr import images, operators
 from jaxsr.errors import InputError
-from jaxsr.metrics import PROTOCOLS, Protocol, jpeg_luma, psnr
+from jaxsr.metrics import psnr
+from jaxsr.protocols import PROTOCOLS, Protocol, jpeg_luma
 from jaxsr.resample import imresize
 
-PHOTOGRAPH = "astronaut"
+PHOTOGRAPH = "coffee"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,35 +91,31 @@ def load(
     if truth.shape != pixels.shape:
         sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (pixels, truth)]
         print(f"{name}: cropped from {sizes[0]} to {sizes[1]}, as protocol {protocol.name} asks")
-    if min(observed.shape[:2]) < 16:
-        raise InputError(
-            f"the low resolution (={observed.shape[1]}x{observed.shape[0]}) must be at least 16 pixels a side"
-        )
+    _check_size("the low resolution", observed)
     height, width = truth.shape[:2]
     baseline = protocol.bicubic(observed, (height, width))
-    return Problem(
-        name, factor, observed, baseline, truth, None, protocol, _digest(pixels)
-    )
+    return Problem(name, factor, observed, baseline, truth, None, protocol, _digest(pixels))
 
 
 def _upscale(path: pathlib.Path, factor: int, protocol: Protocol) -> Problem:
     image = images.read(path)
     observed, alpha = image.pixels, image.alpha
-    if min(observed.shape[:2]) < 16:
-        raise InputError(
-            f"`--lr` (={path}, {observed.shape[1]}x{observed.shape[0]}) must be at least 16 pixels a side"
-        )
-    size = (observed.shape[0] * factor, observed.shape[1] * factor)
+    _check_size(f"`--lr` (={path})", observed)
     baseline = np.clip(imresize(observed, factor), 0, 1).astype(np.float32)
     if alpha is not None:
         alpha = np.clip(imresize(alpha, factor), 0, 1).astype(np.float32)
-    assert baseline.shape[:2] == size
     return Problem(path.stem, factor, observed, baseline, None, alpha, protocol, _digest(observed))
 
 
+def _check_size(name: str, pixels: np.ndarray) -> None:
+    height, width = pixels.shape[:2]
+    if min(height, width) < 16:
+        raise InputError(f"{name}, of {width}x{height} pixels, must have at least 16 a side")
+
+
 def photograph() -> np.ndarray:
-    """128x128 of the astronaut Eileen Collins, (128, 128, 3): NASA, public domain, from scikit-image."""
-    return images.from_uint8(skimage.data.astronaut()[:128, 160:288])
+    """A cup and a spoon, (128, 128, 3), cut from scikit-image's `coffee` (Rachel Michetti, CC0)."""
+    return images.from_uint8(skimage.data.coffee()[60:188, 330:458])
 
 
 def _digest(pixels: np.ndarray) -> str:

@@ -134,7 +134,7 @@ def conv_general_dilated(
 ) -> Array:
     """`conv` under the signature of `lax.conv_general_dilated`, for Flax's `nn.Conv`.
 
-    What `conv` does not cover (dilation, groups, other layouts, unequal strides) goes to `lax` as it is.
+    What `conv` does not cover (dilation, groups, other layouts, unequal strides) goes to `lax`.
     """
     plain = (
         lhs.ndim == 4
@@ -206,7 +206,7 @@ class Conv(nn.Module):
 
 
 class Norm(nn.Module):
-    """Each channel of each image to mean 0 and variance 1, then scaled and shifted; keeps shape and dtype.
+    """Each channel of each image to mean 0 and variance 1, then scaled and shifted.
 
     Instance normalisation by the image's own (biased) statistics, in every call; for one image it
     is PyTorch's batch normalisation in training mode (Ioffe and Szegedy, 2015), epsilon 1e-5.
@@ -220,5 +220,8 @@ class Norm(nn.Module):
         mean = wide.mean((1, 2), keepdims=True)
         centred = wide - mean
         variance = (centred**2).mean((1, 2), keepdims=True)
-        y = centred * (lax.rsqrt(variance + 1e-5) * scale[None, None, None]) + bias[None, None, None]
+        y = (
+            centred * (lax.rsqrt(variance + 1e-5) * scale[None, None, None])
+            + bias[None, None, None]
+        )
         return y.astype(x.dtype)

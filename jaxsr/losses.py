@@ -1,4 +1,4 @@
-"""Losses, elementwise: `loss(prediction, target)` has the shape of its arguments; the caller reduces.
+"""Losses, elementwise: `loss(prediction, target)` has its arguments' shape; the caller reduces.
 
 They are functions of the residual d = prediction - target, whatever its unit; the defaults suit
 images in [0, 1].
@@ -21,8 +21,8 @@ def mse(prediction: Array, target: Array) -> Array:
 
 
 def l1(prediction: Array, target: Array) -> Array:
-    """|d|."""
-    return jnp.abs(prediction - target)
+    """|d|, of gradient 0 at 0 as in PyTorch."""
+    return _abs(prediction - target)
 
 
 def charbonnier(prediction: Array, target: Array, *, epsilon: float = 1e-3) -> Array:
@@ -37,12 +37,12 @@ def huber(prediction: Array, target: Array, *, delta: float = 0.01) -> Array:
     return inside * (size - inside / 2)
 
 
-def general(alpha: float, scale: float = 0.05) -> Loss:
+def general(alpha: float, *, scale: float = 0.05) -> Loss:
     """Barron's general robust loss of shape `alpha` and width `scale`.
 
-    rho(d) = |alpha - 2| / alpha ((x / |alpha - 2| + 1)^(alpha / 2) - 1) with x = (d / scale)^2, and its
-    limits: alpha 2 is x / 2, 0 is log(x / 2 + 1), -inf is 1 - exp(-x / 2). With alpha 1 it is the
-    Charbonnier loss with epsilon = scale, less epsilon, over epsilon.
+    rho(d) = b / alpha ((x / b + 1)^(alpha / 2) - 1) with x = (d / scale)^2 and b = |alpha - 2|, and
+    its limits: alpha 2 is x / 2, 0 is log(x / 2 + 1), -inf is 1 - exp(-x / 2). With alpha 1 it is
+    the Charbonnier loss with epsilon = scale, less epsilon, over epsilon.
 
     Reference: Barron, "A General and Adaptive Robust Loss Function", CVPR 2019, eq. 1 and 8.
 
@@ -73,14 +73,19 @@ def general(alpha: float, scale: float = 0.05) -> Loss:
     return rho
 
 
+def _abs(d: Array) -> Array:
+    """|d| with gradient 0 at 0, where that of `jnp.abs` is 1."""
+    return d * jnp.sign(d)
+
+
 LOSSES: dict[str, Loss] = {"mse": mse, "l1": l1, "charbonnier": charbonnier, "huber": huber}
 
 
 def total_variation(image: Array) -> Array:
-    """The mean of |right - pixel| plus the mean of |below - pixel|: anisotropic, (..., H, W, C) -> ().
+    """The mean of |right - pixel| plus the mean of |below - pixel|, (..., H, W, C) -> ().
 
     Reference: Rudin, Osher and Fatemi, Physica D 60 (1992), in its anisotropic form.
     """
     right = jnp.diff(image, axis=-2)
     below = jnp.diff(image, axis=-3)
-    return jnp.abs(right).mean() + jnp.abs(below).mean()
+    return _abs(right).mean() + _abs(below).mean()

@@ -45,7 +45,7 @@ def skip_unet_from_torch(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]
         module, _, kind = name.rpartition(".")
         if kind in _BUFFERS:
             continue
-        *path, leaf = [*_module(module, name).split("/"), kind]
+        *path, leaf = [*_place(module, kind).split("/"), kind]
         array = np.asarray(array)
         is_norm = path[-1] == "norm" or path[-1].startswith("join")
         if not is_norm:
@@ -62,11 +62,12 @@ def skip_unet_from_torch(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]
     return {"params": params}
 
 
-def _module(module: str, name: str) -> str:
-    scale = 0
+def _place(module: str, kind: str) -> str:
+    """Our path of the reference's module, of which `kind` is a weight or a bias."""
+    name, scale = ".".join(filter(None, (module, kind))), 0
     while module.startswith(_DEEPER):
         module, scale = module.removeprefix(_DEEPER), scale + 1
     names = _SCALE if scale else _SCALE | _IMAGE
-    if module not in names:
+    if module not in names or kind not in ("weight", "bias"):
         raise InputError(f"parameter name (={name!r}) is none of the reference skip network's")
     return names[module].format(i=scale)

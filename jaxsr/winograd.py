@@ -9,7 +9,7 @@ Convolutional Neural Networks", CVPR 2016, section 4). Summed over input channel
 product is a batch of 36 matrix products. The filter's gradient is the same product transposed.
 
 Each transform runs as two one-dimensional passes of slices and weighted sums. The barriers keep
-the compiler from fusing the passes, which would compute the first one again for every output of the second.
+the compiler from fusing the passes, which would repeat the first for every output of the second.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,11 @@ def _combine(matrix: np.ndarray, rows: Sequence[Array]) -> list[Array]:
     """`matrix @ rows` for a small constant matrix, skipping its zeros."""
     sums = []
     for weights in matrix:
-        terms = [row if w == 1 else row * w.astype(row.dtype) for w, row in zip(weights, rows) if w]
+        terms = [
+            row if w == 1 else row * w.astype(row.dtype)
+            for w, row in zip(weights, rows, strict=True)
+            if w
+        ]
         sums.append(sum(terms[1:], terms[0]))
     return sums
 
@@ -138,9 +142,10 @@ def pays(x: jax.ShapeDtypeStruct | Array, w: jax.ShapeDtypeStruct | Array, pixel
     """Whether F(4x4, 3x3) beats im2col for `pixels` outputs of x (N, H, W, C) by w (3, 3, C, K).
 
     The filters' own transform, 36 C K numbers, has to be small against the tiles', 36 T (C + K).
-    Half-precision numbers do not survive the transforms (their weights reach 8 and 1/24).
+    Only float32: half-precision numbers do not survive the transforms, whose weights reach 8 and
+    1/24, and who computes in float64 wants the last digits.
     """
     channels, features = w.shape[2:]
     tiles = pixels / OUT**2
-    exact = x.dtype in (jnp.float32, jnp.float64)
-    return w.shape[:2] == (3, 3) and exact and tiles * (channels + features) >= 2 * channels * features
+    suits = w.shape[:2] == (3, 3) and x.dtype == jnp.float32
+    return suits and tiles * (channels + features) >= 2 * channels * features

@@ -1,19 +1,14 @@
-import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import PIL.Image
 import pytest
-from PIL.Image import Resampling
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from jaxsr import images, metrics, operators
+from jaxsr import images, metrics
 from jaxsr.errors import InputError
 
-TEN = [16077, 37073, 101085, 189080, 21077, 85048, 86000, 106024, 210088, 253027]
-SET5 = ["baby", "bird", "butterfly", "head", "woman"]
 GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 
 
@@ -86,100 +81,3 @@ def test_bad_input(pair):
         with pytest.raises(InputError) as caught:
             call()
         assert "\n" not in str(caught.value)
-
-
-def mean_scores(name, paths, factor, upscale=None):
-    protocol = metrics.PROTOCOLS[name]
-    scores = []
-    for path in paths:
-        hr, lr = protocol.degrade(images.read(path).pixels, factor)
-        assert hr.dtype == lr.dtype == np.float32
-        result = (upscale or protocol.bicubic)(lr, hr.shape[:2])
-        scores.append(protocol.score(result, hr, factor))
-    return {key: np.mean([score[key] for score in scores]) for key in scores[0]}
-
-
-def test_bicubic_row_of_the_papers_table_1(shared):
-    paths = [shared / "data" / "BSDS300" / "images" / "test" / f"{name}.jpg" for name in TEN]
-    scores = mean_scores("paper-dip", paths, 4)
-    assert f"{scores['psnr']:.4f} {scores['ssim']:.4f}" == "25.1727 0.8055"
-    assert f"{scores['psnr_rgb']:.4f} {scores['ssim_rgb']:.4f}" == "25.1727 0.7050"
-
-    def nearest(lr, size):
-        picture = PIL.Image.fromarray(images.to_uint8(lr))
-        return images.from_uint8(np.asarray(picture.resize(size[::-1], Resampling.NEAREST)))
-
-    scores = mean_scores("paper-dip", paths, 4, nearest)
-    expected = "23.8033 0.7708 0.6602"
-    assert f"{scores['psnr']:.4f} {scores['ssim']:.4f} {scores['ssim_rgb']:.4f}" == expected
-
-
-@pytest.mark.parametrize("factor, expected", [(2, "33.687 0.9307"), (4, "28.432 0.8108")])
-def test_bicubic_on_set5_as_published(shared, factor, expected):
-    paths = [shared / "data" / "Set5" / f"{name}.png" for name in SET5]
-    scores = mean_scores("standard", paths, factor)
-    assert f"{scores['psnr']:.3f} {scores['ssim']:.4f}" == expected
-    assert scores["psnr"] == scores["psnr_y"] and scores["ssim"] == scores["ssim_y"]
-
-
-def test_bicubic_on_butterfly_under_dip(shared):
-    scores = mean_scores("dip", [shared / "data" / "Set5" / "butterfly.png"], 4)
-    assert f"{scores['psnr']:.2f}" == "22.40"
-
-
-def test_paper_lapsrn_lends_the_true_chroma(shared):
-    pixels = images.read(shared / "data" / "Set5" / "butterfly.png").pixels
-    protocol = metrics.PROTOCOLS["paper-lapsrn"]
-    hr, lr = protocol.degrade(pixels, 4)
-    assert lr.shape == (hr.shape[0] // 4, hr.shape[1] // 4, 1)
-    picture = PIL.Image.fromarray(images.to_uint8(hr)).convert("YCbCr")
-    luma, blue, red = picture.split()
-    small = luma.resize((lr.shape[1], lr.shape[0]), Resampling.BICUBIC)
-    np.testing.assert_array_equal(images.to_uint8(lr)[..., 0], small)
-    large = small.resize(picture.size, Resampling.BICUBIC)
-    merged = np.asarray(PIL.Image.merge("YCbCr", (large, blue, red)).convert("RGB"))
-    reference = images.to_uint8(hr)
-    scores = protocol.score(protocol.bicubic(lr, hr.shape[:2]), hr, 4)
-    expected = peak_signal_noise_ratio(reference, merged, data_range=255)
-    assert scores["psnr"] == pytest.approx(expected, abs=1e-5)
-    expected = structural_similarity(reference, merged, channel_axis=-1, data_range=255)
-    assert scores["ssim"] == pytest.approx(expected, abs=1e-6)
-    colour = protocol.score(np.stack([np.asarray(large)] * 3, -1) / 255, hr, 4)
-    # The chroma of an RGB result is replaced; its luma is rounded once more.
-    assert colour["psnr"] == pytest.approx(scores["psnr"], abs=0.01)
-
-
-@pytest.mark.parametrize("name", metrics.PROTOCOLS)
-@pytest.mark.parametrize("channels, factor", [(1, 4), (3, 3), (1, 2)])
-def test_the_named_kernel_makes_the_low_resolution(name, channels, factor):
-    protocol = metrics.PROTOCOLS[name]
-    rng = np.random.default_rng(1)
-    pixels = images.from_uint8(rng.integers(60, 196, (101, 133, channels), dtype=np.uint8))
-    hr, lr = protocol.degrade(pixels, factor)
-    assert all(side % protocol.multiple == side % factor == 0 for side in hr.shape[:2])
-    source = metrics._jpeg_luma(hr) if name == "paper-lapsrn" else hr
-    ours = operators.downsample(factor, kernel=protocol.kernel)(source[None])[0]
-    assert ours.shape == lr.shape
-    assert np.abs(ours - lr).max() < (1e-6 if name == "standard" else 1.25 / 255)
-
-
-@pytest.mark.parametrize("name", metrics.PROTOCOLS)
-def test_gray_images_have_no_rgb_figures(name):
-    protocol = metrics.PROTOCOLS[name]
-    rng = np.random.default_rng(2)
-    pixels = images.from_uint8(rng.integers(0, 256, (64, 96, 1), dtype=np.uint8))
-    hr, lr = protocol.degrade(pixels, 4)
-    result = protocol.bicubic(lr, hr.shape[:2])
-    scores = protocol.score(result, hr, 4)
-    assert set(scores) == {"psnr", "ssim", "psnr_y", "ssim_y"}
-    assert all(np.isfinite(value) for value in scores.values())
-    rgb = metrics.PROTOCOLS[name].score(result.repeat(3, -1), hr.repeat(3, -1), 4)
-    assert rgb["psnr_y"] == pytest.approx(scores["psnr_y"], abs=1e-3)
-
-
-def test_protocols_are_named_described_and_frozen():
-    assert list(metrics.PROTOCOLS) == ["paper-dip", "paper-lapsrn", "standard", "dip"]
-    for name, protocol in metrics.PROTOCOLS.items():
-        assert protocol.name == name and "\n" not in protocol.description
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            protocol.multiple = 1

@@ -58,8 +58,8 @@ class SkipUNet(nn.Module):
         stride = 2 ** len(self.down)
         if any(side % stride or side < 2 * stride for side in z.shape[1:3]):
             raise InputError(
-                f"the latent's size (={z.shape[1]}x{z.shape[2]}) must be multiples of {stride}, at least "
-                f"{2 * stride}, for {len(self.down)} scales"
+                f"the latent's size (={z.shape[1]}x{z.shape[2]}) must be multiples of "
+                f"{stride}, at least {2 * stride}, for {len(self.down)} scales"
             )
         image = Conv(self.channels, 1, dtype=self.dtype, name="image")(self._scale(z, 0))
         return nn.sigmoid(image.astype(jnp.promote_types(image.dtype, jnp.float32)))

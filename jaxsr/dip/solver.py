@@ -1,24 +1,12 @@
-"""Deep Image Prior: fit an untrained network to one observation, by functions around one state.
-
-    theta* = argmin E(A f_theta(z); y),   x* = f_theta*(z)
-
-(Ulyanov, Vedaldi and Lempitsky, CVPR 2018), for any network f, any operator A and any elementwise
-loss E. The released method's details are kept: Adam, a fixed latent z ~ U(0, 0.1) to which every
-iteration adds fresh Gaussian noise. The result is the running average of the outputs, which the
-authors' denoising uses, with Adam's bias correction, so that it needs no warm-up.
-
-Arrays are (N, H, W, C), images in [0, 1]; f's image may be larger than what A looks at.
-"""
+"""The solver: one iteration of Deep Image Prior, and a compiled loop of them."""
 
 import dataclasses
 import functools
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array, lax
 
@@ -28,11 +16,7 @@ from jaxsr.metrics import psnr
 from jaxsr.operators import Operator
 
 Params = Any
-History = dict[str, np.ndarray]
 Score = Callable[[Array, Array], Mapping[str, Array]]
-
-CHUNK_SECONDS = 2.0
-CHUNK_LENGTH = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +27,7 @@ class Config:
       iterations: in all.
       learning_rate: of Adam (betas 0.9 and 0.999, epsilon 1e-8).
       noise_std: standard deviation of the noise added to the latent in every iteration.
-      average: decay of the running average of the outputs, in [0, 1); 0 keeps the last output alone.
+      average: decay of the running average of the outputs, in [0, 1); 0 keeps the last alone.
       tv_weight: of the output's total variation, added to the loss.
       latent_channels: channels of the latent.
     """
@@ -80,29 +64,6 @@ class State(NamedTuple):
     average: Array  # of the outputs, (N, H, W, C)
 
 
-class Progress(NamedTuple):
-    """What `on_chunk` is told, after every chunk of iterations."""
-
-    state: State
-    history: History  # from the first iteration to this one
-    iterations: int  # in this chunk
-    seconds: float  # that they took
-
-
-class DIPResult(NamedTuple):
-    """What a fit gives; images are (N, H, W, C)."""
-
-    image: Array  # the running average of the outputs
-    last: Array  # the network's output for the latent without noise
-    params: Params
-    history: History  # loss, psnr_fit and the scores: arrays of one number an iteration
-    finite: bool  # False: the loss or a parameter overflowed; all here is from before that chunk
-    state: State
-    compile_seconds: float
-    iterations: int  # done by this call, not by what it resumed
-    seconds: float  # that they took, compilation left out
-
-
 def rgb_score(image: Array, reference: Array) -> dict[str, Array]:
     """PSNR over all pixels and channels, in dB, peak 1."""
     return {"psnr": psnr(image, reference)}
@@ -111,8 +72,8 @@ def rgb_score(image: Array, reference: Array) -> dict[str, Array]:
 def init(
     key: Array,
     *,
-    init_fn: Callable[[Array, Array], Params],
-    apply_fn: Callable[[Params, Array], Array],
+    init_fn: Callable[..., Any],
+    apply_fn: Callable[..., Any],
     size: tuple[int, int],
     config: Config,
     batch: int = 1,
@@ -153,7 +114,7 @@ def step(
     observation: Array,
     reference: Array | None = None,
     *,
-    apply_fn: Callable[[Params, Array], Array],
+    apply_fn: Callable[..., Any],
     operator: Operator,
     loss: Loss,
     config: Config,
@@ -212,7 +173,7 @@ def _run(
     loop_fn: Callable = lax.fori_loop,
     **functions: Any,
 ) -> tuple[State, dict[str, Array]]:
-    one = functools.partial(step, **functions)
+    one: Callable[..., tuple[State, dict[str, Array]]] = functools.partial(step, **functions)
     record = jax.eval_shape(one, state, observation, reference)[1]
     history = {name: jnp.full((length, *x.shape), jnp.nan, x.dtype) for name, x in record.items()}
 
@@ -235,14 +196,14 @@ def run(
     reference: Array | None = None,
     *,
     iterations: int,
-    apply_fn: Callable[[Params, Array], Array],
+    apply_fn: Callable[..., Any],
     operator: Operator,
     loss: Loss,
     config: Config,
     score: Score = rgb_score,
     loop_fn: Callable = lax.fori_loop,
 ) -> tuple[State, dict[str, Array]]:
-    """`iterations` times `step`, as one compiled program. The state is donated: do not use it again.
+    """`iterations` times `step`, as one compiled program. The state is donated: it is used up.
 
     Args:
       iterations: static; `config.iterations` is not looked at.
@@ -266,105 +227,3 @@ def run(
         config=config,
         score=score,
     )
-
-
-def fit(
-    key: Array,
-    observation: Array,
-    operator: Operator,
-    *,
-    init_fn: Callable[[Array, Array], Params],
-    apply_fn: Callable[[Params, Array], Array],
-    size: tuple[int, int],
-    loss: Loss,
-    config: Config,
-    reference: Array | None = None,
-    score: Score = rgb_score,
-    on_chunk: Callable[[Progress], bool | None] | None = None,
-    pauses: Iterable[int] = (),
-    resume: tuple[State, History] | None = None,
-) -> DIPResult:
-    """Fit a network to an observation in chunks of about two seconds.
-
-    Args:
-      key: consumed.
-      observation: y, (N, h, w, C).
-      operator: A, (N, H, W, C) -> (N, h, w, C).
-      init_fn: (key, latent) -> params, such as a Flax module's `init`.
-      apply_fn: (params, latent) -> images (N, H, W, C), such as a Flax module's `apply`.
-      size: (H, W).
-      loss: elementwise.
-      config: the solver's settings.
-      reference: the true image, if known; reported on, never used.
-      score: (image, reference) -> named scalars for the history.
-      on_chunk: called between chunks; a true answer ends the fit there.
-      pauses: iterations after which a chunk ends, so that `on_chunk` sees their states.
-      resume: state and history of an earlier fit under the same arguments, to go on from;
-        `config.iterations` may have grown.
-    """
-    if resume is None:
-        start = functools.partial(
-            init,
-            init_fn=init_fn,
-            apply_fn=apply_fn,
-            size=size,
-            config=config,
-            batch=observation.shape[0],
-            dtype=observation.dtype,
-        )
-        state = jax.jit(start)(key)
-        history: History = {}
-    else:
-        state, history = jax.tree.map(jnp.copy, resume[0]), dict(resume[1])
-    first = done = int(state.step)
-    stops = sorted({*pauses, config.iterations})
-
-    start = time.perf_counter()
-    chunk = _run_chunk.lower(
-        state,
-        observation,
-        reference,
-        0,
-        length=CHUNK_LENGTH,
-        apply_fn=apply_fn,
-        operator=operator,
-        loss=loss,
-        config=dataclasses.replace(config, iterations=1),
-        score=score,
-    ).compile()
-    compile_seconds, seconds = time.perf_counter() - start, 0.0
-
-    count, finite = 1, True
-    while done < config.iterations and finite:
-        count = min(count, CHUNK_LENGTH, next(s for s in stops if s > done) - done)
-        start, kept = time.perf_counter(), jax.tree.map(jnp.copy, state)
-        state, records = jax.block_until_ready(chunk(state, observation, reference, count))
-        elapsed = time.perf_counter() - start
-        records = {name: np.asarray(column[:count]) for name, column in records.items()}
-        finite = bool(np.all(np.isfinite(records["loss"]))) and _all_finite(state.params)
-        if not finite:
-            state = kept
-            break
-        history = {n: np.concatenate([history.get(n, x[:0]), x]) for n, x in records.items()}
-        done, seconds = done + count, seconds + elapsed
-        if on_chunk and on_chunk(Progress(state, history, count, elapsed)):
-            break
-        count = max(1, int(count * min(10.0, CHUNK_SECONDS / elapsed)))
-
-    last = jax.jit(apply_fn)(state.params, state.latent)
-    return DIPResult(
-        image=state.average,
-        last=last,
-        params=state.params,
-        history=history,
-        finite=finite,
-        state=state,
-        compile_seconds=compile_seconds,
-        iterations=done - first,
-        seconds=seconds,
-    )
-
-
-@jax.jit
-def _all_finite(tree: Any) -> Array:
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))

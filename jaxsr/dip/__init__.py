@@ -1,0 +1,27 @@
+"""Deep Image Prior: fit an untrained network to one observation, by functions around one state.
+
+    theta* = argmin E(A f_theta(z); y),   x* = f_theta*(z)
+
+(Ulyanov, Vedaldi and Lempitsky, CVPR 2018), for any network f, any operator A and any elementwise
+loss E. The released method's details are kept: Adam, a fixed latent z ~ U(0, 0.1) to which every
+iteration adds fresh Gaussian noise. The result is the running average of the outputs, which the
+authors' denoising uses, with Adam's bias correction, so that it needs no warm-up.
+
+Arrays are (N, H, W, C), images in [0, 1]; f's image may be larger than what A looks at.
+"""
+
+from jaxsr.dip.fitting import DIPResult, History, Progress, fit
+from jaxsr.dip.solver import Config, State, init, rgb_score, run, step
+
+__all__ = [
+    "Config",
+    "DIPResult",
+    "History",
+    "Progress",
+    "State",
+    "fit",
+    "init",
+    "rgb_score",
+    "run",
+    "step",
+]

@@ -1,0 +1,146 @@
+"""A whole fit: chunks of compiled iterations, and between them what a person needs."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxsr.dip.solver import Config, Params, Score, State, _run_chunk, init, rgb_score
+from jaxsr.losses import Loss
+from jaxsr.operators import Operator
+
+History = dict[str, np.ndarray]
+
+CHUNK_SECONDS = 2.0
+CHUNK_LENGTH = 1024
+
+
+class Progress(NamedTuple):
+    """What `on_chunk` is told, after every chunk of iterations."""
+
+    state: State
+    history: History  # from the first iteration to this one
+    iterations: int  # in this chunk
+    seconds: float  # that they took
+
+
+class DIPResult(NamedTuple):
+    """What a fit gives; images are (N, H, W, C)."""
+
+    image: Array  # the running average of the outputs
+    last: Array  # the network's output for the latent without noise
+    params: Params
+    history: History  # loss, psnr_fit and the scores: arrays of one number an iteration
+    finite: bool  # False: the loss or a parameter overflowed; all here is from before that chunk
+    state: State
+    compile_seconds: float
+    iterations: int  # done by this call, not by what it resumed
+    seconds: float  # that they took, compilation left out
+
+
+def fit(
+    key: Array,
+    observation: Array,
+    operator: Operator,
+    *,
+    init_fn: Callable[..., Any],
+    apply_fn: Callable[..., Any],
+    size: tuple[int, int],
+    loss: Loss,
+    config: Config,
+    reference: Array | None = None,
+    score: Score = rgb_score,
+    on_chunk: Callable[[Progress], bool | None] | None = None,
+    pauses: Iterable[int] = (),
+    resume: tuple[State, History] | None = None,
+) -> DIPResult:
+    """Fit a network to an observation in chunks of about two seconds.
+
+    Args:
+      key: consumed.
+      observation: y, (N, h, w, C).
+      operator: A, (N, H, W, C) -> (N, h, w, C).
+      init_fn: (key, latent) -> params, such as a Flax module's `init`.
+      apply_fn: (params, latent) -> images (N, H, W, C), such as a Flax module's `apply`.
+      size: (H, W).
+      loss: elementwise.
+      config: the solver's settings.
+      reference: the true image, if known; reported on, never used.
+      score: (image, reference) -> named scalars for the history.
+      on_chunk: called between chunks; a true answer ends the fit there.
+      pauses: iterations after which a chunk ends, so that `on_chunk` sees their states.
+      resume: state and history of an earlier fit under the same arguments, to go on from;
+        `config.iterations` may have grown.
+    """
+    if resume is None:
+        fresh = functools.partial(
+            init,
+            init_fn=init_fn,
+            apply_fn=apply_fn,
+            size=size,
+            config=config,
+            batch=observation.shape[0],
+            dtype=observation.dtype,
+        )
+        state = jax.jit(fresh)(key)
+        history: History = {}
+    else:
+        state, history = jax.tree.map(jnp.copy, resume[0]), dict(resume[1])
+    first = done = int(state.step)
+    stops = sorted({*pauses, config.iterations})
+
+    start = time.perf_counter()
+    chunk = _run_chunk.lower(
+        state,
+        observation,
+        reference,
+        0,
+        length=CHUNK_LENGTH,
+        apply_fn=apply_fn,
+        operator=operator,
+        loss=loss,
+        config=dataclasses.replace(config, iterations=1),
+        score=score,
+    ).compile()
+    compile_seconds, seconds = time.perf_counter() - start, 0.0
+
+    count, finite = 1, True
+    while done < config.iterations and finite:
+        count = min(count, CHUNK_LENGTH, next(s for s in stops if s > done) - done)
+        start, kept = time.perf_counter(), jax.tree.map(jnp.copy, state)
+        state, records = jax.block_until_ready(chunk(state, observation, reference, count))
+        elapsed = time.perf_counter() - start
+        records = {name: np.asarray(column[:count]) for name, column in records.items()}
+        finite = bool(np.all(np.isfinite(records["loss"]))) and _all_finite(state.params)
+        if not finite:
+            state = kept
+            break
+        history = {n: np.concatenate([history.get(n, x[:0]), x]) for n, x in records.items()}
+        done, seconds = done + count, seconds + elapsed
+        if on_chunk and on_chunk(Progress(state, history, count, elapsed)):
+            break
+        count = max(1, int(count * min(10.0, CHUNK_SECONDS / elapsed)))
+
+    last = jax.jit(apply_fn)(state.params, state.latent)
+    return DIPResult(
+        image=state.average,
+        last=last,
+        params=state.params,
+        history=history,
+        finite=finite,
+        state=state,
+        compile_seconds=compile_seconds,
+        iterations=done - first,
+        seconds=seconds,
+    )
+
+
+@jax.jit
+def _all_finite(tree: Any) -> Array:
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))

@@ -1,0 +1,174 @@
+"""The named protocols: how a low resolution was made, and what a published figure means.
+
+Images are (H, W, C) in [0, 1]. A figure without its colour space, shave, peak and window cannot be
+compared with another: a `Protocol` fixes them all.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from PIL.Image import Resampling
+
+from jaxsr import images
+from jaxsr.metrics import psnr, ssim
+from jaxsr.operators import Kernel
+from jaxsr.resample import imresize
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How low resolution is made from high, and results are compared with it. NumPy only.
+
+    degrade(hr, factor) -> (hr, lr): `hr` cropped so that a result of the factor has its size, and
+        the low resolution; both float32, (H, W, C). Under `standard` `lr` may leave [0, 1].
+    bicubic(lr, (height, width)) -> the baseline, float32.
+    score(result, hr, factor) -> `psnr` (dB) and `ssim`, the figures that the protocol publishes,
+        and `psnr_rgb`, `ssim_rgb`, `psnr_y`, `ssim_y`, the same on RGB (range 1; left out for gray
+        images) and on studio-range Y; float64.
+    kernel: the `operators.downsample` kernel that equals `degrade`.
+    multiple: sides are cropped to a multiple of this and of the factor.
+    """
+
+    name: str
+    description: str
+    kernel: Kernel
+    multiple: int
+    degrade: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+    bicubic: Callable[[np.ndarray, tuple[int, int]], np.ndarray]
+    score: Callable[[np.ndarray, np.ndarray, int], dict[str, float]]
+
+
+def _pillow_resize(pixels: np.ndarray, size: tuple[int, int], resampling: Resampling) -> np.ndarray:
+    resized = np.asarray(images.to_pillow(pixels).resize(size[::-1], resampling))
+    return images.from_uint8(resized.reshape(*size, -1))
+
+
+def _pillow_bicubic(lr: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return _pillow_resize(lr, size, Resampling.BICUBIC)
+
+
+def _matlab_bicubic(lr: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return imresize(lr, size[0] / lr.shape[0], size=size).astype(np.float32)
+
+
+def _pillow_lanczos_lr(
+    hr: np.ndarray, factor: int, *, multiple: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    hr = images.crop_to_multiple(hr, math.lcm(multiple, factor))
+    return hr, _pillow_resize(hr, _shrunk(hr, factor), Resampling.LANCZOS)
+
+
+def _pillow_luma_lr(hr: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    hr = images.crop_to_multiple(hr, factor)
+    return hr, _pillow_resize(jpeg_luma(hr), _shrunk(hr, factor), Resampling.BICUBIC)
+
+
+def _shrunk(hr: np.ndarray, factor: int) -> tuple[int, int]:
+    return hr.shape[0] // factor, hr.shape[1] // factor
+
+
+def _matlab_lr(hr: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    hr = images.crop_to_multiple(hr, factor, anchor="top-left")
+    return hr, imresize(hr, 1 / factor).astype(np.float32)
+
+
+def jpeg_luma(pixels: np.ndarray) -> np.ndarray:
+    """Y of Pillow's YCbCr (full range, 8 bits), (H, W, 1); gray is its own luma."""
+    if pixels.shape[-1] == 1:
+        return pixels
+    return images.from_uint8(np.asarray(images.to_pillow(pixels).convert("YCbCr"))[..., :1])
+
+
+def _with_true_chroma(result: np.ndarray, hr: np.ndarray) -> np.ndarray:
+    """The luma of `result` under the Cb and Cr of `hr`, rounded to 8 bits in between and after."""
+    luma = jpeg_luma(result)
+    if hr.shape[-1] == 1:
+        return images.from_uint8(images.to_uint8(luma))
+    _, blue, red = images.to_pillow(hr).convert("YCbCr").split()
+    merged = PIL.Image.merge("YCbCr", (images.to_pillow(luma), blue, red)).convert("RGB")
+    return images.from_uint8(np.asarray(merged))
+
+
+def _figures(
+    result: np.ndarray, hr: np.ndarray, *, on_y: bool = False, peak: float = 1.0, **options: Any
+) -> dict[str, float]:
+    """Figures on RGB and on Y, and those published: on Y or as stored, the SSIM with `peak`."""
+    shave = options.get("shave", 0)
+    result, hr = np.asarray(result, np.float64), np.asarray(hr, np.float64)
+    luma = (images.rgb_to_y(result), images.rgb_to_y(hr))
+    published = luma if on_y else (result, hr)
+    figures = {
+        "psnr": float(psnr(*published, shave=shave)),
+        "ssim": ssim(*published, peak=peak, **options),
+    }
+    for name, pair in {"rgb": (result, hr), "y": luma}.items():
+        if name == "y" or hr.shape[-1] == 3:
+            figures[f"psnr_{name}"] = float(psnr(*pair, shave=shave))
+            figures[f"ssim_{name}"] = ssim(*pair, **options)
+    return figures
+
+
+def _luma_figures(result: np.ndarray, hr: np.ndarray, shave: int) -> dict[str, float]:
+    """Of the result rounded to 8 bits; Y itself is not rounded."""
+    options: dict[str, Any] = {"shave": shave, "window": "gaussian", "border": "replicate"}
+    return _figures(images.to_uint8(result) / 255.0, hr, on_y=True, **options)
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            name="plain",
+            description="8-bit RGB, no shave, SSIM 7x7 uniform, range 1; LR by Pillow Lanczos",
+            kernel="pillow-lanczos",
+            multiple=1,
+            degrade=_pillow_lanczos_lr,
+            bicubic=_pillow_bicubic,
+            score=lambda result, hr, _: _figures(images.to_uint8(result) / 255.0, hr),
+        ),
+        Protocol(
+            name="paper-dip",
+            description="RGB, unrounded, no shave, SSIM 7x7 uniform, range 2; LR by Pillow Lanczos",
+            kernel="pillow-lanczos",
+            multiple=32,
+            degrade=functools.partial(_pillow_lanczos_lr, multiple=32),
+            bicubic=_pillow_bicubic,
+            score=lambda result, hr, _: _figures(result, hr, peak=2.0),
+        ),
+        Protocol(
+            name="paper-lapsrn",
+            description="RGB of 8 bits with the ground truth's chroma, no shave, SSIM 7x7 uniform, "
+            "range 1; LR by Pillow bicubic of Y",
+            kernel="pillow-bicubic",
+            multiple=1,
+            degrade=_pillow_luma_lr,
+            bicubic=_pillow_bicubic,
+            score=lambda result, hr, _: _figures(_with_true_chroma(result, hr), hr),
+        ),
+        Protocol(
+            name="standard",
+            description="Y (BT.601 studio range) of 8-bit RGB, shave by the factor, SSIM 11x11 "
+            "Gaussian, range 1; LR by MATLAB bicubic, not rounded",
+            kernel="matlab-bicubic",
+            multiple=1,
+            degrade=_matlab_lr,
+            bicubic=_matlab_bicubic,
+            score=_luma_figures,  # shaved by the factor
+        ),
+        Protocol(
+            name="dip",
+            description="Y (BT.601 studio range) of 8-bit RGB, shave 4, SSIM 11x11 Gaussian, "
+            "range 1; LR by Pillow Lanczos",
+            kernel="pillow-lanczos",
+            multiple=32,
+            degrade=functools.partial(_pillow_lanczos_lr, multiple=32),
+            bicubic=_pillow_bicubic,
+            score=lambda result, hr, _: _luma_figures(result, hr, 4),
+        ),
+    )
+}

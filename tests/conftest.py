@@ -1,0 +1,96 @@
+import json
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+# Before JAX starts: the tests run on the CPU unless the environment names another platform, and
+# leave a GPU's memory to others.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsr import losses, operators
+from jaxsr.models import SkipUNet
+from jaxsr.weights import skip_unet_from_torch
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def x64():
+    """Double precision for one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder of golden data and photographs, which is not part of the repository."""
+    folder = os.environ.get("JAXSR_SHARED")
+    if not folder:
+        pytest.skip("JAXSR_SHARED is not set: it names the folder of golden data")
+    return pathlib.Path(folder)
+
+
+class GoldenDIP(NamedTuple):
+    """One Deep Image Prior problem of the reference, in float64, with what came of it there."""
+
+    meta: dict[str, Any]
+    names: list[str]  # of the parameters, as in PyTorch
+    state_dict: dict[str, np.ndarray]  # under those names
+    variables: dict[str, Any]  # the same as Flax variables
+    network: SkipUNet
+    latent: jax.Array  # (1, H, W, 32)
+    observation: jax.Array  # (1, h, w, 3)
+    operator: operators.Operator
+    loss: losses.Loss
+    expected: dict[str, np.ndarray]  # images NCHW
+
+
+@pytest.fixture
+def golden_dip(x64, shared):
+    """`golden_dip(name)` draws the problem of that name."""
+
+    def draw(name: str) -> GoldenDIP:
+        with np.load(shared / "golden" / f"{name}.npz") as file:
+            expected = dict(file)
+        meta = json.loads(str(expected["meta"]))
+        names = [str(n) for n in expected["parameter_names"]]
+        shapes = [json.loads(str(shape)) for shape in expected["parameter_shapes"]]
+        rng = np.random.RandomState(meta["seed"])
+        state_dict = {n: _parameter(rng, n, s) for n, s in zip(names, shapes, strict=True)}
+        rng = np.random.RandomState(meta["seed"] + 1)
+        height, width, factor = meta["height"], meta["width"], meta["factor"]
+        latent = rng.uniform(0, 0.1, (1, 32, height, width))
+        observation = rng.uniform(0, 1, (1, 3, height // factor, width // factor))
+        scales = meta["scales"]
+        return GoldenDIP(
+            meta=meta,
+            names=names,
+            state_dict=state_dict,
+            variables=skip_unet_from_torch(state_dict),
+            network=SkipUNet(
+                down=(meta["channels"],) * scales,
+                up=(meta["channels"],) * scales,
+                skip=(meta["skip_channels"],) * scales,
+            ),
+            latent=jnp.asarray(latent.transpose(0, 2, 3, 1)),
+            observation=jnp.asarray(observation.transpose(0, 2, 3, 1)),
+            operator=operators.downsample(factor, kernel=meta["kernel"]),
+            loss=losses.LOSSES[meta["loss"]],
+            expected=expected,
+        )
+
+    return draw
+
+
+def _parameter(rng: np.random.RandomState, name: str, shape: list[int]) -> np.ndarray:
+    if len(shape) == 4:
+        return rng.uniform(-1, 1, shape) / np.sqrt(np.prod(shape[1:]))
+    if name.endswith("weight"):
+        return 1 + 0.1 * rng.standard_normal(shape)
+    return 0.1 * rng.standard_normal(shape)

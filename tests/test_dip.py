@@ -1,0 +1,286 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxsr import dip, losses, operators
+from jaxsr.dip import fitting
+from jaxsr.errors import InputError
+from jaxsr.models import SkipUNet
+
+# Adam steps in which the reference's trajectory can be followed. The last one amplifies rounding by
+# over a hundred a step: four equally exact ways of writing our network part from each other by 1e-3
+# before step 20, and from the reference, alike, by 2e-6 at the fifth.
+GOLDEN = {
+    "dip_mse_x4_64x64": 20,
+    "dip_charbonnier_x8_64x64_small": 20,
+    "dip_charbonnier_x4_64x96": 4,
+}
+
+
+def linear_init(key, latent):
+    """A network of one matrix: the smallest that trains."""
+    return jax.random.normal(key, (latent.shape[-1], 3), latent.dtype)
+
+
+def linear_apply(params, latent):
+    return jax.nn.sigmoid(latent @ params)
+
+
+def problem(config, *, dtype=jnp.float32, seed=0):
+    observation = jax.random.uniform(jax.random.key(5), (1, 4, 4, 3), dtype)
+    functions = {
+        "apply_fn": linear_apply,
+        "operator": operators.downsample(2, kernel="area"),
+        "loss": losses.charbonnier,
+        "config": config,
+    }
+    state = dip.init(
+        jax.random.key(seed),
+        init_fn=linear_init,
+        apply_fn=linear_apply,
+        size=(8, 8),
+        config=config,
+        dtype=dtype,
+    )
+    return state, observation, functions
+
+
+def fit(config, **arguments):
+    _, observation, functions = problem(config)
+    operator = functions.pop("operator")
+    arguments = {"init_fn": linear_init, "size": (8, 8), **functions, **arguments}
+    return dip.fit(jax.random.key(0), observation, operator, **arguments)
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, _plain(a), _plain(b))
+
+
+def _plain(tree):
+    def plain(x):
+        is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if is_key else x)
+
+    return jax.tree.map(plain, tree)
+
+
+@pytest.mark.parametrize(("name", "steps"), GOLDEN.items())
+def test_follows_the_reference(golden_dip, name, steps):
+    golden = golden_dip(name)
+    config = dip.Config(learning_rate=golden.meta["learning_rate"], noise_std=0.0, average=0.0)
+    params = golden.variables
+    image = jax.eval_shape(golden.network.apply, params, golden.latent)
+    state = dip.State(
+        params=jax.tree.map(jnp.asarray, params),
+        opt_state=optax.adam(config.learning_rate).init(params),
+        latent=golden.latent,
+        key=jax.random.key(0),
+        step=jnp.zeros((), jnp.int32),
+        average=jnp.zeros(image.shape, image.dtype),
+    )
+    state, history = dip.run(
+        state,
+        golden.observation,
+        iterations=steps,
+        apply_fn=golden.network.apply,
+        operator=golden.operator,
+        loss=golden.loss,
+        config=config,
+    )
+    np.testing.assert_allclose(history["loss"], golden.expected["losses"][:steps], rtol=1e-7)
+    if steps == golden.meta["steps"]:
+        final = golden.network.apply(state.params, state.latent)
+        expected = golden.expected["final_output"].transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(final, expected, rtol=1e-6)
+
+
+def test_run_equals_a_python_loop_of_steps():
+    config = dip.Config(tv_weight=0.01)
+    state, observation, functions = problem(config)
+    reference = jnp.full((1, 8, 8, 3), 0.5)
+    expected, losses_seen = state, []
+    step = jax.jit(functools.partial(dip.step, **functions))
+    for _ in range(5):
+        expected, record = step(expected, observation, reference)
+        losses_seen.append(record["loss"])
+    final, history = dip.run(state, observation, reference, iterations=5, **functions)
+    np.testing.assert_allclose(history["loss"], losses_seen, rtol=1e-6)
+    np.testing.assert_allclose(final.params, expected.params, rtol=1e-5)
+    assert set(history) == {"loss", "psnr_fit", "psnr", "psnr_output"}
+
+
+def test_run_takes_any_loop():
+    def python_loop(start, stop, body, carry):
+        for i in range(start, stop):
+            carry = body(i, carry)
+        return carry
+
+    config = dip.Config()
+    _, observation, functions = problem(config)
+    runs = [
+        dip.run(problem(config)[0], observation, iterations=3, loop_fn=loop, **functions)
+        for loop in (jax.lax.fori_loop, python_loop)
+    ]
+    np.testing.assert_allclose(runs[0][1]["loss"], runs[1][1]["loss"], rtol=1e-6)
+    np.testing.assert_allclose(runs[0][0].average, runs[1][0].average, rtol=1e-6)
+
+
+def test_the_step_is_what_it_says(x64):
+    """One iteration against its definition in NumPy: noise, loss, Adam's first step, average."""
+    config = dip.Config(average=0.9)
+    state, observation, functions = problem(config, dtype=jnp.float64)
+    noise = jax.random.normal(jax.random.fold_in(state.key, 0), state.latent.shape)
+    latent = np.asarray(state.latent + 0.03 * noise)
+    weights = np.asarray(state.params)
+
+    def value(weights):
+        image = 1 / (1 + np.exp(-latent @ weights))
+        small = image.reshape(1, 4, 2, 4, 2, 3).mean((2, 4))
+        return np.sqrt((small - np.asarray(observation)) ** 2 + 1e-6).mean(), image
+
+    after, record = dip.step(state, observation, **functions)
+    expected, image = value(weights)
+    np.testing.assert_allclose(record["loss"], expected, rtol=1e-12)
+    np.testing.assert_allclose(after.average, image, rtol=1e-12)
+    moved = np.zeros_like(weights)
+    moved[3, 1] = 1e-6
+    slope = (value(weights + moved)[0] - value(weights - moved)[0]) / 2e-6
+    first_step = -config.learning_rate * slope / (abs(slope) + 1e-8)
+    np.testing.assert_allclose(after.params[3, 1] - weights[3, 1], first_step, rtol=1e-4)
+
+
+def test_average_is_the_bias_corrected_one():
+    config = dip.Config(average=0.7)
+    state, observation, functions = problem(config)
+    outputs = []
+    for _ in range(4):
+        before = state
+        state, _ = dip.step(state, observation, **functions)
+        noise = jax.random.normal(jax.random.fold_in(before.key, before.step), before.latent.shape)
+        outputs.append(linear_apply(before.params, before.latent + 0.03 * noise))
+    weights = 0.7 ** np.arange(3, -1, -1)
+    expected = sum(w * x for w, x in zip(weights, outputs, strict=True)) / weights.sum()
+    np.testing.assert_allclose(state.average, expected, rtol=1e-5)
+
+
+def test_works_under_vmap():
+    config = dip.Config()
+    _, observation, functions = problem(config)
+    states = [problem(config, seed=seed)[0] for seed in (1, 2)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *states)
+    step = functools.partial(dip.step, **functions)
+    together, records = jax.vmap(lambda s: step(s, observation))(stacked)
+    for i, state in enumerate(states):
+        alone, record = step(state, observation)
+        np.testing.assert_allclose(records["loss"][i], record["loss"], rtol=1e-6)
+        np.testing.assert_allclose(together.params[i], alone.params, rtol=1e-5)
+
+
+def test_gradient_through_the_solver():
+    """A short fit is differentiable, here with respect to the observation."""
+    config = dip.Config()
+    state, observation, functions = problem(config)
+
+    def final_loss(observation):
+        carry = state
+        for _ in range(3):
+            carry, record = dip.step(carry, observation, **functions)
+        return record["loss"]
+
+    gradient = jax.grad(final_loss)(observation)
+    moved = jnp.zeros_like(observation).at[0, 1, 2, 0].set(1e-2)
+    slope = (final_loss(observation + moved) - final_loss(observation - moved)) / 2e-2
+    np.testing.assert_allclose(gradient[0, 1, 2, 0], slope, rtol=2e-2)
+
+
+def test_fit_does_not_depend_on_its_chunks(monkeypatch):
+    config = dip.Config(iterations=20)
+    whole = fit(config)
+    broken = fit(config, pauses=(3, 4, 11))
+    assert_same(whole.state, broken.state)
+    assert_same(whole.history, broken.history)
+    monkeypatch.setattr(fitting, "CHUNK_LENGTH", 7)
+    assert_same(whole.history, fit(config).history)
+
+
+def test_fit_resumes_to_the_same_bits():
+    stopped = fit(dip.Config(iterations=9))
+    resumed = fit(dip.Config(iterations=20), resume=(stopped.state, stopped.history))
+    whole = fit(dip.Config(iterations=20))
+    assert_same(whole.state, resumed.state)
+    assert_same(whole.history, resumed.history)
+    assert (whole.iterations, resumed.iterations) == (20, 11)
+
+
+def test_fit_reports_progress_and_stops_when_told():
+    seen = []
+
+    def on_chunk(progress):
+        seen.append(int(progress.state.step))
+        assert len(progress.history["loss"]) == seen[-1]
+        return seen[-1] >= 6
+
+    result = fit(dip.Config(iterations=50), on_chunk=on_chunk, pauses=(2, 6))
+    assert {2, 6} <= set(seen)
+    assert int(result.state.step) == 6 and result.finite
+
+
+def test_fit_keeps_the_last_finite_state():
+    """A loss that overflows once the network is good enough: the fit stops in that chunk."""
+    good = fit(dip.Config(iterations=12), pauses=(12,))
+    limit = float(good.history["loss"].min())
+
+    def fragile(prediction, target):
+        error = losses.charbonnier(prediction, target)
+        return jnp.where(error.mean() < limit * 1.0001, jnp.nan, error)
+
+    result = fit(dip.Config(iterations=40), loss=fragile, pauses=range(1, 40))
+    assert not result.finite
+    done = int(result.state.step)
+    assert 0 < done < 40
+    assert np.isfinite(result.history["loss"]).all() and len(result.history["loss"]) == done
+    assert np.isfinite(result.image).all() and np.isfinite(result.params).all()
+
+
+def test_fits_an_image_with_the_skip_network():
+    """The real network draws a smooth image from a quarter of its pixels, better than it began."""
+    ramp = jnp.linspace(0.1, 0.9, 64)
+    truth = jnp.broadcast_to(ramp[None, :, None, None] * ramp[None, None, :, None], (1, 64, 64, 3))
+    operator = operators.downsample(4)
+    network = SkipUNet(down=(8,) * 3, up=(8,) * 3, skip=(4,) * 3)
+    result = dip.fit(
+        jax.random.key(0),
+        operator(truth),
+        operator,
+        init_fn=network.init,
+        apply_fn=network.apply,
+        size=(64, 64),
+        loss=losses.charbonnier,
+        config=dip.Config(iterations=150, average=0.9),
+        reference=truth,
+    )
+    psnr = result.history["psnr"]
+    assert psnr[-1] > 25 > psnr[0] + 8
+    assert result.image.shape == truth.shape == result.last.shape
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("iterations", 0),
+        ("iterations", -3),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("noise_std", -0.1),
+        ("average", 1.0),
+        ("tv_weight", -1.0),
+        ("latent_channels", 0),
+    ],
+)
+def test_config_refuses(setting, value):
+    with pytest.raises(InputError, match=rf"`{setting}` \(={value}\) must be"):
+        dip.Config(**{setting: value})

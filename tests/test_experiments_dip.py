@@ -1,0 +1,278 @@
+"""`python -m experiments.dip` in-process, with a small network so that it compiles in seconds."""
+
+import errno
+import functools
+import json
+import os
+import shutil
+import signal
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+
+from experiments import command, dip, folder
+from jaxsr import images, models, protocols
+from jaxsr.errors import InputError
+
+OUTPUT = (
+    *("sr.png", "sr_last.png", "lr.png", "bicubic.png", "hr.png", "comparison.png", "psnr.png"),
+    *("history.csv", "config.json", "metrics.json"),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once(tmp_path_factory):
+    """Runs of the same program share what was compiled, as they do for users."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, tmp_path):
+    network = functools.partial(models.SkipUNet, down=(8,), up=(8,), skip=(2,))
+    monkeypatch.setattr(dip, "SkipUNet", network)
+    monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*args):
+    return command.main(dip.Settings, dip.run, [str(arg) for arg in args])
+
+
+def picture(path, shape=(64, 64, 3), dtype=np.uint8):
+    top = np.iinfo(dtype).max
+    rng = np.random.default_rng(0)
+    rows, cols, *_ = np.indices(shape)
+    ramp = 0.2 + 0.6 * rows / shape[0] * cols / shape[1]
+    pixels = (top * np.clip(ramp + 0.05 * rng.random(shape), 0, 1)).astype(dtype)
+    PIL.Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_a_ground_truth(tmp_path, capsys):
+    hr = picture(tmp_path / "ramp.png", (66, 65, 3))
+    assert run("--hr", hr, "--iterations", 12, "--out", "out", "--checkpoint-every", 5) == 0
+    out = tmp_path / "out"
+    assert all((out / name).stat().st_size for name in OUTPUT)
+    assert [p.name for p in (out / "snapshots").iterdir()] == ["000010.png"]
+
+    metrics = json.loads((out / "metrics.json").read_text())
+    truth, low = images.read(out / "hr.png").pixels, images.read(out / "lr.png").pixels
+    assert truth.shape == (64, 64, 3) and low.shape == (16, 16, 3)
+    result = images.read(out / "sr.png").pixels
+    expected = protocols.PROTOCOLS["plain"].score(result, truth, 4)
+    for name in ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y"):
+        assert metrics[name] == pytest.approx(expected[name], abs=1e-9)
+        assert np.isfinite(metrics["bicubic"][name])
+    assert metrics["iterations"] == 12 and metrics["seed"] == 0
+    assert metrics["precision"] == "float32" and metrics["versions"]["jax"] == jax.__version__
+    assert metrics["iterations_per_second"] > 0 and metrics["compile_seconds"] > 0
+
+    header, *rows = (out / "history.csv").read_text().splitlines()
+    columns = "iteration,loss,psnr_fit,psnr,psnr_y,psnr_output,psnr_y_output"
+    assert header == columns and len(rows) == 12
+    last = dict(zip(header.split(","), map(float, rows[-1].split(",")), strict=True))
+    assert last["psnr"] == pytest.approx(metrics["psnr_rgb"], abs=0.02)  # before rounding to 8 bits
+    printed = capsys.readouterr().out
+    assert "cropped from 65x66 to 64x64" in printed
+    gain = metrics["psnr"] - metrics["bicubic"]["psnr"]
+    assert f"{gain:+.2f} over bicubic" in printed and "files in out" in printed
+
+    before = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
+    assert run("--hr", hr, "--iterations", 12, "--out", "out", "--checkpoint-every", 5) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert before == {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "mode"),
+    [((17, 23, 3), np.uint8, "RGB"), ((16, 20), np.uint16, "L"), ((18, 16, 4), np.uint8, "RGBA")],
+)
+def test_a_low_resolution(tmp_path, shape, dtype, mode):
+    lr = picture(tmp_path / "small.png", shape, dtype)
+    assert run("--lr", lr, "--factor", 3, "--iterations", 3, "--out", "out") == 0
+    with PIL.Image.open("out/sr.png") as result:
+        assert result.size == (3 * shape[1], 3 * shape[0]) and result.mode == mode
+    assert not os.path.exists("out/hr.png")
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["iterations"] == 3 and "psnr" not in metrics
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["kernel"] == "matlab-bicubic" and config["noise_std"] == 0.03
+
+
+def test_resumes_to_the_same_bytes(tmp_path, monkeypatch):
+    """Three deaths, and iterations that grew in between, against an untouched run."""
+    hr = picture(tmp_path / "ramp.png")
+    common = ("--hr", hr, "--checkpoint-every", 4, "--iterations")
+    assert run(*common, 20, "--out", "whole") == 0
+    assert run(*common, 9, "--out", "broken") == 0
+
+    class Killed(BaseException):
+        pass
+
+    keep = folder.RunFolder.keep
+    for death in (10, 13, 19):
+
+        def dying(self, progress, *args, death=death):
+            if int(progress.state.step) >= death:
+                raise Killed
+            keep(self, progress, *args)
+
+        monkeypatch.setattr(folder.RunFolder, "keep", dying)
+        with pytest.raises(Killed):
+            run(*common, 20, "--out", "broken")
+    monkeypatch.setattr(folder.RunFolder, "keep", keep)
+    assert run(*common, 20, "--out", "broken") == 0
+    for name in ("sr.png", "sr_last.png", "history.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
+
+
+def test_ctrl_c_keeps_everything(tmp_path, monkeypatch, capsys):
+    hr = picture(tmp_path / "ramp.png")
+    show = folder.Bar.show
+
+    def press(self, progress):
+        if int(progress.state.step) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        show(self, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.Bar, "show", press)
+        args = ("--hr", hr, "--iterations", 8, "--out", "out", "--checkpoint-every", 2)
+        assert run(*args) == command.INTERRUPTED
+    printed = capsys.readouterr().out
+    assert "stopped at iteration 4 of 8" in printed and "same command goes on" in printed
+    assert (tmp_path / "out/sr.png").exists() and not (tmp_path / "out/metrics.json").exists()
+    assert run(*args) == 0
+    assert "resuming out from iteration 4" in capsys.readouterr().out
+
+
+def test_divergence_says_what_to_try(tmp_path, capsys):
+    hr = picture(tmp_path / "ramp.png")
+    args = ("--hr", hr, "--iterations", 6, "--learning-rate", 1e38, "--out", "out")
+    assert run(*args) == 1
+    printed = capsys.readouterr().out
+    assert "NaN or infinite" in printed and "--learning-rate (=1e+38)" in printed
+    assert not (tmp_path / "out/metrics.json").exists()
+
+
+def test_reference_recipe_and_general_loss(tmp_path):
+    hr = picture(tmp_path / "ramp.png")
+    args = ("--loss", "general", "--loss-alpha", 0.5, "--recipe", "reference", "--out", "out")
+    assert run("--hr", hr, "--iterations", 2, "--protocol", "dip", *args) == 0
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert (config["kernel"], config["average"]) == ("lanczos2", 0.0)
+    assert (config["loss_alpha"], config["loss_scale"]) == (0.5, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--hr", "missing.png"), "missing.png"),
+        (("--hr", "."), "`.` is a folder"),
+        (("--hr", "empty.png"), "empty.png"),
+        (("--hr", "truncated.png"), "truncated.png"),
+        (("--lr", "text.png"), "text.png"),
+        (("--lr", "one.png"), "at least 16"),
+        (("--hr", "bomb.png"), "bomb.png"),
+        (("--hr", "ramp.png", "--lr", "ramp.png"), "exclude each other"),
+        (("--hr", "ramp.png", "--factor", "0"), "`--factor` (=0) must be an integer of at least 2"),
+        (("--hr", "ramp.png", "--factor", "1"), "`--factor` (=1)"),
+        (("--hr", "ramp.png", "--factor", "65"), "65"),
+        (("--hr", "ramp.png", "--iterations", "-5"), "`iterations` (=-5) must be at least 1"),
+        (("--hr", "ramp.png", "--noise-std", "-1"), "`noise_std` (=-1.0)"),
+        (("--hr", "ramp.png", "--loss-alpha", "1"), "`--loss-alpha` (=1.0)"),
+        (("--hr", "ramp.png", "--checkpoint-every", "0"), "`--checkpoint-every` (=0)"),
+        (("--hr", "ramp.png", "--seed", "-1"), "`--seed` (=-1)"),
+        (("--hr", "ramp.png", "--device", "tpu"), "`--device` (=tpu)"),
+        (("--hr", "ramp.png", "--out", "text.png/out"), "text.png/out"),
+        (("--hr", "ramp.png", "--out", "theirs"), "must be new, empty"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, args, said):
+    good = picture(tmp_path / "ramp.png").read_bytes()
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "truncated.png").write_bytes(good[: len(good) // 2])
+    (tmp_path / "text.png").write_text("no image")
+    picture(tmp_path / "one.png", (1, 1, 3))
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "lr.png").write_text("precious")
+    if "bomb.png" in args:
+        monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 1000)
+        (tmp_path / "bomb.png").write_bytes(good)
+    assert run(*args) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    assert (tmp_path / "theirs" / "lr.png").read_text() == "precious"
+
+
+@pytest.mark.parametrize("args", [("--loss", "l3"), ("--factor", "2.5"), ("--kernel", "magic")])
+def test_the_parser_refuses(capsys, args):
+    with pytest.raises(SystemExit) as exit_:
+        run(*args)
+    assert exit_.value.code == 2
+    captured = capsys.readouterr()
+    assert args[1] in captured.err + captured.out
+
+
+def test_a_folder_is_of_one_setting(tmp_path, capsys, monkeypatch):
+    hr = picture(tmp_path / "ramp.png")
+    common = ("--hr", hr, "--out", "out", "--iterations", 4)
+    assert run(*common) == 0
+    before = (tmp_path / "out/sr.png").read_bytes()
+    for args, said in (
+        (("--seed", 1), "`--seed` (=1)"),
+        (("--loss", "mse"), "`--loss` (=mse)"),
+        (("--iterations", 3), "`--iterations` (=3)"),
+        (("--hr", picture(tmp_path / "other.png", (80, 80, 3))), "the image"),
+    ):
+        assert run(*common, *args) == 2
+        assert said in capsys.readouterr().err
+    assert (tmp_path / "out/sr.png").read_bytes() == before
+
+    shutil.copytree(tmp_path / "out", tmp_path / "damaged")
+    for path in (tmp_path / "damaged/checkpoints/4").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:10])
+    assert run(*common, "--out", "damaged", "--iterations", 6) == 2
+    assert "delete that folder" in capsys.readouterr().err
+    assert (tmp_path / "damaged/sr.png").read_bytes() == before
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    assert run(*common, "--iterations", 6) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert (tmp_path / "out/sr.png").read_bytes() == before
+
+
+def test_canvas_and_operator():
+    """The network draws more than is seen; the operator looks at the middle alone."""
+    from experiments import problem
+
+    pixels = np.random.default_rng(0).random((68, 100, 3)).astype(np.float32)
+    truth, low = protocols.PROTOCOLS["plain"].degrade(pixels, 4)
+    task = problem.Problem(
+        "noise",
+        4,
+        low,
+        low.repeat(4, 0).repeat(4, 1),
+        truth,
+        None,
+        protocols.PROTOCOLS["plain"],
+        "",
+    )
+    assert task.canvas(32) == (96, 128)
+    canvas = np.zeros((1, 96, 128, 3), np.float32)
+    canvas[:, 14:82, 14:114] = truth
+    seen = task.operator("pillow-lanczos")(canvas)
+    assert np.abs(np.clip(seen[0], 0, 1) - low).max() < 1.5 / 255
+    with pytest.raises(InputError):
+        command.device("tpu")

@@ -1,0 +1,176 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsr import losses
+from jaxsr.errors import InputError
+
+ALPHAS = (2.0, 1.0, 0.5, 0.0, -2.0, -10.0, -math.inf, 3.0)
+RESIDUALS = np.concatenate([[0.0], np.geomspace(1e-6, 1e2, 25), -np.geomspace(1e-6, 1e2, 25)])
+
+
+def barron(d, alpha, scale):
+    """The general loss as the paper prints it, eq. 8, in float64."""
+    x = (np.float64(d) / scale) ** 2
+    if alpha == 2:
+        return x / 2
+    if alpha == 0:
+        return np.log(x / 2 + 1)
+    if alpha == -math.inf:
+        return 1 - np.exp(-x / 2)
+    return abs(alpha - 2) / alpha * ((x / abs(alpha - 2) + 1) ** (alpha / 2) - 1)
+
+
+def barron_slope(d, alpha, scale):
+    """Its derivative by d, the paper's eq. 9."""
+    d = np.float64(d)
+    if alpha == 2:
+        return d / scale**2
+    if alpha == 0:
+        return 2 * d / (d**2 + 2 * scale**2)
+    if alpha == -math.inf:
+        return d / scale**2 * np.exp(-((d / scale) ** 2) / 2)
+    return d / scale**2 * ((d / scale) ** 2 / abs(alpha - 2) + 1) ** (alpha / 2 - 1)
+
+
+def slope(loss, d):
+    return jax.vmap(jax.grad(loss), (0, None))(jnp.asarray(d), jnp.zeros((), np.asarray(d).dtype))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mse", lambda d: d**2),
+        ("l1", np.abs),
+        ("charbonnier", lambda d: np.hypot(d, 1e-3)),
+        ("huber", lambda d: np.where(abs(d) <= 0.01, d**2 / 2, 0.01 * (abs(d) - 0.005))),
+    ],
+)
+def test_equals_its_formula(x64, name, expected):
+    target = np.random.RandomState(0).uniform(0, 1, RESIDUALS.shape)
+    value = losses.LOSSES[name](jnp.asarray(target + RESIDUALS), jnp.asarray(target))
+    np.testing.assert_allclose(value, expected((target + RESIDUALS) - target), rtol=1e-12)
+
+
+def test_all_losses_are_listed():
+    assert {
+        "mse": losses.mse,
+        "l1": losses.l1,
+        "charbonnier": losses.charbonnier,
+        "huber": losses.huber,
+    } == losses.LOSSES
+
+
+def test_options_of_charbonnier_and_huber(x64):
+    d, zero = jnp.array([0.0, 0.3, -4.0]), jnp.zeros(3)
+    np.testing.assert_allclose(losses.charbonnier(d, zero, epsilon=0.4), [0.4, 0.5, 16.16**0.5])
+    np.testing.assert_allclose(losses.huber(d, zero, delta=1.0), [0.0, 0.045, 3.5])
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_general_equals_the_paper(x64, alpha):
+    for scale in (0.05, 1.0):
+        d = RESIDUALS[np.abs(RESIDUALS / scale) < 1e3]
+        value = losses.general(alpha, scale=scale)(jnp.asarray(d), jnp.zeros_like(d))
+        # The printed formula cancels near 0: to the last digits of the 1 that it subtracts.
+        expected = barron(d, alpha, scale)
+        np.testing.assert_allclose(value, expected, rtol=1e-12, atol=2e-15)
+        derivative = slope(losses.general(alpha, scale=scale), d)
+        # To the last digits of the slope, or of its greatest value where the loss levels off.
+        close = {"rtol": 1e-12, "atol": 1e-13 / scale}
+        np.testing.assert_allclose(derivative, barron_slope(d, alpha, scale), **close)
+
+
+@pytest.mark.parametrize("limit", [2.0, 0.0])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_general_is_continuous_in_alpha(x64, limit, dtype):
+    d = np.concatenate([[0], np.geomspace(1e-4, 10, 20)]).astype(dtype)
+    tolerance = {np.float32: 2e-5, np.float64: 1e-12}[dtype]
+    at = losses.general(limit)
+    for step in (1e-3, 1e-5, 1e-7, 1e-10, 1e-14, 1e-30):
+        for alpha in (limit - step, limit + step):
+            near = losses.general(alpha)
+            # x is up to 4e4 here, and so d(log rho) / d(alpha) about |log x| / 2 or log^2 x / 4.
+            close = {"rtol": 60 * step + tolerance, "atol": 0}
+            np.testing.assert_allclose(near(d, 0 * d), at(d, 0 * d), **close)
+            np.testing.assert_allclose(slope(near, d), slope(at, d), **close)
+
+
+def test_general_is_continuous_at_minus_infinity(x64):
+    d = np.geomspace(1e-4, 1, 20)
+    far, limit = losses.general(-1e9), losses.general(-math.inf)
+    np.testing.assert_allclose(far(d, 0 * d), limit(d, 0 * d), rtol=1e-6)
+    np.testing.assert_allclose(slope(far, d), slope(limit, d), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("alpha", (*ALPHAS, 1e-8, -1e-8, 2 - 1e-8, 2 + 1e-8, -1e4))
+def test_general_has_finite_gradients(x64, dtype, alpha):
+    d = np.array([0, 1e-30, 1e-8, 1, 1e3, 1e6, -1e6], dtype)
+    loss = losses.general(alpha)
+    assert np.isfinite(loss(d, 0 * d)).all() and np.isfinite(slope(loss, d)).all()
+    assert loss(d, 0 * d).dtype == slope(loss, d).dtype == dtype
+    assert loss(d, 0 * d)[0] == slope(loss, d)[0] == 0
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_losses_have_finite_gradients(x64, name, dtype):
+    d = np.array([0, 1e-30, 1e-8, 0.01, 1, 1e6, -1e6], dtype)
+    derivative = slope(losses.LOSSES[name], d)
+    assert np.isfinite(derivative).all() and derivative.dtype == dtype
+    if name == "l1":  # any subgradient will do at 0
+        assert (np.abs(derivative) <= 1).all()
+    else:
+        assert derivative[0] == 0
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.05, 2.0])
+def test_general_with_alpha_1_is_charbonnier(x64, scale):
+    charbonnier = losses.charbonnier(RESIDUALS, 0 * RESIDUALS, epsilon=scale)
+    value = losses.general(1.0, scale=scale)(RESIDUALS, 0 * RESIDUALS)
+    np.testing.assert_allclose(scale * value + scale, charbonnier, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [*losses.LOSSES.values(), *(losses.general(alpha, scale=0.3) for alpha in ALPHAS)],
+)
+def test_gradient_equals_finite_differences(x64, loss):
+    d = np.array([-0.8, -0.05, -0.003, 0.004, 0.07, 1.5])
+    h, zero = 1e-7, np.zeros(6)
+    expected = (loss(d + h, zero) - loss(d - h, zero)) / (2 * h)
+    np.testing.assert_allclose(slope(loss, d), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("alpha", [math.nan, math.inf])
+def test_general_refuses_alpha(alpha):
+    with pytest.raises(InputError, match=rf"`alpha` \(={alpha}\) must be a real number or -inf"):
+        losses.general(alpha)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
+def test_general_refuses_scale(scale):
+    with pytest.raises(InputError, match=rf"`scale` \(={scale}\) must be above 0"):
+        losses.general(1.0, scale=scale)
+
+
+def test_total_variation_equals_a_loop(x64):
+    image = np.random.RandomState(0).uniform(0, 1, (2, 5, 7, 3))
+    right, below = [], []
+    for n, i, j, c in np.ndindex(image.shape):
+        if j + 1 < 7:
+            right.append(abs(image[n, i, j + 1, c] - image[n, i, j, c]))
+        if i + 1 < 5:
+            below.append(abs(image[n, i + 1, j, c] - image[n, i, j, c]))
+    expected = np.mean(right) + np.mean(below)
+    np.testing.assert_allclose(losses.total_variation(jnp.asarray(image)), expected, rtol=1e-12)
+
+
+def test_total_variation_of_a_ramp_and_of_a_flat_image():
+    ramp = jnp.broadcast_to(jnp.linspace(0, 1, 5)[None, :, None], (4, 5, 3))
+    np.testing.assert_allclose(losses.total_variation(ramp), 0.25, rtol=1e-6)
+    assert losses.total_variation(jnp.full((4, 4, 1), 0.5)) == 0
