@@ -156,6 +156,7 @@ def run(settings: Settings) -> int:
         start = functools.partial(
             dip.init, key, init_fn=network.init, apply_fn=network.apply, size=size, config=config
         )
+        resume = results.restore(start)
         with command.interruptible() as interrupted, results.progress(config.iterations) as bar:
 
             def on_chunk(progress: dip.Progress) -> bool:
@@ -176,7 +177,7 @@ def run(settings: Settings) -> int:
                 score=task.score,
                 on_chunk=on_chunk,
                 pauses=folder.pauses(config.iterations, settings.checkpoint_every, SNAPSHOTS),
-                resume=results.restore(start),
+                resume=resume,
             )
         results.write_images(result)
         done = int(result.state.step)

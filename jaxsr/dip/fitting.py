@@ -95,6 +95,8 @@ def fit(
     first = done = int(state.step)
     stops = sorted({*pauses, config.iterations})
 
+    # The total is no part of the program: without it, a fit that grows finds it in the cache.
+    program_config = dataclasses.replace(config, iterations=1)
     start = time.perf_counter()
     chunk = _run_chunk.lower(
         state,
@@ -105,19 +107,19 @@ def fit(
         apply_fn=apply_fn,
         operator=operator,
         loss=loss,
-        config=dataclasses.replace(config, iterations=1),
+        config=program_config,
         score=score,
     ).compile()
     compile_seconds, seconds = time.perf_counter() - start, 0.0
 
     count, finite = 1, True
-    while done < config.iterations and finite:
+    while done < config.iterations:
         count = min(count, CHUNK_LENGTH, next(s for s in stops if s > done) - done)
         start, kept = time.perf_counter(), jax.tree.map(jnp.copy, state)
         state, records = jax.block_until_ready(chunk(state, observation, reference, count))
         elapsed = time.perf_counter() - start
         records = {name: np.asarray(column[:count]) for name, column in records.items()}
-        finite = bool(np.all(np.isfinite(records["loss"]))) and _all_finite(state.params)
+        finite = bool(np.isfinite(records["loss"]).all() and _all_finite(state.params))
         if not finite:
             state = kept
             break
