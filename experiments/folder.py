@@ -69,20 +69,24 @@ class RunFolder:
         record = self.path / "config.json"
         try:
             (self.path / "snapshots").mkdir(parents=True, exist_ok=True)
-            others = [p for p in self.path.iterdir() if p.name not in ("snapshots", "checkpoints")]
-            if record.exists():
-                self._compare(config, json.loads(record.read_text(encoding="utf-8")))
-            elif others:
+            earlier = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
+            # A hidden file may be what a kill left of an unfinished write.
+            theirs = (p.name for p in self.path.iterdir() if not p.name.startswith("."))
+            if earlier:
+                self._compare(config, earlier)
+            elif set(theirs) - {"snapshots", "checkpoints"}:
                 raise InputError(f"`--out` (={self.path}) must be new, empty, or of an earlier run")
         except OSError as error:
             raise InputError(f"`--out` (={self.path}) cannot be used: {error.strerror}") from error
         except json.JSONDecodeError as error:
             raise InputError(f"`{record}` is damaged ({error}): choose another `--out`") from error
+        # First of all files: a folder that holds others without it is taken for somebody else's.
+        if config != earlier:
+            reports.write_json(record, config)
         known = {"lr": self.problem.lr, "bicubic": self.problem.bicubic, "hr": self.problem.hr}
         for name, pixels in known.items():
-            if pixels is not None:
+            if pixels is not None and not (self.path / f"{name}.png").exists():
                 images.write(self.path / f"{name}.png", pixels)
-        reports.write_json(record, config)
 
     def _compare(self, config: dict[str, Any], earlier: dict[str, Any]) -> None:
         for name, value in config.items():

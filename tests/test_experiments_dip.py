@@ -212,6 +212,26 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, args, said):
     assert (tmp_path / "theirs" / "lr.png").read_text() == "precious"
 
 
+def test_a_kill_before_the_first_images_is_no_obstacle(tmp_path, monkeypatch):
+    """Whatever the moment of death, the same command goes on in the folder it left."""
+    hr = picture(tmp_path / "ramp.png")
+    args = ("--hr", hr, "--iterations", 2, "--out", "out")
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_, **__):
+        raise Killed
+
+    for module, name in ((folder.reports, "write_json"), (folder.images, "write")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, die)
+            with pytest.raises(Killed):
+                run(*args)
+        (tmp_path / "out" / ".half.tmp.json").write_text("{")
+    assert run(*args) == 0
+
+
 @pytest.mark.parametrize("args", [("--loss", "l3"), ("--factor", "2.5"), ("--kernel", "magic")])
 def test_the_parser_refuses(capsys, args):
     with pytest.raises(SystemExit) as exit_:
