@@ -10,10 +10,7 @@ loss of the same weights and latent in float32, which must agree to 1e-4. Withou
 
 import dataclasses
 import functools
-import importlib.util
-import os
 import pathlib
-import resource
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -21,15 +18,12 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
-from benchmarks import ours, timing
+from benchmarks import ours, peers
 from jaxsr import reports, weights
-from jaxsr.errors import InputError
 from jaxsr.models import SkipUNet
 
-AGREEMENT = 1e-4
-PAUSE = 0.3  # seconds; OpenMP's threads spin for 0.2 by default
+parse_size = functools.partial(peers.parse_size, multiple=32, least=64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,21 +47,6 @@ class Options:
     """Leave PyTorch out even where it is installed (for memory, or in a hurry)."""
 
 
-def disagreement(ours: float, theirs: float) -> float:
-    """Relative difference of the losses.
-
-    Raises:
-      RuntimeError: above AGREEMENT: then the two do not compute the same, and speed means nothing.
-    """
-    difference = abs(ours - theirs) / abs(theirs)
-    if not difference <= AGREEMENT:
-        raise RuntimeError(
-            f"the losses of one start disagree: ours {ours}, PyTorch's {theirs} (relative "
-            f"difference {difference:.1e}, allowed {AGREEMENT})"
-        )
-    return difference
-
-
 def measure(size: tuple[int, int], options: Options, *, alone: bool) -> dict[str, Any]:
     """The figures of one size, as they stand in the JSON file; times in seconds an iteration."""
     iterations = options.iterations or default_iterations(size)
@@ -78,13 +57,13 @@ def measure(size: tuple[int, int], options: Options, *, alone: bool) -> dict[str
 
         network = torch_peer.skip_unet()
         params = weights.skip_unet_from_torch(torch_peer.parameters_as_numpy(network))
-        torch_peer.configure(threads=_cores(), precision="float32")
+        torch_peer.configure(threads=peers.cores(), precision="float32")
         with jax.default_matmul_precision("highest"):
             exact = ours.fit_of(size, model=SkipUNet(), loss=options.loss, params=params)
             start = (network, np.asarray(exact.state.latent), np.asarray(exact.target))
             peer = torch_peer.fit_of(*start, loss=options.loss)
-            difference = disagreement(exact.forward_loss(), peer.loss_at(peer.latent).item())
-        torch_peer.configure(threads=_cores(), precision=options.precision)
+            difference = peers.disagreement(exact.forward_loss(), peer.loss_at(peer.latent).item())
+        torch_peer.configure(threads=peers.cores(), precision=options.precision)
         for name, channels_last in (("eager", False), ("eager-channels-last", True)):
             peer = torch_peer.fit_of(
                 *start, loss=options.loss, channels_last=channels_last, precision=options.precision
@@ -97,29 +76,13 @@ def measure(size: tuple[int, int], options: Options, *, alone: bool) -> dict[str
     ):
         fit = ours.fit_of(size, model=SkipUNet(dtype=dtype), loss=options.loss, params=params)
         program, compile_seconds = fit.compiled(iterations)
-    times = timing.interleaved(
-        {"ours": program, **programs}, rounds=options.rounds, units=iterations, pause=PAUSE
-    )
-
-    mine = times.pop("ours")
-    best = min(times.values(), key=lambda t: t.median, default=None)
-    ratio, ratio_spread = timing.ratio(best, mine) if best else (None, None)
     return {
         "size": f"{size[0]}x{size[1]}",
-        "ours_seconds_per_iteration": mine.median,
-        "ours_spread": mine.spread,
-        "iterations_per_second": 1 / mine.median,
         "compile_seconds": compile_seconds,
-        "torch_seconds_per_iteration": best.median if best else None,
-        "ratio": ratio,
-        "ratio_spread": ratio_spread,
-        "peers": {
-            name: {"seconds_per_iteration": t.median, "spread": t.spread}
-            for name, t in times.items()
-        },
         "loss_disagreement": difference,
-        "iterations_per_measurement": iterations,
-        "peak_rss_bytes": peak_rss_bytes(),
+        **peers.compare(
+            program, programs, unit="iteration", units=iterations, rounds=options.rounds
+        ),
     }
 
 
@@ -129,45 +92,6 @@ def default_iterations(size: tuple[int, int]) -> int:
     return max(2, round(at_128 * 128**2 / (size[0] * size[1])))
 
 
-def peak_rss_bytes() -> int:
-    """The largest this process has been, all programs so far included."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Turns HEIGHTxWIDTH into (height, width).
-
-    Raises:
-      InputError: not HEIGHTxWIDTH, or not multiples of 32 from 64.
-    """
-    sides = text.split("x")
-    if len(sides) == 2 and all(side.isascii() and side.isdigit() for side in sides):
-        height, width = map(int, sides)
-        if min(height, width) >= 64 and height % 32 == width % 32 == 0:
-            return height, width
-    raise InputError(f"`sizes` (={text}) must be HEIGHTxWIDTH, each a multiple of 32 from 64")
-
-
-def report(result: dict[str, Any]) -> str:
-    """A result in one line."""
-    line = (
-        f"{result['size']}: {result['iterations_per_second']:.2f} iterations/s "
-        f"({result['ours_seconds_per_iteration']:.4f} s, spread {result['ours_spread']:.4f}), "
-        f"compiled in {result['compile_seconds']:.1f} s"
-    )
-    if result["ratio"] is None:
-        return line
-    peers = ", ".join(
-        f"{name} {peer['seconds_per_iteration']:.4f} s" for name, peer in result["peers"].items()
-    )
-    return f"{line}; PyTorch {peers}: ratio {result['ratio']:.2f} +- {result['ratio_spread']:.2f}"
-
-
 def run(options: Options) -> dict[str, Any]:
     """Measures every size, printing as it goes; returns, and writes if asked, what was found.
 
@@ -175,30 +99,20 @@ def run(options: Options) -> dict[str, Any]:
       InputError: an option that cannot be used.
     """
     sizes = [parse_size(text) for text in options.sizes]
-    for name in ("iterations", "rounds"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise InputError(f"`{name}` (={value}) must be at least 1")
-    alone = options.alone or importlib.util.find_spec("torch") is None
-    if alone and not options.alone:
-        print("PyTorch is not installed (the extra `torch`): timing jaxsr alone")
-    environment = reports.environment(jax.devices()[0])
-    if not alone:
-        import torch
-
-        environment["versions"]["torch"] = torch.__version__
-        environment["torch_threads"] = _cores()
+    peers.check_counts(iterations=options.iterations, rounds=options.rounds)
+    alone = peers.is_alone(options.alone)
     found: dict[str, Any] = {
         "benchmark": "dip",
         "loss": options.loss,
         "precision": options.precision,
         "rounds": options.rounds,
-        "environment": environment,
+        "environment": peers.environment(alone=alone),
         "results": [],
     }
     for size in sizes:
-        found["results"].append(measure(size, options, alone=alone))
-        print(report(found["results"][-1]), flush=True)
+        result = measure(size, options, alone=alone)
+        found["results"].append(result)
+        print(peers.report(result["size"], result, unit="iteration"), flush=True)
         if options.json:
             reports.write_json(options.json, found)
     return found
@@ -206,13 +120,7 @@ def run(options: Options) -> dict[str, Any]:
 
 def main(args: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    options = tyro.cli(Options, args=args, description=Options.__doc__)
-    try:
-        run(options)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return peers.main(Options, run, args)
 
 
 if __name__ == "__main__":

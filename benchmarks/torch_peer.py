@@ -118,6 +118,14 @@ def configure(*, threads: int, precision: str) -> None:
     torch.backends.cudnn.benchmark = True
 
 
+def placement(*, channels_last: bool) -> dict[str, Any]:
+    """What `to` takes: the GPU if there is one, and how images and filters lie in memory."""
+    return {
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "memory_format": torch.channels_last if channels_last else torch.contiguous_format,
+    }
+
+
 class Fit:
     """One image being fitted: each `step` is noise, network, operator, loss, gradient, Adam."""
 
@@ -174,10 +182,7 @@ def fit_of(
     **options: Any,
 ) -> Fit:
     """A fit of a copy of `network`, on the GPU if there is one; both arrays are (N, H, W, C)."""
-    place: dict[str, Any] = {
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
-        "memory_format": torch.channels_last if channels_last else torch.contiguous_format,
-    }
+    place = placement(channels_last=channels_last)
     z, y = (torch.tensor(x.transpose(0, 3, 1, 2)).to(**place) for x in (latent, target))
     network = copy.deepcopy(network).to(**place)
     operator = downsample(factor, channels=y.shape[1]).to(y.device, y.dtype)

@@ -42,18 +42,43 @@ def use_compilation_cache() -> None:
 
 
 def device(name: Device) -> jax.Device:
-    """The first device of a platform; `auto` is JAX's own choice.
+    """This process's first device of a platform; `auto` is JAX's own choice.
 
     Raises:
       InputError: there is none.
     """
     try:
-        return jax.devices(None if name == "auto" else name)[0]
+        return jax.local_devices(backend=None if name == "auto" else name)[0]
     except RuntimeError as error:
         present = sorted({d.platform for d in jax.devices()})
         raise InputError(
             f"`--device` (={name}) must be one that JAX finds here: {', '.join(present)}"
         ) from error
+
+
+def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Take part in a computation of several processes, where one is named; before any other use.
+
+    Raises:
+      InputError: the three do not go together, or the others cannot be reached.
+    """
+    if coordinator is None:
+        if processes is not None or process is not None:
+            raise InputError("`--processes` and `--process` go with `--coordinator` HOST:PORT")
+        return
+    try:
+        if coordinator == "auto":
+            jax.distributed.initialize()
+        else:
+            if processes is None or process is None or not 0 <= process < processes:
+                raise InputError(
+                    f"`--process` (={process}) must be in [0, `--processes` (={processes}))"
+                )
+            jax.distributed.initialize(coordinator, processes, process)
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"`--coordinator` (={coordinator}) cannot be joined: {error}") from error
 
 
 @contextlib.contextmanager

@@ -1,9 +1,7 @@
 """The folder of one fit: what is written when, and how a stopped run is taken up again."""
 
 import contextlib
-import dataclasses
 import json
-import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,12 +12,13 @@ import numpy as np
 import tqdm
 
 from experiments.problem import Problem
-from jaxsr import dip, images, operators, reports
+from experiments.record import as_config, claim
+from jaxsr import dip, figures, images, operators, reports
 from jaxsr.checkpoints import Checkpoints
 from jaxsr.errors import InputError
 
 # Settings that may differ when a run is taken up again: the image is known by its pixels instead.
-_FREE = ("iterations", "out", "hr", "lr", "name")
+_FREE = ("out", "hr", "lr", "name")
 
 
 def pauses(iterations: int, every: int, snapshots: tuple[int, ...]) -> list[int]:
@@ -56,51 +55,14 @@ class RunFolder:
 
     def __init__(self, path: pathlib.Path, settings: Any, problem: Problem) -> None:
         self.path, self.problem = path, problem
-        config: dict[str, Any] = {
-            name: str(value) if isinstance(value, os.PathLike) else value
-            for name, value in dataclasses.asdict(settings).items()
-        }
-        config |= {"name": problem.name, "input_sha256": problem.digest}
+        config = as_config(settings) | {"name": problem.name, "input_sha256": problem.digest}
         self._seed: int = config["seed"]
-        self._claim(config)
-        self._checkpoints = Checkpoints(path / "checkpoints")
-
-    def _claim(self, config: dict[str, Any]) -> None:
-        record = self.path / "config.json"
-        try:
-            (self.path / "snapshots").mkdir(parents=True, exist_ok=True)
-            earlier = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
-            # A hidden file may be what a kill left of an unfinished write.
-            theirs = (p.name for p in self.path.iterdir() if not p.name.startswith("."))
-            if earlier:
-                self._compare(config, earlier)
-            elif set(theirs) - {"snapshots", "checkpoints"}:
-                raise InputError(f"`--out` (={self.path}) must be new, empty, or of an earlier run")
-        except OSError as error:
-            raise InputError(f"`--out` (={self.path}) cannot be used: {error.strerror}") from error
-        except json.JSONDecodeError as error:
-            raise InputError(f"`{record}` is damaged ({error}): choose another `--out`") from error
-        # First of all files: a folder that holds others without it is taken for somebody else's.
-        if config != earlier:
-            reports.write_json(record, config)
-        known = {"lr": self.problem.lr, "bicubic": self.problem.bicubic, "hr": self.problem.hr}
+        claim(path, config, free=_FREE, grows="iterations", parts=("snapshots",))
+        known = {"lr": problem.lr, "bicubic": problem.bicubic, "hr": problem.hr}
         for name, pixels in known.items():
-            if pixels is not None and not (self.path / f"{name}.png").exists():
-                images.write(self.path / f"{name}.png", pixels)
-
-    def _compare(self, config: dict[str, Any], earlier: dict[str, Any]) -> None:
-        for name, value in config.items():
-            if name not in _FREE and earlier.get(name) != value:
-                setting = {"input_sha256": "the image"}.get(name, f"`--{name.replace('_', '-')}`")
-                raise InputError(
-                    f"{setting} (={value}) differs from the run in {self.path} "
-                    f"(={earlier.get(name)}): choose another `--out`"
-                )
-        if config["iterations"] < earlier["iterations"]:
-            raise InputError(
-                f"`--iterations` (={config['iterations']}) may grow but not shrink: the run in "
-                f"{self.path} has {earlier['iterations']}"
-            )
+            if pixels is not None and not (path / f"{name}.png").exists():
+                images.write(path / f"{name}.png", pixels)
+        self._checkpoints = Checkpoints(path / "checkpoints")
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -178,7 +140,7 @@ class RunFolder:
         reports.write_csv(self.path / "history.csv", history)
         image = self._pixels(result.image)
         shown = {"low resolution": problem.lr, "bicubic": problem.bicubic, "DIP": image}
-        figures: dict[str, Any] = {}
+        scored: dict[str, Any] = {}
         captions: dict[str, str] = {}
         baseline: dict[str, float] = {}
         truth, reference = problem.hr, problem.reference()
@@ -194,11 +156,11 @@ class RunFolder:
                 for name, candidate in candidates.items()
             }
             bicubic = scores["bicubic"]
-            figures = {**scores.pop("DIP"), **scores}
-            captions = {"bicubic": _caption(bicubic), "DIP": _caption(figures)}
+            scored = {**scores.pop("DIP"), **scores}
+            captions = {"bicubic": _caption(bicubic), "DIP": _caption(scored)}
             level = problem.score(jnp.asarray(problem.bicubic)[None], reference)["psnr"]
             baseline = {"bicubic": float(level)}
-        reports.comparison(self.path / "comparison.png", shown, captions)
+        figures.comparison(self.path / "comparison.png", shown, captions)
         columns = {
             "psnr": "running average",
             "psnr_output": "output",
@@ -206,7 +168,7 @@ class RunFolder:
         }
         if problem.hr is not None:
             del columns["psnr_fit"]
-        reports.curves(
+        figures.curves(
             self.path / "psnr.png",
             {problem.name: history},
             columns=columns,
@@ -218,7 +180,7 @@ class RunFolder:
             "protocol_description": problem.protocol.description
             if problem.hr is not None
             else None,
-            **figures,
+            **scored,
             "iterations": len(history["loss"]),
             "iterations_per_second": result.iterations / result.seconds if result.seconds else None,
             "compile_seconds": result.compile_seconds,

@@ -25,20 +25,30 @@ _CHECKSUMS = "checksums.json"
 class Checkpoints:
     """The last `keep` checkpoints of one run, each in a sub-folder of `folder` named by its step.
 
-    A context manager. A save is over when `save` returns (half a second for 27 MB): no thread is
-    left that would read buffers which the next call donates. What an interrupted save left in
-    `folder` is removed on opening.
+    With `keep_best` also that of the highest score, of equal ones the latest. A context manager. A
+    save is over when `save` returns (half a second for 27 MB): no thread is left that would read
+    buffers which the next call donates. What an interrupted save left in `folder` is removed on
+    opening.
 
     Raises:
         InputError: `keep` is under 1, or `folder` cannot be opened or made.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, keep: int = 2) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], *, keep: int = 2, keep_best: bool = False
+    ) -> None:
         if keep < 1:
             raise InputError(f"`keep` (={keep}) must be at least 1")
         self.folder = pathlib.Path(folder).absolute()
+        self._keep_best = keep_best
+        policies = ocp.checkpoint_managers
+        latest = policies.LatestN(keep)
+        best = policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+            preservation_policy=policies.AnyPreservationPolicy([latest, best])
+            if keep_best
+            else latest,
+            best_fn=_score if keep_best else None,
             cleanup_tmp_directories=True,
             enable_async_checkpointing=False,
         )
@@ -66,7 +76,11 @@ class Checkpoints:
         """The step of the latest checkpoint, sound or not; None where there is none."""
         return self._manager.latest_step()
 
-    def save(self, step: int, tree: Any) -> None:
+    def best_step(self) -> int | None:
+        """The step of the highest score; None without `keep_best` or a score."""
+        return self._manager.best_step() if self._keep_best else None
+
+    def save(self, step: int, tree: Any, *, score: float | None = None) -> None:
         """Saves a pytree of arrays, typed PRNG keys among them, and drops what is too old.
 
         The latest step is not written a second time: it is the same state.
@@ -82,13 +96,19 @@ class Checkpoints:
         arguments = ocp.args.StandardSave(jax.tree.map(_data, tree))
         try:
             with _quiet():
-                self._manager.save(step, args=arguments, custom_metadata={"arrays": _names(tree)})
+                self._manager.save(
+                    step,
+                    args=arguments,
+                    metrics=None if score is None else {"score": score},
+                    custom_metadata={"arrays": _names(tree)},
+                )
         except Exception as error:
             message = f"`{self.folder / str(step)}` cannot be written: {_reason(error)}"
             raise InputError(message) from error
-        checksums = json.dumps(self._checksums(step), indent=1)
-        with atomic(self.folder / str(step) / _CHECKSUMS) as temporary:
-            temporary.write_text(checksums + "\n")
+        if jax.process_index() == 0:  # of several processes each wrote its part, and is done
+            checksums = json.dumps(self._checksums(step), indent=1)
+            with atomic(self.folder / str(step) / _CHECKSUMS) as temporary:
+                temporary.write_text(checksums + "\n")
 
     def restore(self, like: Tree, *, step: int | None = None) -> Tree:
         """The tree saved at `step` (by default the latest), bit for bit.
@@ -143,6 +163,10 @@ class Checkpoints:
             if saved.get(name) != names.get(name):
                 ours, theirs = names.get(name, "nothing"), saved.get(name, "nothing")
                 raise ValueError(f"it holds {theirs} and not {ours} as `{name}`")
+
+
+def _score(metrics: dict[str, float]) -> float:
+    return metrics["score"]
 
 
 @contextlib.contextmanager

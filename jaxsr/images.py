@@ -97,7 +97,7 @@ def _from_pillow(picture: PIL.Image.Image, path: pathlib.Path) -> Image:
 
 
 def to_pillow(pixels: Array, *, alpha: Array | None = None) -> PIL.Image.Image:
-    """(H, W, C) in [0, 1] to an 8-bit Pillow image, clipped and rounded.
+    """(H, W, C) to an 8-bit Pillow image, by `to_uint8`.
 
     Raises:
         InputError: `pixels` is not (H, W, 1) or (H, W, 3), or `alpha` not (H, W, 1) of that size.
@@ -115,7 +115,8 @@ def to_pillow(pixels: Array, *, alpha: Array | None = None) -> PIL.Image.Image:
 def write(path: str | os.PathLike[str], pixels: Array, *, alpha: Array | None = None) -> None:
     """Writes (H, W, C) in [0, 1], clipped and rounded to 8 bits, in the format of the suffix.
 
-    PNG where `path` has no suffix. The file appears whole or not at all.
+    uint8 is written as it is. PNG where `path` has no suffix; JPEG and WebP lose little, at quality
+    95. The file appears whole or not at all.
 
     Raises:
         InputError: the shapes do not fit, the suffix is unknown, or the file cannot be written.
@@ -125,13 +126,22 @@ def write(path: str | os.PathLike[str], pixels: Array, *, alpha: Array | None = 
     if file_format not in PIL.Image.SAVE:
         raise InputError(f"`{path}` has an unknown suffix: use .png, .jpg, .tif or .webp")
     picture = to_pillow(pixels, alpha=alpha)
+    if alpha is not None and file_format in ("BMP", "PPM"):  # Pillow would drop it
+        raise InputError(f"`{path}` cannot hold transparency: use .png, .tif or .webp")
+    options = {"quality": 95} if file_format in ("JPEG", "WEBP") else {}
     with atomic(path) as temporary:
-        picture.save(temporary, format=file_format)
+        try:
+            picture.save(temporary, format=file_format, **options)
+        except ValueError as error:  # too large for the format
+            raise InputError(f"`{path}` cannot be written: {error}") from error
 
 
 def to_uint8(pixels: Array) -> np.ndarray:
-    """[0, 1] to 0..255: clipped, then rounded to the nearest (half to even)."""
-    return np.rint(np.clip(np.asarray(pixels), 0, 1) * 255).astype(np.uint8)
+    """[0, 1] to 0..255: clipped, then rounded to the nearest (half to even). uint8 stays."""
+    values = np.asarray(pixels)
+    if values.dtype == np.uint8:
+        return values
+    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
 
 
 def from_uint8(values: np.ndarray) -> np.ndarray:

@@ -4,8 +4,9 @@ They are functions of the residual d = prediction - target, whatever its unit; t
 images in [0, 1].
 """
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from jax import Array
@@ -79,6 +80,30 @@ def _abs(d: Array) -> Array:
 
 
 LOSSES: dict[str, Loss] = {"mse": mse, "l1": l1, "charbonnier": charbonnier, "huber": huber}
+
+
+def pyramid(
+    predictions: Sequence[Array],
+    targets: Sequence[Array],
+    *,
+    weights: Sequence[float],
+    loss: Loss = charbonnier,
+) -> Array:
+    """w_1 L_1 + ... + w_L L_L, each L_l the mean of `loss` over its level (the paper's eq. 2).
+
+    Args:
+      predictions, targets: one image a level, any shapes that agree.
+      weights: one a level, in the same order.
+
+    Raises:
+      InputError: their numbers differ.
+    """
+    if not len(predictions) == len(targets) == len(weights):
+        raise InputError(
+            f"`weights` (={tuple(weights)}) must be {len(predictions)} numbers, one a level"
+        )
+    levels = zip(weights, predictions, targets, strict=True)
+    return functools.reduce(jnp.add, [w * loss(x, y).mean() for w, x, y in levels])
 
 
 def total_variation(image: Array) -> Array:

@@ -84,7 +84,7 @@ def jpeg_luma(pixels: np.ndarray) -> np.ndarray:
     return images.from_uint8(np.asarray(images.to_pillow(pixels).convert("YCbCr"))[..., :1])
 
 
-def _with_true_chroma(result: np.ndarray, hr: np.ndarray) -> np.ndarray:
+def with_true_chroma(result: np.ndarray, hr: np.ndarray) -> np.ndarray:
     """The luma of `result` under the Cb and Cr of `hr`, rounded to 8 bits in between and after."""
     luma = jpeg_luma(result)
     if hr.shape[-1] == 1:
@@ -148,7 +148,7 @@ PROTOCOLS = {
             multiple=1,
             degrade=_pillow_luma_lr,
             bicubic=_pillow_bicubic,
-            score=lambda result, hr, _: _figures(_with_true_chroma(result, hr), hr),
+            score=lambda result, hr, _: _figures(with_true_chroma(result, hr), hr),
         ),
         Protocol(
             name="standard",

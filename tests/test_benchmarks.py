@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import dip, ours, timing
+from benchmarks import dip, ours, peers, timing
 from jaxsr import weights
 from jaxsr.errors import InputError
 from jaxsr.models import SkipUNet
@@ -56,11 +56,11 @@ def test_fewer_iterations_for_more_pixels():
 
 
 def test_disagreeing_losses_stop_the_benchmark():
-    assert dip.disagreement(1.00005, 1.0) == pytest.approx(5e-5)
+    assert peers.disagreement(1.00005, 1.0) == pytest.approx(5e-5)
     with pytest.raises(RuntimeError, match="disagree"):
-        dip.disagreement(1.001, 1.0)
+        peers.disagreement(1.001, 1.0)
     with pytest.raises(RuntimeError, match="disagree"):
-        dip.disagreement(float("nan"), 1.0)
+        peers.disagreement(float("nan"), 1.0)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_peer_starts_from_the_same_loss(peer_module, loss, channels_last):
     latent, target = np.asarray(fit.state.latent), np.asarray(fit.target)
     theirs = peer_module.fit_of(network, latent, target, loss=loss, channels_last=channels_last)
     assert fit.forward_loss() == pytest.approx(
-        theirs.loss_at(theirs.latent).item(), rel=dip.AGREEMENT
+        theirs.loss_at(theirs.latent).item(), rel=peers.AGREEMENT
     )
 
 
@@ -117,7 +117,7 @@ def test_a_run_writes_what_it_found(alone, request, monkeypatch, tmp_path, capsy
         assert result["torch_seconds_per_iteration"] == best
         assert result["ratio"] == best / ours_seconds
         assert len(result["peers"]) == 2
-        assert result["loss_disagreement"] < dip.AGREEMENT
+        assert result["loss_disagreement"] < peers.AGREEMENT
     assert capsys.readouterr().out.startswith("64x96: ")
 
 

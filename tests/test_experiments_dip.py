@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments import command, dip, folder
+from experiments import command, dip, folder, record
 from jaxsr import images, models, protocols
 from jaxsr.errors import InputError
 
@@ -223,7 +223,7 @@ def test_a_kill_before_the_first_images_is_no_obstacle(tmp_path, monkeypatch):
     def die(*_, **__):
         raise Killed
 
-    for module, name in ((folder.reports, "write_json"), (folder.images, "write")):
+    for module, name in ((record.reports, "write_json"), (folder.images, "write")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, die)
             with pytest.raises(Killed):

@@ -6,6 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import skimage.color
+import skimage.data
 
 from jaxsr import images
 from jaxsr.errors import InputError
@@ -157,6 +158,21 @@ def test_write_clips_rounds_and_reads_back(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["gray", "gray.png"]
 
 
+def test_bytes_are_written_as_they_are(tmp_path, values):
+    assert images.to_uint8(values) is values
+    images.write(tmp_path / "a.png", values)
+    np.testing.assert_array_equal(PIL.Image.open(tmp_path / "a.png"), values)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp"])
+def test_lossy_formats_lose_little(tmp_path, suffix):
+    """As Pillow writes them at quality 95, whose own defaults are 75 and 80."""
+    pixels = skimage.data.coffee()[:64, :80]
+    images.write(tmp_path / f"a.{suffix}", pixels)
+    PIL.Image.fromarray(pixels).save(tmp_path / f"b.{suffix}", quality=95)
+    assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_write_keeps_alpha(tmp_path, channels):
     rng = np.random.default_rng(3)
@@ -182,6 +198,11 @@ def test_write_refuses_what_it_cannot_do(tmp_path):
         images.write(tmp_path / "a.png", np.zeros((2, 2)))
     with pytest.raises(InputError, match="`alpha`"):
         images.write(tmp_path / "a.png", gray, alpha=np.zeros((3, 2, 1)))
+    for suffix, message in (("bmp", "cannot hold transparency"), ("jpg", "cannot be written")):
+        with pytest.raises(InputError, match=message):
+            images.write(tmp_path / f"a.{suffix}", gray, alpha=gray)
+    with pytest.raises(InputError, match=r"cannot be written: .*16383"):
+        images.write(tmp_path / "a.webp", np.zeros((1, 16384, 1)))
     assert os.listdir(tmp_path) == ["file"]
 
 

@@ -1,5 +1,4 @@
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -8,233 +7,9 @@ import pytest
 from jax import lax
 from scipy import stats
 
-from jaxsr import layers, winograd
-
-# (batch, height, width, channels), features, size, stride
-WINOGRAD = [
-    ((1, 10, 10, 4), 4, 3, 1),
-    ((2, 13, 8, 3), 5, 3, 1),
-    ((1, 7, 11, 1), 2, 3, 1),
-    ((1, 26, 26, 132), 8, 3, 1),
-    ((1, 3, 20, 1), 1, 3, 1),
-]
-IM2COL = [
-    ((1, 4, 5, 32), 32, 3, 1),
-    ((1, 6, 6, 132), 128, 3, 1),
-    ((2, 12, 9, 3), 5, 3, 2),
-    ((1, 11, 14, 4), 6, 3, 2),
-    ((1, 11, 12, 4), 3, 3, 3),
-    ((2, 7, 6, 132), 4, 1, 1),
-    ((1, 8, 7, 3), 4, 1, 2),
-    ((1, 9, 8, 4), 3, 1, 3),
-    ((2, 10, 9, 3), 4, 5, 1),
-    ((1, 12, 11, 4), 3, 5, 2),
-    ((1, 5, 5, 3), 4, 5, 3),
-]
-TOLERANCE = {jnp.float32: 1e-4, jnp.float64: 1e-12}
+from jaxsr import layers
 
 jit = functools.partial(jax.jit, compiler_options={"xla_llvm_disable_expensive_passes": True})
-
-
-def reference_conv(x, w, stride=1):
-    return lax.conv_general_dilated(
-        x, w, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
-def problem(shape, features, size, dtype=jnp.float32, seed=0):
-    """An image in [0, 1] and filters as they are initialised."""
-    rng = np.random.RandomState(seed)
-    x = rng.uniform(0, 1, shape)
-    w = rng.uniform(-1, 1, (size, size, shape[-1], features)) / np.sqrt(size**2 * shape[-1])
-    return jnp.asarray(x, dtype), jnp.asarray(w, dtype)
-
-
-def assert_close(actual, expected, tolerance):
-    """To `tolerance` times the largest value."""
-    expected = np.asarray(expected)
-    assert actual.shape == expected.shape and actual.dtype == expected.dtype
-    error = np.abs(np.asarray(actual, np.float64) - expected).max() / np.abs(expected).max()
-    assert error < tolerance, error
-
-
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-@pytest.mark.parametrize(("shape", "features", "size", "stride"), WINOGRAD + IM2COL)
-def test_conv_equals_lax(x64, shape, features, size, stride, dtype):
-    """In value and in both gradients."""
-    x, w = problem(shape, features, size, dtype)
-    exact = functools.partial(reference_conv, stride=stride)
-    y = jax.eval_shape(exact, x, w)
-    dy = jnp.asarray(np.random.RandomState(1).uniform(-1, 1, y.shape), dtype)
-
-    def all_three(f):
-        value, pull = jax.vjp(f, x, w)
-        return value, *pull(dy)
-
-    actual = jit(all_three, static_argnums=0)(functools.partial(layers.conv, stride=stride))
-    expected = jit(all_three, static_argnums=0)(exact)
-    for a, e in zip(actual, expected, strict=True):
-        assert_close(a, e, TOLERANCE[dtype])
-
-
-@pytest.mark.parametrize(("cases", "pays"), [(WINOGRAD, True), (IM2COL, False)])
-def test_both_methods_are_covered(cases, pays):
-    for shape, features, size, stride in cases:
-        x, w = problem(shape, features, size)
-        pixels = math.prod(jax.eval_shape(reference_conv, x, w).shape[:3])
-        assert (stride == 1 and winograd.pays(x, w, pixels)) == pays
-
-
-@pytest.mark.parametrize("pad", [0, 1, 2])
-def test_winograd_pads(x64, pad):
-    x, w = problem((2, 6, 9, 3), 4, 3, jnp.float64)
-    padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    convolve = jit(winograd.convolve, static_argnames="pad")
-    assert_close(convolve(x, w, pad=pad), reference_conv(padded, w), 1e-12)
-
-
-def test_winograd_matrices_are_minimal_filtering():
-    """A' [(G g) * (B' d)] is the correlation of 6 numbers with 3, for every basis vector."""
-    for d in np.eye(6):
-        for g in np.eye(3):
-            product = winograd.A.T @ ((winograd.G @ g) * (winograd.B.T @ d))
-            np.testing.assert_allclose(product, np.correlate(d, g, "valid"), atol=1e-15)
-
-
-def test_winograd_never_takes_half_precision():
-    x, w = problem((1, 34, 34, 4), 4, 3)
-    assert winograd.pays(x, w, 1024)
-    for dtype in (jnp.bfloat16, jnp.float16):
-        assert not winograd.pays(x.astype(dtype), w.astype(dtype), 1024)
-
-
-def test_conv_in_bfloat16():
-    x, w = problem((1, 10, 10, 4), 4, 3)
-    half = jit(layers.conv)(x.astype(jnp.bfloat16), w.astype(jnp.bfloat16))
-    assert half.dtype == jnp.bfloat16
-    assert_close(half.astype(jnp.float32), reference_conv(x, w), 0.02)
-
-
-@pytest.mark.parametrize(("shape", "stride"), [((1, 10, 9, 3), 1), ((1, 10, 9, 3), 2)])
-def test_conv_inside_a_loop(x64, shape, stride):
-    """Gradient descent on the filters in a `fori_loop`, against the same with `lax`."""
-    x, w = problem(shape, 4, 3, jnp.float64)
-
-    @functools.partial(jit, static_argnums=0)
-    def descend(conv, w):
-        gradient = jax.grad(lambda w: (conv(x, w, stride) ** 2).mean())
-        return lax.fori_loop(0, 3, lambda _, w: w - 0.1 * gradient(w), w)
-
-    assert_close(descend(layers.conv, w), descend(reference_conv, w), 1e-12)
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_conv_under_vmap_over_weights(x64, stride):
-    x, w = problem((1, 8, 9, 3), 4, 3, jnp.float64)
-    many = jnp.stack([w, w[::-1], 2 * w])
-
-    def gradient(conv, w):
-        return jax.value_and_grad(lambda w: (conv(x, w, stride) ** 2).mean())(w)
-
-    values, slopes = jit(jax.vmap(functools.partial(gradient, layers.conv)))(many)
-    for i, each in enumerate(many):
-        value, expected = gradient(reference_conv, each)
-        np.testing.assert_allclose(values[i], value, rtol=1e-12)
-        assert_close(slopes[i], expected, 1e-12)
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_second_derivatives(x64, stride):
-    """Hessian times vector, reverse over reverse, of a function with a bend."""
-    x, w = problem((1, 7, 8, 2), 3, 3, jnp.float64)
-    direction = jnp.asarray(np.random.RandomState(2).uniform(-1, 1, w.shape))
-
-    def product(conv):
-        gradient = jax.grad(lambda w: jnp.tanh(conv(x, w, stride)).sum())
-        return jit(jax.grad(lambda w: (gradient(w) * direction).sum()))(w)
-
-    assert_close(product(layers.conv), product(reference_conv), 1e-12)
-
-
-NHWC = ("NHWC", "HWIO", "NHWC")
-
-
-def reaches_lax(x, w, strides, padding, **settings):
-    """Whether the adapter hands the call to `lax` whole; its value must be that of `lax`."""
-    call = functools.partial(
-        layers.conv_general_dilated, window_strides=strides, padding=padding, **settings
-    )
-    expected = lax.conv_general_dilated(x, w, strides, padding, **settings)
-    assert_close(call(x, w), expected, 1e-5)
-    return "custom_vjp" not in str(jax.make_jaxpr(call)(x, w))
-
-
-@pytest.mark.parametrize(
-    ("strides", "padding", "settings"),
-    [
-        ((1, 1), [(0, 0), (0, 0)], {}),
-        ((2, 2), [(1, 1), (1, 1)], {}),
-        ((1, 1), [(1, 0), (0, 2)], {"lhs_dilation": (1, 1), "rhs_dilation": (1, 1)}),
-        ((1, 1), [(0, 0), (0, 0)], {"feature_group_count": 1, "precision": None}),
-    ],
-)
-def test_adapter_takes_plain_convolutions(strides, padding, settings):
-    x, w = problem((1, 8, 9, 4), 4, 3)
-    assert not reaches_lax(x, w, strides, padding, dimension_numbers=NHWC, **settings)
-    numbers = lax.conv_dimension_numbers(x.shape, w.shape, NHWC)
-    assert not reaches_lax(x, w, strides, padding, dimension_numbers=numbers, **settings)
-
-
-@pytest.mark.parametrize(
-    ("strides", "padding", "settings"),
-    [
-        ((1, 1), "SAME", {}),
-        ((2, 2), "VALID", {}),
-        ((1, 2), [(0, 0), (0, 0)], {}),
-        ((1, 1), [(0, 0), (0, 0)], {"rhs_dilation": (2, 2)}),
-        ((1, 1), [(0, 0), (0, 0)], {"lhs_dilation": (2, 2)}),
-        ((1, 1), [(0, 0), (0, 0)], {"precision": lax.Precision.HIGHEST}),
-        ((1, 1), [(0, 0), (0, 0)], {"preferred_element_type": jnp.float32}),
-    ],
-)
-def test_adapter_leaves_the_rest_to_lax(strides, padding, settings):
-    x, w = problem((1, 8, 9, 4), 4, 3)
-    assert reaches_lax(x, w, strides, padding, dimension_numbers=NHWC, **settings)
-
-
-def test_adapter_leaves_groups_and_other_layouts_to_lax():
-    x, w = problem((2, 8, 9, 4), 4, 3)
-    none = [(0, 0), (0, 0)]
-    assert reaches_lax(x, w[:, :, :2], (1, 1), none, dimension_numbers=NHWC, feature_group_count=2)
-    assert reaches_lax(x, w, (1, 1), none, dimension_numbers=NHWC, batch_group_count=2)
-    first = (x.transpose(0, 3, 1, 2), w.transpose(3, 2, 0, 1))
-    assert reaches_lax(*first, (1, 1), none)
-    assert reaches_lax(*first, (1, 1), none, dimension_numbers=("NCHW", "OIHW", "NCHW"))
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_accelerators_get_lax_untouched(platform, stride):
-    """Forward one convolution, for both gradients two more; none at all on the CPU."""
-    x, w = problem((1, 16, 16, 4), 4, 3)
-
-    def loss(conv, x, w):
-        return (conv(x, w, stride) ** 2).mean()
-
-    for f, count in ((loss, 1), (jax.value_and_grad(loss, argnums=(1, 2)), 3)):
-        lowered = {}
-        for conv in (layers.conv, reference_conv):
-            trace = jax.jit(f, static_argnums=0).trace(conv, x, w)
-            lowered[conv] = {
-                p: trace.lower(lowering_platforms=(p,)).as_text() for p in (platform, "cpu")
-            }
-        assert lowered[reference_conv][platform].count("stablehlo.convolution") == count
-        ours = lowered[layers.conv]
-        # The gradient of `conv` is told without its value, and `lax` linearises anew: dead code.
-        assert count <= ours[platform].count("stablehlo.convolution") <= count + 1
-        assert "stablehlo.dot_general" not in ours[platform]
-        assert "stablehlo.convolution" not in ours["cpu"]
-        assert "stablehlo.dot_general" in ours["cpu"]
 
 
 def test_reflect_pad_equals_numpy():
@@ -286,7 +61,7 @@ def test_uniform_fan_in_is_the_distribution_of_pytorch():
 @pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (1, 1)])
 def test_conv_layer_equals_its_definition(size, stride):
     """Reflect, correlate, add the bias; kernel and bias both within 1 / sqrt(fan in)."""
-    x, _ = problem((1, 9, 8, 4), 1, 1)
+    x = jnp.asarray(np.random.RandomState(0).uniform(0, 1, (1, 9, 8, 4)), jnp.float32)
     layer = layers.Conv(64, size, stride)
     variables = jit(layer.init)(jax.random.key(0), x)
     kernel, bias = (np.asarray(variables["params"]["conv"][k]) for k in ("kernel", "bias"))
@@ -295,6 +70,13 @@ def test_conv_layer_equals_its_definition(size, stride):
     assert 0.8 * bound < np.abs(kernel).max() <= bound
     edge = size // 2
     padded = np.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)), mode="reflect")
-    expected = reference_conv(jnp.asarray(padded), kernel, stride) + bias[None, None, None]
+    expected = lax.conv_general_dilated(
+        jnp.asarray(padded),
+        kernel,
+        (stride, stride),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
     assert expected.shape == (1, -(-9 // stride), -(-8 // stride), 64)
-    assert_close(jit(layer.apply)(variables, x), expected, 1e-5)
+    expected = np.asarray(expected) + bias
+    np.testing.assert_allclose(jit(layer.apply)(variables, x), expected, rtol=1e-4, atol=1e-5)

@@ -3,17 +3,34 @@ import re
 
 import numpy as np
 import PIL.Image
+import pytest
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
+DIP, LAPSRN = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
-def test_the_library_example_runs(tmp_path, monkeypatch):
-    """README's code as it stands, but for the number of iterations."""
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert "iterations=2000" in code
+@pytest.fixture(autouse=True)
+def small(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     PIL.Image.fromarray(pixels).save("small.png")
-    exec(code.replace("iterations=2000", "iterations=1"), {})
+
+
+def test_the_example_of_deep_image_prior_runs():
+    """README's code as it stands, but for the number of iterations."""
+    assert "iterations=2000" in DIP
+    exec(DIP.replace("iterations=2000", "iterations=1"), {})
+    with PIL.Image.open("large.png") as large:
+        assert large.size == (64, 64)
+
+
+def test_the_example_of_lapsrn_runs(tmp_path, shared):
+    (tmp_path / "LapSRN_x4.mat").symlink_to(shared / "weights" / "LapSRN_x4.mat")
+    names = {}
+    exec(LAPSRN, names)
+    assert [names[level].shape for level in ("twice", "four_times")] == [
+        (1, 32, 32, 1),
+        (1, 64, 64, 1),
+    ]
     with PIL.Image.open("large.png") as large:
         assert large.size == (64, 64)

@@ -1,11 +1,15 @@
+import pickle
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.io
 
 from jaxsr.errors import InputError
-from jaxsr.models import SkipUNet
-from jaxsr.weights import skip_unet_from_torch
+from jaxsr.models import LapSRN, SkipUNet
+from jaxsr.weights import lapsrn_from_mat, skip_unet_from_torch
 
 # One scale's modules in the reference, below its prefix, and where they go.
 SCALE = {
@@ -119,3 +123,137 @@ def test_running_statistics_are_left_out(prefix):
 def test_refuses_an_unknown_name(name):
     with pytest.raises(InputError, match=rf"parameter name \(='{name}'\) is none of"):
         skip_unet_from_torch({name: np.zeros(3)})
+
+
+def released(model, seed=0):
+    """A network's parameters as the released files name and store them, with its variables."""
+    luma = jax.ShapeDtypeStruct((1, 4, 4, 1), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), luma)
+    rng = np.random.RandomState(seed)
+    variables = jax.tree.map(lambda x: rng.uniform(-1, 1, x.shape).astype(np.float32), shapes)
+    params = variables["params"]
+    values = {}
+
+    def store(theirs, ours):
+        kernel = params[ours]["kernel"]
+        if theirs.endswith("upconv"):
+            kernel = kernel.transpose(0, 1, 3, 2)
+        while kernel.shape[-1] == 1:
+            kernel = kernel[..., 0]
+        values[f"{theirs}_f"] = kernel
+        if "bias" in params[ours]:
+            values[f"{theirs}_b"] = params[ours]["bias"][None]
+
+    store("input_conv", "input")
+    for level in range(model.levels):
+        theirs, ours = f"level{model.levels - level}", f"level_{level}"
+        for i in range(model.depth):
+            store(f"{theirs}_conv{i + 1}", f"{ours}_conv_{i}")
+        store(f"{theirs}_upconv", f"{ours}_up")
+        store(f"{theirs}_residual_conv", f"{ours}_detail")
+        store(f"{theirs}_img_up", f"{ours}_image")
+    return values, variables
+
+
+def write_mat(path, values):
+    """A `net` like MatConvNet's, of arrays by name."""
+    params = np.zeros((1, len(values)), [(n, object) for n in ("name", "value", "learningRate")])
+    for entry, (name, value) in zip(params[0], values.items(), strict=True):
+        entry["name"], entry["value"], entry["learningRate"] = name, value, np.ones((1, 1))
+    net = {"vars": np.zeros((1, 0)), "params": params, "meta": {"scale": 8.0}}
+    scipy.io.savemat(path, {"net": net}, do_compression=True)
+    return path
+
+
+SMALL = LapSRN(factor=2, depth=1, spread=3)  # the least that the format can hold
+
+
+def test_a_file_of_8x_comes_back(tmp_path):
+    """Released with 5 convolutions a level; no file of it is at hand, so one in the same layout."""
+    expected = LapSRN(factor=8, depth=5, spread=3)
+    values, variables = released(expected)
+    model, found = lapsrn_from_mat(write_mat(tmp_path / "LapSRN_x8.mat", values))
+    assert model == expected
+    jax.tree.map(np.testing.assert_array_equal, found, variables)
+    assert {x.dtype for x in jax.tree.leaves(found)} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize(("factor", "count"), [(2, 407_441), (4, 814_242)])
+def test_the_released_files(shared, factor, count):
+    path = shared / "weights" / f"LapSRN_x{factor}.mat"
+    model, variables = lapsrn_from_mat(path)
+    assert model == LapSRN(factor=factor, depth=10, spread=3)
+    assert sum(x.size for x in jax.tree.leaves(variables)) == count
+    entries = scipy.io.loadmat(path)["net"]["params"][0, 0].ravel()
+    # The layout of the files that the other tests make.
+    found = {entry["name"].item(): entry["value"].shape for entry in entries}
+    assert found == {name: value.shape for name, value in released(model)[0].items()}
+
+
+def refusal(path):
+    """The one line that a file is refused with."""
+    with pytest.raises(InputError) as error:
+        lapsrn_from_mat(path)
+    message = str(error.value)
+    assert message.startswith(f"`{path}`") and "\n" not in message
+    return message
+
+
+def without(values, name):
+    return {key: value for key, value in values.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: without(v, "level1_upconv_b"), "lacks the parameter 'level1_upconv_b'"),
+        (lambda v: v | {"level2_conv1_f": v["level1_conv1_f"]}, "'level2_conv1_f') that LapSRN"),
+        (lambda v: v | {"input_conv_f": np.ones((5, 5, 1, 64))}, "float64[5, 5, 1, 64]) must be"),
+        # As many numbers, in another order.
+        (
+            lambda v: v | {"level1_conv1_f": v["level1_conv1_f"].transpose(3, 2, 0, 1)},
+            "'level1_conv1_f' (of float32[64, 64, 3, 3]) must be floats of [3, 3, 64, 64]",
+        ),
+        (lambda v: v | {"level1_conv1_b": np.ones((1, 64), np.uint8)}, "(of uint8[1, 64]) must be"),
+        (lambda v: without(v, "level1_img_up_f"), "another network than LapSRN, of 8 parameters"),
+        (lambda v: {"fc_f": np.ones((3, 3))}, "another network than LapSRN, of 1 parameters"),
+    ],
+)
+def test_another_network_is_refused(tmp_path, change, message):
+    assert message in refusal(write_mat(tmp_path / "net.mat", change(released(SMALL)[0])))
+
+
+def test_foreign_and_damaged_files_are_refused(tmp_path):
+    sound = write_mat(tmp_path / "sound.mat", released(SMALL)[0])
+    lapsrn_from_mat(sound)
+    content = sound.read_bytes()
+    path = tmp_path / "net.mat"
+    for part in (0, 1, 100, 130, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:part])
+        assert "is damaged, or no LapSRN in MATLAB's format" in refusal(path)
+    for foreign in ({"x": np.ones(3)}, {"net": np.ones(3)}, {"net": {"params": np.ones(3)}}):
+        scipy.io.savemat(path, foreign)
+        assert "is damaged, or no LapSRN" in refusal(path)
+    assert refusal(tmp_path / "none.mat").endswith("cannot be read: No such file or directory")
+    assert refusal(tmp_path).endswith("cannot be read: Is a directory")
+
+
+class Trap:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return shutil.copyfile, (__file__, self.path)
+
+
+def test_a_pickle_is_not_run(tmp_path):
+    sprung = tmp_path / "sprung"
+    path = tmp_path / "LapSRN_x4.mat"
+    path.write_bytes(pickle.dumps(Trap(str(sprung))))
+    pickle.loads(path.read_bytes())
+    assert sprung.exists(), "the trap does not work"
+    sprung.unlink()
+    assert "is damaged, or no LapSRN" in refusal(path)
+    assert not sprung.exists()

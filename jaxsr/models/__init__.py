@@ -1,5 +1,6 @@
 """The networks, as Flax modules with pure `init` and `apply`."""
 
+from jaxsr.models.lapsrn import LapSRN
 from jaxsr.models.skip_unet import SkipUNet
 
-__all__ = ["SkipUNet"]
+__all__ = ["LapSRN", "SkipUNet"]

@@ -1,0 +1,207 @@
+"""LapSRN's speed against PyTorch, in one run: 4x inference, and a training step of recipe `paper`.
+
+    python -m benchmarks.lapsrn --json FILE
+
+Inference takes one luma image at a time from the device and leaves all levels there; its images a
+second are a video's frames. A step takes patches to the next state: pyramid, forward, loss of both
+levels, gradient, Adam; the peers get their pyramids ready-made. They are PyTorch eager as it comes
+and with channels-last memory, in training also with the gradient summed in as many parts as ours.
+All is float32. Before anything is timed, both compute the image or the loss of the same weights,
+which must agree to 1e-4. Without PyTorch (the extra `torch`), or with `--alone`, ours is timed by
+itself.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import peers, timing
+from jaxsr import reports, training
+from jaxsr.models import LapSRN
+
+NETWORKS = {"paper": LapSRN(), "released": LapSRN(depth=10, spread=3)}
+RECIPE = training.Config()
+EAGER = {"eager": False, "eager-channels-last": True}  # whether channels are last
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """LapSRN's images and training steps a second, against PyTorch in the same run."""
+
+    sizes: tuple[str, ...] = ("320x480", "720x1280")
+    """Sizes of the enlarged image, HEIGHTxWIDTH in pixels, multiples of 4."""
+    json: pathlib.Path | None = None
+    """File for the results, with machine and versions."""
+    parts: int | None = None
+    """In which the gradient of a training step is summed. By default four on a CPU, whose caches
+    are small, else one."""
+    calls: int = 3
+    """Images or training steps in one measurement."""
+    rounds: int = 7
+    """Measurements of each program; their median is reported."""
+    alone: bool = False
+    """Leave PyTorch out even where it is installed (for memory, or in a hurry)."""
+
+
+def inference(name: str, size: tuple[int, int], options: Options, *, alone: bool) -> dict[str, Any]:
+    """The figures of one network and size, as they stand in the JSON file."""
+    model = NETWORKS[name]
+    key, image_key = jax.random.split(jax.random.key(0))
+    height, width = (side // model.factor for side in size)
+    low = jax.random.uniform(image_key, (1, height, width, 1))
+    with jax.default_matmul_precision("highest"):
+        variables = jax.jit(model.init)(key, low)
+        program, seconds = timing.compiled(jax.jit(model.apply), variables, low)
+    programs: dict[str, Callable[[], Any]] = {}
+    difference = None
+    if not alone:
+        from benchmarks import torch_lapsrn, torch_peer
+
+        torch_peer.configure(threads=peers.cores(), precision="float32")
+        network = torch_lapsrn.lapsrn(model, variables)
+        for peer_name, channels_last in EAGER.items():
+            peer = torch_lapsrn.Inference(network, np.asarray(low), channels_last=channels_last)
+            difference = peers.disagreement(program(variables, low)[-1], peer.image_at(-1))
+            programs[peer_name] = functools.partial(peer.run, options.calls)
+
+    def ours() -> None:
+        for _ in range(options.calls):
+            jax.block_until_ready(program(variables, low))
+
+    return {
+        "work": "inference",
+        "network": name,
+        "size": f"{size[0]}x{size[1]}",
+        "gflop_per_image": gflop(variables, height * width),
+        "compile_seconds": seconds,
+        "disagreement": difference,
+        **peers.compare(ours, programs, unit="image", units=options.calls, rounds=options.rounds),
+    }
+
+
+def training_step(options: Options, *, alone: bool) -> dict[str, Any]:
+    """The figures of recipe `paper`'s step, as they stand in the JSON file."""
+    model = NETWORKS["paper"]
+    parts = options.parts or (4 if jax.default_backend() == "cpu" else 1)
+    config = dataclasses.replace(RECIPE, parts=parts)
+    key, image_key = jax.random.split(jax.random.key(0))
+    images = jax.random.uniform(image_key, (config.batch, config.size, config.size, 1))
+    step = jax.jit(training.step, static_argnames=("model", "config"), donate_argnames="state")
+    with jax.default_matmul_precision("highest"):
+        state = training.init(key, model, config)
+        work = gflop(state.variables, images.size // model.factor**2)
+        program, seconds = timing.compiled(step, state, images, model=model, config=config)
+    programs: dict[str, Callable[[], Any]] = {}
+    difference = None
+    if not alone:
+        programs, loss = _training_peers(state.variables, images, model, config, options.calls)
+        state, metrics = program(state, images)
+        difference = peers.disagreement(metrics["loss"], loss)
+
+    def ours() -> jax.Array:
+        nonlocal state
+        for _ in range(options.calls):
+            state, metrics = program(state, images)
+        return metrics["loss"]
+
+    figures = peers.compare(ours, programs, unit="step", units=options.calls, rounds=options.rounds)
+    return {
+        "work": "training",
+        "network": "paper",
+        "size": f"{config.batch}x{config.size}x{config.size}",
+        "parts": config.parts,
+        "gflop_per_step": 3 * work,
+        "compile_seconds": seconds,
+        "disagreement": difference,
+        "images_per_second": config.batch * figures["steps_per_second"],
+        **figures,
+    }
+
+
+def _training_peers(
+    variables: Any, images: jax.Array, model: LapSRN, config: training.Config, calls: int
+) -> tuple[dict[str, Callable[[], Any]], float]:
+    """PyTorch's programs of so many steps, and the loss at their start."""
+    from benchmarks import torch_lapsrn, torch_peer
+
+    torch_peer.configure(threads=peers.cores(), precision="float32")
+    network = torch_lapsrn.lapsrn(model, variables)
+    low, targets = jax.tree.map(np.asarray, training.laplacian(images, model))
+    programs: dict[str, Callable[[], Any]] = {}
+    for parts in dict.fromkeys((1, config.parts)):
+        for name, channels_last in EAGER.items():
+            peer = torch_lapsrn.Training(
+                network,
+                low,
+                targets,
+                level_weights=config.level_weights,
+                learning_rate=config.learning_rate,
+                weight_decay=config.weight_decay,
+                parts=parts,
+                channels_last=channels_last,
+            )
+            loss = peer.run(1)
+            programs[name if parts == 1 else f"{name}-{parts}-parts"] = functools.partial(
+                peer.run, calls
+            )
+    return programs, loss
+
+
+def gflop(variables: Any, pixels: int) -> float:
+    """Multiplications and additions of one pass over so many pixels of low resolution, in 1e9.
+
+    Counted by the definition of the convolutions, however they are computed. A training step's are
+    about three times as many.
+    """
+    total = 0
+    for name, part in variables["params"].items():
+        doublings = 0 if name == "input" else int(name.split("_")[1]) + name.endswith("detail")
+        total += 2 * part["kernel"].size * pixels * 4**doublings
+    return total / 1e9
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measures everything, printing as it goes; returns, and writes if asked, what was found.
+
+    Raises:
+      InputError: an option that cannot be used.
+    """
+    sizes = [peers.parse_size(text, multiple=4, least=4) for text in options.sizes]
+    peers.check_counts(calls=options.calls, rounds=options.rounds, parts=options.parts)
+    alone = peers.is_alone(options.alone)
+    found: dict[str, Any] = {
+        "benchmark": "lapsrn",
+        "precision": "float32",
+        "rounds": options.rounds,
+        "environment": peers.environment(alone=alone),
+        "results": [],
+    }
+    measurements = [
+        functools.partial(inference, name, size, options, alone=alone)
+        for size in sizes
+        for name in NETWORKS
+    ]
+    for measure in (*measurements, functools.partial(training_step, options, alone=alone)):
+        result = measure()
+        found["results"].append(result)
+        name = " ".join(result[key] for key in ("work", "network", "size"))
+        unit = "step" if result["work"] == "training" else "image"
+        print(peers.report(name, result, unit=unit), flush=True)
+        if options.json:
+            reports.write_json(options.json, found)
+    return found
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return peers.main(Options, run, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""What every benchmark against PyTorch shares: the check beforehand, the figures, the command line.
+
+Nothing here imports PyTorch; without it (the extra `torch`) the programs are timed alone.
+"""
+
+import importlib.util
+import os
+import resource
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+import tyro
+from numpy.typing import ArrayLike
+
+from benchmarks import timing
+from jaxsr import reports
+from jaxsr.errors import InputError
+
+AGREEMENT = 1e-4
+PAUSE = 0.3  # seconds; OpenMP's threads spin for 0.2 by default
+
+Options = TypeVar("Options")
+
+
+def disagreement(ours: ArrayLike, theirs: ArrayLike) -> float:
+    """The largest difference of losses or images, relative to PyTorch's largest value.
+
+    Raises:
+      RuntimeError: above AGREEMENT: then the two do not compute the same, and speed means nothing.
+    """
+    a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    difference = float(np.abs(a - b).max() / np.abs(b).max())
+    if not difference <= AGREEMENT:
+        raise RuntimeError(
+            f"ours and PyTorch's disagree from one start: relative difference {difference:.1e}, "
+            f"allowed {AGREEMENT}"
+        )
+    return difference
+
+
+def compare(
+    ours: Callable[[], Any],
+    theirs: Mapping[str, Callable[[], Any]],
+    *,
+    unit: str,
+    units: int,
+    rounds: int,
+) -> dict[str, Any]:
+    """Times all programs in turns; the figures as they stand in the JSON file.
+
+    Args:
+      ours: `units` units of work.
+      theirs: the same in PyTorch, by name; none where it is left out.
+      unit: what the figures are seconds of: an iteration, an image.
+      units: in one call of each program.
+      rounds: measurements of each program.
+    """
+    times = timing.interleaved({"ours": ours, **theirs}, rounds=rounds, units=units, pause=PAUSE)
+    mine = times.pop("ours")
+    best = min(times.values(), key=lambda t: t.median, default=None)
+    ratio, ratio_spread = timing.ratio(best, mine) if best else (None, None)
+    return {
+        f"ours_seconds_per_{unit}": mine.median,
+        "ours_spread": mine.spread,
+        f"{unit}s_per_second": 1 / mine.median,
+        f"torch_seconds_per_{unit}": best.median if best else None,
+        "ratio": ratio,
+        "ratio_spread": ratio_spread,
+        "peers": {
+            name: {f"seconds_per_{unit}": t.median, "spread": t.spread} for name, t in times.items()
+        },
+        f"{unit}s_per_measurement": units,
+        "peak_rss_bytes": peak_rss_bytes(),
+    }
+
+
+def report(name: str, result: Mapping[str, Any], *, unit: str) -> str:
+    """What `compare` found, and `compile_seconds`, in one line."""
+    line = (
+        f"{name}: {result[f'{unit}s_per_second']:.2f} {unit}s/s "
+        f"({result[f'ours_seconds_per_{unit}']:.4f} s, spread {result['ours_spread']:.4f}), "
+        f"compiled in {result['compile_seconds']:.1f} s"
+    )
+    if result["ratio"] is None:
+        return line
+    peers = ", ".join(
+        f"{peer} {times[f'seconds_per_{unit}']:.4f} s" for peer, times in result["peers"].items()
+    )
+    return f"{line}; PyTorch {peers}: ratio {result['ratio']:.2f} +- {result['ratio_spread']:.2f}"
+
+
+def peak_rss_bytes() -> int:
+    """The largest this process has been, all programs so far included."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def is_alone(asked: bool) -> bool:
+    """Whether PyTorch is left out, as asked or because it is not installed (which is printed)."""
+    missing = not asked and importlib.util.find_spec("torch") is None
+    if missing:
+        print("PyTorch is not installed (the extra `torch`): timing jaxsr alone")
+    return asked or missing
+
+
+def environment(*, alone: bool) -> dict[str, Any]:
+    """The machine and the versions, PyTorch's among them."""
+    found = reports.environment(jax.devices()[0])
+    if not alone:
+        import torch
+
+        found["versions"]["torch"] = torch.__version__
+        found["torch_threads"] = cores()
+    return found
+
+
+def parse_size(text: str, *, multiple: int, least: int) -> tuple[int, int]:
+    """Turns HEIGHTxWIDTH into (height, width).
+
+    Raises:
+      InputError: not HEIGHTxWIDTH, or not multiples of `multiple` from `least`.
+    """
+    sides = text.split("x")
+    if len(sides) == 2 and all(side.isascii() and side.isdigit() for side in sides):
+        height, width = map(int, sides)
+        if min(height, width) >= least and height % multiple == width % multiple == 0:
+            return height, width
+    raise InputError(
+        f"`sizes` (={text}) must be HEIGHTxWIDTH, each a multiple of {multiple} from {least}"
+    )
+
+
+def check_counts(**counts: int | None) -> None:
+    """Refuses counts under 1.
+
+    Raises:
+      InputError: one is.
+    """
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise InputError(f"`{name}` (={value}) must be at least 1")
+
+
+def main(options: type[Options], run: Callable[[Options], Any], args: Sequence[str] | None) -> int:
+    """The command line; returns the exit code."""
+    parsed = tyro.cli(options, args=args, description=options.__doc__)
+    try:
+        run(parsed)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,99 @@
+"""How `experiments.evaluate` restores an image: bicubic, LapSRN, Deep Image Prior."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import command, dip
+from jaxsr import images, pretrained, upscaling
+from jaxsr.errors import InputError
+from jaxsr.protocols import PROTOCOLS
+
+Figures = dict[str, float]
+
+
+class Case(NamedTuple):
+    """One image of an evaluation; `lr` and `bicubic` are as the protocol makes them of `hr`."""
+
+    name: str
+    path: pathlib.Path
+    lr: np.ndarray
+    bicubic: np.ndarray
+
+
+class Method(NamedTuple):
+    """A way to restore.
+
+    restore: a case to the result, of the size of its `bicubic`, and to the protocol's figures where
+      the method has computed them.
+    settings: that it depends on, for the report.
+    """
+
+    restore: Callable[[Case], tuple[np.ndarray, Figures | None]]
+    settings: dict[str, Any]
+
+
+def bicubic() -> Method:
+    """The protocol's bicubic enlargement."""
+    return Method(lambda case: (case.bicubic, None), {})
+
+
+def lapsrn(
+    checkpoint: pathlib.Path, scale: int, precision: command.Precision, *, self_ensemble: bool
+) -> Method:
+    """The network of a folder.
+
+    Raises:
+      InputError: the folder holds none, or one that does not make this scale.
+    """
+    model, variables = pretrained.load(checkpoint)
+    try:
+        upscaling.margin(model, scale=scale)
+    except InputError as error:
+        raise InputError(f"`--checkpoint` (={checkpoint}): {error}") from error
+    record = json.loads((checkpoint / "model.json").read_text(encoding="utf-8"))
+    if precision == "bfloat16":
+        model = model.clone(dtype=jnp.bfloat16)
+
+    def restore(case: Case) -> tuple[np.ndarray, None]:
+        result = upscaling.upscale(
+            case.lr, model, variables, scale=scale, self_ensemble=self_ensemble
+        )
+        return result, None
+
+    return Method(restore, record | {"self_ensemble": self_ensemble})
+
+
+def deep_image_prior(settings: dip.Settings, folder: pathlib.Path) -> Method:
+    """A fit of `experiments.dip` for each image, in its own folder below `folder`.
+
+    A finished fit is read and not repeated, a stopped one goes on.
+
+    Raises:
+      InputError: a setting is out of its range.
+    """
+    settings = settings.resolved(PROTOCOLS[settings.protocol].kernel)
+    settings.config()
+    shown = {
+        name: value
+        for name, value in dataclasses.asdict(settings).items()
+        if name not in ("hr", "lr", "out", "factor", "protocol", "device", "precision")
+    }
+
+    def restore(case: Case) -> tuple[np.ndarray, Figures]:
+        out = folder / case.name
+        code = dip.run(dataclasses.replace(settings, hr=case.path, out=out))
+        if code == command.INTERRUPTED:
+            raise KeyboardInterrupt
+        if code:
+            raise InputError(f"its fit diverged, see {out}")
+        metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+        figures = {name: float(metrics[name]) for name in metrics["bicubic"]}
+        return images.read(out / "sr.png").pixels, figures
+
+    return Method(restore, shown)

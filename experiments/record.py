@@ -1,0 +1,85 @@
+"""The record of a run's settings in its folder: it tells whose folder it is, and what went in."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from jaxsr import reports
+from jaxsr.errors import InputError
+
+
+def as_config(settings: Any) -> dict[str, Any]:
+    """A dataclass of settings as JSON has it: paths as text, tuples as lists."""
+    values = dataclasses.asdict(settings)
+    return {
+        name: str(value)
+        if isinstance(value, os.PathLike)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for name, value in values.items()
+    }
+
+
+def claim(
+    path: pathlib.Path,
+    config: dict[str, Any],
+    *,
+    free: Sequence[str],
+    grows: str,
+    parts: Sequence[str] = (),
+) -> None:
+    """Make `path` the folder of a run of this `config`, or see that it is.
+
+    Args:
+      path: the folder; made, with its parents, where it is missing.
+      config: what `as_config` made of the settings, and what else the run depends on.
+      free: names in it that may differ when the run is taken up again.
+      grows: the name of its length, which may grow but not shrink.
+      parts: sub-folders to make.
+
+    Raises:
+      InputError: the folder holds something else or another run, or cannot be written.
+    """
+    record = path / "config.json"
+    try:
+        for part in ("", *parts):
+            (path / part).mkdir(parents=True, exist_ok=True)
+        earlier = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
+        # A hidden file may be what a kill left of an unfinished write.
+        theirs = {p.name for p in path.iterdir() if not p.name.startswith(".")}
+        if earlier:
+            _compare(path, config, earlier, (*free, grows), grows)
+        elif theirs - {*parts, "checkpoints"}:
+            raise InputError(f"`--out` (={path}) must be new, empty, or of an earlier run")
+    except OSError as error:
+        raise InputError(f"`--out` (={path}) cannot be used: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"`{record}` is damaged ({error}): choose another `--out`") from error
+    # First of all files: a folder that holds others without it is taken for somebody else's.
+    if config != earlier:
+        reports.write_json(record, config)
+
+
+def _compare(
+    path: pathlib.Path,
+    config: dict[str, Any],
+    earlier: dict[str, Any],
+    free: Sequence[str],
+    grows: str,
+) -> None:
+    for name, value in config.items():
+        if name not in free and earlier.get(name) != value:
+            setting = {"input_sha256": "the image"}.get(name, f"`--{name.replace('_', '-')}`")
+            raise InputError(
+                f"{setting} (={value}) differs from the run in {path} "
+                f"(={earlier.get(name)}): choose another `--out`"
+            )
+    if config[grows] < earlier[grows]:
+        raise InputError(
+            f"`--{grows}` (={config[grows]}) may grow but not shrink: the run in "
+            f"{path} has {earlier[grows]}"
+        )

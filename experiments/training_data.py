@@ -1,0 +1,63 @@
+"""What a training sees: images of a data set or a folder, on one device or on many."""
+
+import hashlib
+import pathlib
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+from jaxsr import images
+from jaxsr.datasets import bsds300, folders, patches
+from jaxsr.errors import InputError
+
+
+def load(
+    data: str, test: pathlib.Path | None, manual_dir: pathlib.Path | None
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The training images and those to measure on, none where none are named; (H, W, C) uint8.
+
+    Raises:
+      InputError: they cannot be had.
+    """
+    if data == "bsds300":
+        training = bsds300.load("train", manual_dir=manual_dir)
+        return training, folders.load(test) if test else bsds300.load("test", manual_dir=manual_dir)
+    if manual_dir:
+        raise InputError(f"`--manual-dir` (={manual_dir}) goes with `--data bsds300` alone")
+    return folders.load(pathlib.Path(data)), folders.load(test) if test else []
+
+
+def stacks(tests: list[np.ndarray], factor: int) -> list[np.ndarray]:
+    """Luma of test images, cropped to multiples of the factor, in (N, H, W, 1) of equal sizes.
+
+    Raises:
+      InputError: an image is too small to leave out `factor` pixels a side.
+    """
+    found: dict[tuple[int, ...], list[np.ndarray]] = {}
+    for image in tests:
+        luma = images.rgb_to_y(images.from_uint8(image))
+        if min(luma.shape[:2]) < 3 * factor:
+            height, width = luma.shape[:2]
+            raise InputError(f"a test image (of {width}x{height}) must have {3 * factor} a side")
+        luma = images.crop_to_multiple(luma, factor, anchor="top-left")
+        found.setdefault(luma.shape, []).append(luma)
+    return [np.stack(group) for group in found.values()]
+
+
+def digest(bank: patches.Bank) -> str:
+    """Of the training images, to know them by."""
+    code = hashlib.sha256()
+    for array in bank:
+        code.update(np.asarray(array).tobytes())
+    return code.hexdigest()
+
+
+def shared(bank: patches.Bank, sharding: NamedSharding) -> patches.Bank:
+    """The bank on every device of a mesh; each process brings the same."""
+
+    def spread(array: jax.Array) -> jax.Array:
+        values = np.asarray(array)
+        return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+    return jax.tree.map(spread, bank)

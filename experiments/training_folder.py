@@ -1,0 +1,137 @@
+"""The folder of one training: what is written when, and how a stopped one is taken up again."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+
+from experiments.record import as_config, claim
+from jaxsr import figures, pretrained, reports, training
+from jaxsr.checkpoints import Checkpoints
+from jaxsr.errors import InputError
+from jaxsr.models import LapSRN
+
+# What may differ when a training is taken up again; the images are known by their pixels.
+_FREE = ("out", "data", "test", "manual_dir", "coordinator", "process")
+
+
+class TrainingFolder:
+    """The output folder of `experiments.lapsrn`; a context manager.
+
+    Opening it refuses a folder of other settings. Of several processes all open it, on one file
+    system; the first writes.
+
+    Raises:
+      InputError: the folder holds something else, or cannot be written.
+    """
+
+    compile_seconds: float = 0.0
+
+    def __init__(self, settings: Any, digest: str, is_tested: bool) -> None:
+        self.path: pathlib.Path = settings.out
+        self.leads = jax.process_index() == 0
+        self._settings = settings
+        columns = ["loss", "learning_rate", "images_per_second", *(["psnr"] if is_tested else [])]
+        self._history: dict[str, np.ndarray] = {name: np.zeros(0, np.float32) for name in columns}
+        config = as_config(settings) | {"data_sha256": digest}
+        if self.leads:
+            claim(self.path, config, free=_FREE, grows="epochs")
+        self._checkpoints = Checkpoints(self.path / "checkpoints", keep_best=is_tested)
+
+    def __enter__(self) -> "TrainingFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._checkpoints.close()
+
+    def finished(self) -> bool:
+        """Whether a report of all epochs is there."""
+        return self._metrics().get("epochs") == self._settings.epochs
+
+    def _metrics(self) -> dict[str, Any]:
+        record = self.path / "metrics.json"
+        try:
+            return json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+        except (OSError, json.JSONDecodeError) as error:
+            raise InputError(
+                f"`{record}` is damaged ({error}): delete it to write it anew"
+            ) from error
+
+    def restore(self, like: training.State, sharding: Sharding) -> training.State | None:
+        """The state after the latest epoch kept, lying as `sharding` says; None before the first.
+
+        Args:
+          like: the state's shapes.
+          sharding: of every array in it.
+        """
+        epoch = self._checkpoints.latest_step()
+        if epoch is None:
+            return None
+        placed = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
+        )
+        history = {name: np.zeros(epoch, np.float32) for name in self._history}
+        tree = self._checkpoints.restore({"state": placed, "history": history})
+        self._history = tree["history"]
+        self.say(f"resuming {self.path} after epoch {epoch}")
+        return tree["state"]
+
+    def keep(self, epoch: int, state: training.State, model: LapSRN, row: dict[str, float]) -> None:
+        """The checkpoint, the network and the history after an epoch."""
+        self._history = {
+            name: np.append(values, np.float32(row[name])) for name, values in self._history.items()
+        }
+        # The checkpoint comes last: after a kill, what it does not hold is written again.
+        pretrained.save(self.path, model, state.variables)
+        if self.leads:
+            reports.write_csv(self.path / "history.csv", self._history, count="epoch")
+        tree = {"state": state, "history": self._history}
+        self._checkpoints.save(epoch, tree, score=row.get("psnr"))
+
+    def say(self, line: str) -> None:
+        """A line on the terminal, of the first process alone."""
+        if self.leads:
+            print(line)
+
+    def write_report(self, environment: dict[str, Any]) -> None:
+        """The curve and, last, the metrics: they mark the training as finished."""
+        if not self.leads:
+            return
+        history = self._history
+        shown = {"psnr": "test images"} if "psnr" in history else {"loss": "loss"}
+        figures.curves(
+            self.path / "curve.png",
+            {self.path.name: history},
+            columns=shown,
+            ylabel="PSNR (dB), luma" if "psnr" in history else "loss",
+            xlabel="epoch",
+        )
+        best = {}
+        if "psnr" in history:
+            epoch = int(np.argmax(history["psnr"][::-1]))
+            epoch = len(history["psnr"]) - epoch
+            best = {"epoch": epoch, "psnr": history["psnr"][epoch - 1]}
+        record = {
+            "epochs": self._settings.epochs,
+            "loss": history["loss"][-1],
+            "psnr": history["psnr"][-1] if best else None,
+            "psnr_description": "mean over the test images; luma (BT.601 studio range) in float, "
+            "shave by the factor; LR by MATLAB bicubic, not rounded",
+            "oracle_best": best or None,
+            "images_per_second": np.median(history["images_per_second"]),
+            "compile_seconds": self.compile_seconds,
+            **environment,
+            "settings": as_config(self._settings),
+        }
+        reports.write_json(self.path / "metrics.json", record)
+
+        self.say(self.summary())
+
+    def summary(self) -> str:
+        """One line: how far it came, and where the files are."""
+        metrics = self._metrics()
+        quality = f"PSNR {metrics['psnr']:.3f} dB on Y, " if metrics["psnr"] is not None else ""
+        return f"{quality}{metrics['epochs']} epochs, files in {self.path}"

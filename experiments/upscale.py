@@ -1,0 +1,202 @@
+"""Images of any kind enlarged by a trained network.
+
+    python -m experiments.upscale photo.jpg --checkpoint DIR --out large         one file, 4x
+    python -m experiments.upscale photos 'more/*.png' --checkpoint DIR --out large --scale 3
+    python -m experiments.upscale photo.png --checkpoint DIR --out large --self-ensemble
+
+A checkpoint is what `experiments.import_lapsrn` or a training run made. As in Lai et al. (CVPR
+2017), luma goes through the network, and chroma, like transparency, through MATLAB's bicubic. Files
+are written with 8 bits a channel, under their names and in their formats, in one folder. One that
+cannot be upscaled does not stop the others: it is listed at the end, and the exit code is 1.
+"""
+
+import dataclasses
+import glob
+import pathlib
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import tqdm
+import tyro
+
+from experiments import command
+from jaxsr import images, pretrained, upscaling
+from jaxsr.datasets import folders
+from jaxsr.errors import InputError
+from jaxsr.models import LapSRN
+
+# What holds all colours in every size. Any other format (GIF, say) is written as PNG.
+_KEPT = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM")
+_RESULT = 1024  # pixels a side of a tile's result: with the released network 0.7 GB of memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Images of any kind enlarged by a trained network."""
+
+    paths: tyro.conf.Positional[tuple[pathlib.Path, ...]]
+    """Files, folders and globs. Of a folder its image files are taken, not those in its folders."""
+    checkpoint: pathlib.Path
+    """Of the network: a folder that experiments.import_lapsrn or a training run wrote."""
+    out: pathlib.Path
+    """Output folder."""
+    scale: int | None = None
+    """Of the enlargement: the network's factor, the default, or less. A power of two costs only its
+    own levels; another is the next level's image, shrunk."""
+    tile: int | None = None
+    """Pixels of the input, a side, that are upscaled at once; changes memory and time, not the
+    result. Default: 1024 over the scale."""
+    self_ensemble: bool = False
+    """The mean over 8 flips and rotations: about 0.1 dB better, eight times as long."""
+    overwrite: bool = False
+    """Replace files in --out; otherwise the file whose result is there already is left alone."""
+    precision: command.Precision = "float32"
+    """Of products of matrices. tf32 is faster on NVIDIA GPUs since Ampere; bfloat16 computes the
+    whole network in half precision."""
+    device: command.Device = "auto"
+    """Where to compute; auto is JAX's choice."""
+
+
+def find(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+    """The files that `paths` name, in their order, each once.
+
+    Raises:
+      InputError: there is none, or one of the paths names none.
+    """
+    found: dict[pathlib.Path, pathlib.Path] = {}
+    for path in paths:
+        try:
+            files = _files(path)
+        except OSError as error:
+            raise InputError(f"`{path}` cannot be read: {error.strerror}") from error
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    if not found:
+        raise InputError("nothing to upscale: give files, folders or globs")
+    return list(found.values())
+
+
+def _files(path: pathlib.Path) -> list[pathlib.Path]:
+    if path.is_dir():
+        return folders.files(path)
+    if path.exists():
+        return [path]
+    if not glob.has_magic(str(path)):
+        raise InputError(f"`{path}` does not exist: give files, folders or globs")
+    files = [pathlib.Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+    files = [file for file in files if file.is_file()]
+    if not files:
+        raise InputError(f"`{path}` matches no file")
+    return files
+
+
+def plan(
+    files: Iterable[pathlib.Path], out: pathlib.Path, *, overwrite: bool
+) -> tuple[dict[pathlib.Path, pathlib.Path], list[str]]:
+    """What becomes of each file, and why some cannot be.
+
+    Returns:
+      result -> file, and one line for each file that has no place in `out`: a file is there and may
+      not be replaced; it is itself one of `files`; or another of these goes there.
+    """
+    formats, inputs = PIL.Image.registered_extensions(), {file.resolve() for file in files}
+    jobs: dict[pathlib.Path, pathlib.Path] = {}
+    refused = []
+    for file in files:
+        result = out / file.name
+        if formats.get(file.suffix.lower() or ".png") not in _KEPT:
+            result = result.with_suffix(".png")
+        if result in jobs:
+            refused.append(f"`{file}` has its result at `{result}`, as `{jobs[result]}` has")
+        elif result.resolve() in inputs:
+            refused.append(f"`{file}` has its result at `{result}`, which is to be upscaled itself")
+        elif result.exists() and not overwrite:
+            refused.append(f"`{file}` has its result at `{result}`, which exists (see --overwrite)")
+        else:
+            jobs[result] = file
+    return jobs, refused
+
+
+def upscale(
+    file: pathlib.Path,
+    result: pathlib.Path,
+    model: LapSRN,
+    variables: Any,
+    *,
+    scale: int,
+    tile: int | None,
+    self_ensemble: bool,
+) -> None:
+    """From file to file; alpha by bicubic.
+
+    Raises:
+      InputError: `file` cannot be read, or `result` not be written.
+    """
+    image = images.read(file)
+    where: dict[str, Any] = {"tile": tile or max(1, _RESULT // scale), "dtype": np.uint8}
+    pixels = upscaling.upscale(
+        image.pixels, model, variables, scale=scale, self_ensemble=self_ensemble, **where
+    )
+    alpha = None if image.alpha is None else upscaling.bicubic(image.alpha, scale, **where)
+    images.write(result, pixels, alpha=alpha)
+
+
+def run(settings: Settings) -> int:
+    """All files, one after another; the exit code."""
+    if settings.tile is not None and settings.tile < 1:
+        raise InputError(f"`--tile` (={settings.tile}) must be at least 1")
+    files = find(settings.paths)
+    on = command.device(settings.device)
+    with command.computing(on, settings.precision), command.interruptible() as interrupted:
+        model, variables = pretrained.load(settings.checkpoint)
+        if settings.precision == "bfloat16":
+            model = model.clone(dtype=jnp.bfloat16)
+        scale = model.factor if settings.scale is None else settings.scale
+        upscaling.margin(model, scale=scale)  # refuses a scale that the network does not make
+        try:
+            settings.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror
+            raise InputError(f"`--out` (={settings.out}) cannot be used: {reason}") from error
+        jobs, failures = plan(files, settings.out, overwrite=settings.overwrite)
+        for result, file in jobs.items():
+            if result.name != file.name:
+                print(f"{file} is written as {result.name}: its own format would not hold it")
+        done = 0
+        with tqdm.tqdm(jobs.items(), unit="image", dynamic_ncols=True) as bar:
+            for result, file in bar:
+                if interrupted():
+                    break
+                bar.set_postfix_str(file.name)
+                try:
+                    upscale(
+                        file,
+                        result,
+                        model,
+                        variables,
+                        scale=scale,
+                        tile=settings.tile,
+                        self_ensemble=settings.self_ensemble,
+                    )
+                    done += 1
+                except InputError as error:
+                    failures.append(str(error))
+                except MemoryError as error:
+                    failures.append(f"`{file}` is too large for this machine: {error}")
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    left = len(files) - done - len(failures)
+    counts = f"{done} of {len(files)} upscaled {scale}x to {settings.out}"
+    print(f"{counts}, {len(failures)} failed" if failures else counts)
+    if left:
+        print(f"stopped with {left} to go: the same command leaves what is done and goes on")
+        return command.INTERRUPTED
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(command.main(Settings, run))

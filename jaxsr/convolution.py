@@ -1,0 +1,211 @@
+"""The convolution, and its transpose.
+
+This is the one place in the package that knows about platforms. On GPU and TPU the convolution is
+`lax.conv_general_dilated`, untouched. XLA's CPU back end turns convolutions into fast calls only
+outside loops, so that their gradients inside a `fori_loop` run up to 14 times slower
+(https://github.com/jax-ml/jax/issues/12868); there, the convolution is written as matrix products,
+which are fast everywhere: by Winograd's method for 3x3 filters on images, else by im2col.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxsr import winograd
+
+
+def _window(x: Array, i: int, j: int, height: int, width: int, stride: int) -> Array:
+    """The pixels of x that filter tap (i, j) meets, one for each of height x width outputs."""
+    rows = slice(i, i + stride * (height - 1) + 1, stride)
+    columns = slice(j, j + stride * (width - 1) + 1, stride)
+    return x[:, rows, columns]
+
+
+def _im2col(x: Array, w: Array, stride: int) -> Array:
+    """Every output's window as one row: (N, H, W, C) -> (N, H', W', h w C)."""
+    h, k = w.shape[:2]
+    height, width = (x.shape[1] - h) // stride + 1, (x.shape[2] - k) // stride + 1
+    taps = [_window(x, i, j, height, width, stride) for i in range(h) for j in range(k)]
+    return taps[0] if len(taps) == 1 else jnp.concatenate(taps, axis=-1)
+
+
+def _col2im(columns: Array, w: Array, stride: int, height: int, width: int) -> Array:
+    """The adjoint of `_im2col`, one sub-pixel phase at a time, so that no zeros are multiplied."""
+    h, k, channels, _ = w.shape
+    n, rows, cols, _ = columns.shape
+    taps = columns.reshape(n, rows, cols, h, k, channels)
+    reach_y, reach_x = (h - 1) // stride, (k - 1) // stride
+
+    def phase(a: int, b: int) -> Array:
+        total = jnp.zeros((n, rows + reach_y, cols + reach_x, channels), columns.dtype)
+        for i in range(a, h, stride):
+            for j in range(b, k, stride):
+                y, z = i // stride, j // stride
+                edges = ((0, 0), (y, reach_y - y), (z, reach_x - z), (0, 0))
+                total = total + jnp.pad(taps[:, :, :, i, j], edges)
+        return total
+
+    phases = [jnp.stack([phase(a, b) for b in range(stride)], 3) for a in range(stride)]
+    image = jnp.stack(phases, 2).reshape(
+        n, stride * (rows + reach_y), stride * (cols + reach_x), channels
+    )
+    missing_y, missing_x = max(0, height - image.shape[1]), max(0, width - image.shape[2])
+    image = jnp.pad(image, ((0, 0), (0, missing_y), (0, missing_x), (0, 0)))
+    return image[:, :height, :width]
+
+
+def _is_narrow(w: Array, stride: int) -> bool:
+    """Whether all taps of all features together are fewer than the channels they look at."""
+    return stride == 1 and w.shape[0] * w.shape[1] * w.shape[3] < w.shape[2]
+
+
+def _narrow_forward(x: Array, w: Array) -> Array:
+    """Products first, then their shifted sum: the image is read once, not once a tap."""
+    h, k, channels, features = w.shape
+    height, width = x.shape[1] - h + 1, x.shape[2] - k + 1
+    taps = (x @ w.transpose(2, 0, 1, 3).reshape(channels, -1)).reshape(*x.shape[:3], h, k, features)
+    pairs = [(i, j) for i in range(h) for j in range(k)]
+    shifted = [_window(taps[:, :, :, i, j], i, j, height, width, 1) for i, j in pairs]
+    return functools.reduce(jnp.add, shifted)
+
+
+def _narrow_backward(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
+    h, k, channels, features = w.shape
+    edges = ((0, 0), (h - 1, h - 1), (k - 1, k - 1), (0, 0))
+    windows = _im2col(jnp.pad(dy, edges), w, 1).reshape(-1, h * k * features)
+    flipped = w[::-1, ::-1].transpose(0, 1, 3, 2).reshape(-1, channels)
+    dw = (windows.T @ x.reshape(-1, channels)).reshape(h, k, features, channels)
+    return (windows @ flipped).reshape(x.shape), dw[::-1, ::-1].swapaxes(2, 3)
+
+
+def _matmul_forward(x: Array, w: Array, stride: int) -> Array:
+    h, k = w.shape[:2]
+    if _is_narrow(w, stride):
+        return _narrow_forward(x, w)
+    if stride == 1 and winograd.pays(x, w, x.shape[0] * (x.shape[1] - 2) * (x.shape[2] - 2)):
+        return winograd.convolve(x, w)
+    return _im2col(x, w, stride) @ w.reshape(-1, w.shape[3])
+
+
+def _matmul_backward(x: Array, w: Array, dy: Array, stride: int) -> tuple[Array, Array]:
+    n, height, width, _ = x.shape
+    h, k, channels, features = w.shape
+    if _is_narrow(w, stride):
+        return _narrow_backward(x, w, dy)
+    if stride == 1 and winograd.pays(x, w, math.prod(dy.shape[:3])):
+        flipped = w[::-1, ::-1].swapaxes(2, 3)
+        return winograd.convolve(dy, flipped, pad=2), winograd.filter_gradient(x, dy)
+    # A 1x1 filter's few sums over many pixels are faster in parts: no transposed copy of the image.
+    blocks = math.gcd(math.prod(dy.shape[:3]), 4) if h == k == 1 else 1
+    columns = _im2col(x, w, stride).reshape(blocks, -1, h * k * channels)
+    dw = jnp.einsum("bpc,bpk->bck", columns, dy.reshape(blocks, -1, features)).sum(0)
+    dw = dw.reshape(w.shape)
+    return _col2im(dy @ w.reshape(-1, features).T, w, stride, height, width), dw
+
+
+def _lax(x: Array, w: Array, stride: int) -> Array:
+    return lax.conv_general_dilated(
+        x, w, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _lax_backward(x: Array, w: Array, dy: Array, stride: int) -> tuple[Array, Array]:
+    return jax.vjp(functools.partial(_lax, stride=stride), x, w)[1](dy)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(x: Array, w: Array, stride: int = 1) -> Array:
+    """Correlate x (N, H, W, C) with w (h, w, C, K), without padding, in steps of `stride`.
+
+    Equal to `lax.conv_general_dilated`; the lowering is chosen by platform (see the module).
+
+    Returns:
+      (N, (H - h) // stride + 1, (W - w) // stride + 1, K).
+    """
+    return lax.platform_dependent(
+        x,
+        w,
+        cpu=functools.partial(_matmul_forward, stride=stride),
+        default=functools.partial(_lax, stride=stride),
+    )
+
+
+def _conv_forward(x: Array, w: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
+    return conv(x, w, stride), (x, w)
+
+
+def _conv_backward(stride: int, kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    return lax.platform_dependent(
+        *kept,
+        dy,
+        cpu=functools.partial(_matmul_backward, stride=stride),
+        default=functools.partial(_lax_backward, stride=stride),
+    )
+
+
+conv.defvjp(_conv_forward, _conv_backward)
+
+
+def conv_general_dilated(
+    lhs: Array,
+    rhs: Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    **settings: Any,
+) -> Array:
+    """`conv` under the signature of `lax.conv_general_dilated`, for Flax's `nn.Conv`.
+
+    What `conv` does not cover (dilation, groups, other layouts, unequal strides) goes to `lax`.
+    """
+    plain = (
+        lhs.ndim == 4
+        and len(set(window_strides)) == 1
+        and not isinstance(padding, str)
+        and set(settings.get("lhs_dilation") or (1,)) == {1}
+        and set(settings.get("rhs_dilation") or (1,)) == {1}
+        and settings.get("feature_group_count", 1) == 1
+        and settings.get("batch_group_count", 1) == 1
+        and settings.get("precision") is None
+        and settings.get("preferred_element_type") is None
+        and _is_channels_last(settings.get("dimension_numbers"))
+    )
+    if not plain:
+        return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **settings)
+    if any(edge for edges in padding for edge in edges):
+        lhs = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
+    return conv(lhs, rhs, window_strides[0])
+
+
+def _is_channels_last(numbers: Any) -> bool:
+    if isinstance(numbers, lax.ConvDimensionNumbers):
+        return numbers == lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+    return numbers == ("NHWC", "HWIO", "NHWC")
+
+
+def conv_transpose(x: Array, w: Array, stride: int, first: int) -> Array:
+    """Spread w (h, h, C, K) from every pixel of x (N, H, W, C), `stride` apart, and sum.
+
+    As one convolution of `stride`**2 sub-pixel phases: gradients of an image spread with zeros
+    would be slow on every platform (https://github.com/jax-ml/jax/issues/23783).
+
+    Returns:
+      (N, stride H, stride W, K), from row and column `first` of the whole sum.
+    """
+    taps = -(-w.shape[0] // stride)
+    height, width = x.shape[1:3]
+    channels, features = w.shape[2:]
+    missing = taps * stride - w.shape[0]
+    w = jnp.pad(w, ((0, missing), (0, missing), (0, 0), (0, 0)))
+    phases = w.reshape(taps, stride, taps, stride, channels, features)[::-1, :, ::-1]
+    phases = phases.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, channels, -1)
+    edge = (taps - 1, taps - 1)
+    sums = conv(jnp.pad(x, ((0, 0), edge, edge, (0, 0))), phases)
+    n, rows, columns, _ = sums.shape
+    pixels = sums.reshape(n, rows, columns, stride, stride, features).swapaxes(2, 3)
+    pixels = pixels.reshape(n, stride * rows, stride * columns, features)
+    return pixels[:, first : first + stride * height, first : first + stride * width]

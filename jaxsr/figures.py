@@ -1,0 +1,172 @@
+"""Figures of a run, each a PNG that is written whole, the same bytes every time.
+
+Images are float32 arrays in [0, 1], channels last: (H, W, C) with C = 1 (gray) or 3 (RGB).
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.style
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from jaxsr.errors import InputError
+from jaxsr.files import atomic
+from jaxsr.images import rgb_to_y, to_uint8
+
+Path = str | os.PathLike[str]
+Images = Mapping[str, Any]
+Window = tuple[int, int, int, int]
+
+_DPI, _MARGIN, _GAP, _HEADING, _COLUMN = 100, 16, 12, 48, 200  # of a comparison, in pixels
+_PANEL = 384  # the least side of an image in a comparison where a whole factor allows, in pixels
+_MARK = (255, 200, 0)
+
+
+def comparison(
+    path: Path, images: Images, captions: Mapping[str, str], *, zoom: Window | None = None
+) -> None:
+    """Draws images side by side as a PNG and, under each, the same window of it enlarged.
+
+    Pixels are repeated, never interpolated: images are enlarged by a whole factor to about 400
+    pixels; only those of over 800 are shrunk, by averages of whole blocks. The window lies where
+    the image called "bicubic" (without one, the first) has the most detail, never the ground truth.
+
+    Args:
+      path: of the PNG to write.
+      images: (H, W, C) by heading, from left to right; the smaller are enlarged by whole factors.
+      captions: by heading, the line under it; "" or nothing for none.
+      zoom: the window (top, left, height, width) in pixels of the largest image.
+
+    Raises:
+        InputError: the sizes do not fit, `zoom` is outside, or the file cannot be written.
+    """
+    height, width = np.max([np.shape(image)[:2] for image in images.values()], axis=0)
+    panels = {name: _to_size(name, image, height, width) for name, image in images.items()}
+    if zoom is None:
+        name = "bicubic" if "bicubic" in images else next(iter(images))
+        zoom = most_detailed(panels[name] / np.float32(255))
+    top, left, rows, cols = zoom
+    if min(zoom) < 0 or min(rows, cols) < 1 or top + rows > height or left + cols > width:
+        raise InputError(f"`zoom` (={zoom}) must lie in the image, of {height}x{width}")
+    grow = max(1, round(_PANEL / max(height, width)))
+    shrink = -(-max(height, width) // 800)
+    across, down = width * grow // shrink, height * grow // shrink
+    grow_window = max(1, min(across // cols, down // rows))
+    column = max(across, cols * grow_window, _COLUMN)
+    base = _MARGIN + rows * grow_window + _GAP  # of the upper row, from below
+    size = (2 * _MARGIN + len(images) * (column + _GAP) - _GAP, base + down + _HEADING + _MARGIN)
+    with matplotlib.style.context("default"):
+        figure = Figure(figsize=(size[0] / _DPI, size[1] / _DPI), dpi=_DPI, facecolor="white")
+        for i, (name, panel) in enumerate(panels.items()):
+            x = _MARGIN + i * (column + _GAP)
+            shown = _repeat(_block_mean(panel, shrink), grow)
+            y0, x0, y1, x1 = (e * grow // shrink for e in (top, left, top + rows, left + cols))
+            framed = shown.copy()
+            framed[max(0, y0 - 2) : y1 + 2, max(0, x0 - 2) : x1 + 2] = _MARK
+            framed[y0:y1, x0:x1] = shown[y0:y1, x0:x1]
+            closer = _repeat(panel[top : top + rows, left : left + cols], grow_window)
+            for pixels, y in ((framed, base), (closer, _MARGIN)):
+                figure.figimage(pixels, x + (column - pixels.shape[1]) // 2, y, origin="upper")
+            caption = captions.get(name, "")
+            for text, above, points, weight in (
+                (name, 29, 11.5, "bold"),
+                (caption, 10, 10.5, None),
+            ):
+                place = (x + column / 2) / size[0], (base + down + above) / size[1]
+                figure.text(*place, text, ha="center", size=points, weight=weight, parse_math=False)
+        _save(path, figure)
+
+
+def most_detailed(image: np.ndarray) -> Window:
+    """The window (top, left, height, width), a quarter of each side, with the largest gradients."""
+    luma = np.asarray(rgb_to_y(np.asarray(image, np.float64)))[..., 0]
+    energy = np.zeros_like(luma)
+    energy[:-1] += np.diff(luma, axis=0) ** 2
+    energy[:, :-1] += np.diff(luma, axis=1) ** 2
+    rows, cols = (max(1, side // 4) for side in luma.shape)
+    sums = np.pad(energy.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    sums = sums[rows:] - sums[:-rows]
+    inside = sums[:, cols:] - sums[:, :-cols]
+    top, left = np.unravel_index(np.argmax(np.round(inside, 9)), inside.shape)
+    return int(top), int(left), rows, cols
+
+
+def _to_size(name: str, image: Any, height: int, width: int) -> np.ndarray:
+    """To RGB of 8 bits (height, width, 3), each pixel repeated by a whole factor."""
+    values = to_uint8(image)
+    rows, cols, channels = values.shape
+    factor = height // rows
+    if channels not in (1, 3) or (rows * factor, cols * factor) != (height, width):
+        rule = f"must be {height}x{width} or smaller by a whole factor, with 1 or 3 channels"
+        raise InputError(f"`images` (`{name}` of shape {values.shape}) {rule}")
+    return np.broadcast_to(_repeat(values, factor), (height, width, 3))
+
+
+def _repeat(image: np.ndarray, factor: int) -> np.ndarray:
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _block_mean(image: np.ndarray, factor: int) -> np.ndarray:
+    rows, cols = image.shape[0] // factor, image.shape[1] // factor
+    blocks = image[: rows * factor, : cols * factor].reshape(rows, factor, cols, factor, 3)
+    return np.rint(blocks.mean((1, 3))).astype(np.uint8)
+
+
+def curves(
+    path: Path,
+    histories: Mapping[str, Mapping[str, Any]],
+    *,
+    columns: Mapping[str, str],
+    ylabel: str,
+    xlabel: str = "iteration",
+    baseline: Mapping[str, float] | None = None,
+) -> None:
+    """Plots histories against what `xlabel` counts, from 1, as a PNG.
+
+    So that the start does not squash the rest, the vertical axis covers the baselines and what
+    comes after the first tenth, the lowest 0.5 % aside.
+
+    Args:
+      path: of the PNG to write.
+      histories: name of a run -> column -> 1-D array.
+      columns: column -> its label, in the order of drawing; a run need not have all of them.
+      ylabel: quantity and unit.
+      xlabel: what the values are counted by.
+      baseline: label -> level of a dashed line; levels that are not finite are left out.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    baseline = {label: level for label, level in (baseline or {}).items() if np.isfinite(level)}
+    levels: list[float] = []
+    with matplotlib.style.context("default"):
+        figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+        axes = figure.add_subplot()
+        for run, history in histories.items():
+            for column in (column for column in columns if column in history):
+                values = np.asarray(history[column], np.float64)
+                label = columns[column] if len(histories) == 1 else f"{run}: {columns[column]}"
+                axes.plot(np.arange(1, len(values) + 1), values, linewidth=1.2, label=label)
+                levels.extend(values[len(values) // 10 :])
+        for label, level in baseline.items():
+            axes.axhline(level, color="0.35", linestyle="--", linewidth=1.2, label=label)
+        settled = np.array([level for level in levels if np.isfinite(level)])
+        if settled.size:
+            low = min([np.percentile(settled, 0.5), *baseline.values()])
+            high = max([settled.max(), *baseline.values()])
+            space = 0.06 * (high - low) or 0.5
+            axes.set_ylim(low - space, high + space)
+        axes.set(xlabel=xlabel, ylabel=ylabel, axisbelow=True)
+        axes.margins(x=0.01)
+        axes.grid(color="0.9")
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.legend(frameon=False, loc="outside upper center", ncols=4)
+        _save(path, figure)
+
+
+def _save(path: Path, figure: Figure) -> None:
+    with atomic(path) as temporary:
+        FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})

@@ -1,0 +1,151 @@
+"""The Laplacian pyramid network, LapSRN (Lai, Huang, Ahuja and Yang, CVPR 2017).
+
+Reference: "Deep Laplacian Pyramid Networks for Fast and Accurate Super-Resolution".
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from jaxsr.convolution import conv_general_dilated, conv_transpose
+from jaxsr.errors import InputError
+
+FACTORS = (2, 4, 8)
+
+
+def _bilinear(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+    """The filter (2s, 2s, 1, 1) whose transposed convolution of stride s enlarges bilinearly.
+
+    An initialiser, whose `key` is not used.
+    """
+    stride = shape[0] / 2
+    taps = 1 - jnp.abs(jnp.arange(shape[0], dtype=dtype) + 0.5 - stride) / stride
+    return jnp.outer(taps, taps).reshape(shape)
+
+
+class Spread(nn.Module):
+    """A transposed convolution: (N, H, W, C) to (N, stride H, stride W, features)."""
+
+    features: int
+    size: int
+    stride: int
+    kernel_init: nn.initializers.Initializer
+    use_bias: bool = True
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, wide)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), wide)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = conv_transpose(x, kernel, self.stride, (self.size - self.stride) // 2)
+        return y if bias is None else y + bias[None, None, None]
+
+
+class LapSRN(nn.Module):
+    """Super-resolution of luma, one level of twofold enlargement after another.
+
+    A level filters its features, spreads them over twice the sides, and adds what it reads off them
+    to the enlarged image of the level before. The defaults are the 4x network of "Robust Loss with
+    Deep Image Prior" (section 3.2); `depth=10, spread=3` is the released one, of 814,242
+    parameters. Three switches take out what Lai et al. say it lives on: `pyramid`, `residual`, and,
+    in training, the robust loss.
+
+    Attributes:
+      factor: 2, 4 or 8.
+      depth: 3x3 convolutions in a level.
+      spread: side of the transposed convolution of the features: 4, or the released networks' 3.
+      pyramid: otherwise one jump: all convolutions at low resolution, one transposed convolution of
+        stride `factor` and side 2 `factor`, one image.
+      residual: otherwise no image branch: each level's image is read off its features alone.
+      features: channels.
+      dtype: of the computation and the images (bfloat16, say); by default the wider of the input's
+        and the parameters'. Parameters are float32, or float64 for float64 input.
+    """
+
+    factor: int = 4
+    depth: int = 5
+    spread: int = 4
+    pyramid: bool = True
+    residual: bool = True
+    features: int = 64
+    dtype: Any = None
+
+    @property
+    def levels(self) -> int:
+        """How many images a call returns."""
+        return int(math.log2(self.factor)) if self.pyramid else 1
+
+    @nn.compact
+    def __call__(self, image: Array, *, levels: int | None = None) -> tuple[Array, ...]:
+        """Map luma (N, H, W, 1) to every level's image: (N, 2H, 2W, 1), (N, 4H, 4W, 1), ...
+
+        Any size, any real range; trained networks expect [0, 1]. Results are not clipped.
+
+        Args:
+          image: luma of low resolution.
+          levels: stop after so many, at their cost alone; by default all.
+
+        Raises:
+          InputError: a setting, `levels` or the number of channels is none that the network has.
+        """
+        self._check(image, levels)
+        he_normal = nn.initializers.he_normal()
+        stride, depth, spread = 2, self.depth, self.spread
+        if not self.pyramid:
+            stride, spread = self.factor, 2 * self.factor
+            depth = self.depth * int(math.log2(self.factor))
+        # An output of the transposed convolution sees (spread / stride)^2 pixels, not spread^2.
+        he_spread = nn.initializers.variance_scaling(2 * stride**2, "fan_in", "truncated_normal")
+
+        def conv(x: Array, features: int, name: str) -> Array:
+            return nn.Conv(
+                features,
+                (3, 3),
+                padding=[(1, 1), (1, 1)],
+                kernel_init=he_normal,
+                dtype=self.dtype,
+                param_dtype=jnp.promote_types(x.dtype, jnp.float32),
+                conv_general_dilated=conv_general_dilated,
+                name=name,
+            )(x)
+
+        images = []
+        x = nn.leaky_relu(conv(image, self.features, "input"), 0.2)
+        for level in range(self.levels if levels is None else levels):
+            for i in range(depth):
+                x = nn.leaky_relu(conv(x, self.features, f"level_{level}_conv_{i}"), 0.2)
+            x = Spread(
+                self.features, spread, stride, he_spread, dtype=self.dtype, name=f"level_{level}_up"
+            )(x)
+            x = nn.leaky_relu(x, 0.2)
+            detail = conv(x, 1, f"level_{level}_detail")
+            if self.residual:
+                image = Spread(
+                    1, 2 * stride, stride, _bilinear, False, self.dtype, name=f"level_{level}_image"
+                )(image)
+                image = image + detail
+            else:
+                image = detail
+            images.append(image)
+        return tuple(images)
+
+    def _check(self, image: Array, levels: int | None) -> None:
+        if self.factor not in FACTORS:
+            raise InputError(f"`factor` (={self.factor}) must be 2, 4 or 8")
+        if self.depth < 1:
+            raise InputError(f"`depth` (={self.depth}) must be at least 1")
+        if self.spread not in (3, 4):
+            raise InputError(f"`spread` (={self.spread}) must be 3 or 4")
+        if levels is not None and not 1 <= levels <= self.levels:
+            raise InputError(f"`levels` (={levels}) must be in [1, {self.levels}]")
+        if image.ndim != 4 or image.shape[-1] != 1:
+            raise InputError(f"the image (of shape {image.shape}) must be luma, (N, H, W, 1)")

@@ -1,0 +1,62 @@
+"""A trained LapSRN in a folder: its settings as JSON, its weights as an Orbax checkpoint."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxsr.checkpoints import Checkpoints
+from jaxsr.errors import InputError
+from jaxsr.files import atomic
+from jaxsr.models import LapSRN
+
+_SETTINGS = ("factor", "depth", "spread", "pyramid", "residual", "features")
+
+
+def save(folder: str | os.PathLike[str], model: LapSRN, variables: dict[str, Any]) -> None:
+    """Writes `model.json` and `weights/`; earlier weights make way for these once they are whole.
+
+    Args:
+      folder: made where it is missing.
+      model: its settings are kept, but for `dtype`, which is the reader's choice.
+      variables: {"params": ...} in float32.
+
+    Raises:
+      InputError: the files cannot be written.
+    """
+    folder = pathlib.Path(folder)
+    with Checkpoints(folder / "weights", keep=1) as checkpoints:
+        latest = checkpoints.latest_step()
+        checkpoints.save(0 if latest is None else latest + 1, variables)
+    settings = {"network": "LapSRN"} | {name: getattr(model, name) for name in _SETTINGS}
+    with atomic(folder / "model.json") as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def load(folder: str | os.PathLike[str]) -> tuple[LapSRN, dict[str, Any]]:
+    """The network and the variables that `save` wrote, or a training run.
+
+    Raises:
+      InputError: the folder holds none, or it is damaged.
+    """
+    folder = pathlib.Path(folder)
+    record = folder / "model.json"
+    try:
+        settings = json.loads(record.read_text(encoding="utf-8"))
+        if settings.pop("network") != "LapSRN" or set(settings) != set(_SETTINGS):
+            raise ValueError("it describes another network")
+        model = LapSRN(**settings)
+        luma = jax.ShapeDtypeStruct((1, 4, 4, 1), jnp.float32)
+        like = jax.eval_shape(model.init, jax.random.key(0), luma)
+    except OSError as error:
+        raise InputError(
+            f"`{folder}` holds no trained network ({record.name}: {error.strerror})"
+        ) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = str(error) or type(error).__name__
+        raise InputError(f"`{record}` is damaged or of another program: {reason}") from error
+    with Checkpoints(folder / "weights", keep=1) as checkpoints:
+        return model, checkpoints.restore(like)

@@ -1,0 +1,199 @@
+"""Training of LapSRN: one state, a pure step, epochs.
+
+The optimiser is Adam with weight decay as an L2 term (added to the gradient before Adam, as in
+PyTorch), and a learning rate that is halved in steps (the paper's section 3.2).
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+from jax.sharding import NamedSharding
+
+from jaxsr import losses, operators
+from jaxsr.datasets import patches
+from jaxsr.errors import InputError
+from jaxsr.metrics import psnr
+from jaxsr.models import LapSRN
+
+Metrics = dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """How to train; the defaults are recipe `paper`, for 4x.
+
+    level_weights: of each level's loss, coarse to fine.
+    batch: patches in a step.
+    parts: in which a batch's gradient is computed, one after another and summed: less memory and,
+        where memory is slow, less time.
+    size: of a patch, in pixels a side.
+    learning_rate: of Adam, at the start.
+    halve_every: steps after which it is halved, again and again.
+    weight_decay: of all parameters, as an L2 term.
+
+    Raises:
+      InputError: a number is out of its range.
+    """
+
+    level_weights: tuple[float, ...] = (1.0, 1.0)
+    batch: int = 16
+    parts: int = 1
+    size: int = 128
+    learning_rate: float = 1e-3
+    halve_every: int = 300
+    weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        least = {"batch": 1, "parts": 1, "size": 1, "halve_every": 1, "weight_decay": 0}
+        for name, bound in least.items():
+            if not bound <= getattr(self, name) < float("inf"):
+                raise InputError(f"`{name}` (={getattr(self, name)}) must be at least {bound}")
+        if self.batch % self.parts:
+            raise InputError(f"`parts` (={self.parts}) must divide the batch (={self.batch})")
+        if not 0 < self.learning_rate < float("inf"):
+            raise InputError(f"`learning_rate` (={self.learning_rate}) must be above 0")
+        weights = self.level_weights
+        if not weights or not all(0 <= w < float("inf") for w in weights) or not any(weights):
+            raise InputError(f"`level_weights` (={weights}) must be at least 0, one of them above")
+
+
+class State(NamedTuple):
+    """All that training goes on from; a pytree.
+
+    variables: of the network, {"params": ...}.
+    opt_state: of the optimiser.
+    key: what all patches are drawn from, together with `step`.
+    step: () int32, how many were taken.
+    """
+
+    variables: Any
+    opt_state: optax.OptState
+    key: Array
+    step: Array
+
+
+def schedule(config: Config) -> optax.Schedule:
+    """The learning rate by step: learning_rate / 2^floor(step / halve_every)."""
+    return optax.exponential_decay(
+        config.learning_rate, config.halve_every, decay_rate=0.5, staircase=True
+    )
+
+
+def optimiser(config: Config) -> optax.GradientTransformation:
+    """Adam (beta 0.9 and 0.999, epsilon 1e-8) after the L2 term."""
+    return optax.chain(optax.add_decayed_weights(config.weight_decay), optax.adam(schedule(config)))
+
+
+def init(key: Array, model: LapSRN, config: Config, *, dtype: Any = jnp.float32) -> State:
+    """A new network before its first step. Key consumed.
+
+    Raises:
+      InputError: the patches are no multiple of the network's factor, or the weights not one a
+        level.
+    """
+    if config.size % model.factor:
+        raise InputError(f"`size` (={config.size}) must be a multiple of the factor {model.factor}")
+    if len(config.level_weights) != model.levels:
+        raise InputError(
+            f"`level_weights` (={config.level_weights}) must be {model.levels} numbers, one a level"
+        )
+    init_key, data_key = jax.random.split(key)
+    side = config.size // model.factor
+    variables = jax.jit(model.init)(init_key, jnp.zeros((1, side, side, 1), dtype))
+    return State(variables, optimiser(config).init(variables), data_key, jnp.int32(0))
+
+
+def laplacian(images: Array, model: LapSRN) -> tuple[Array, list[Array]]:
+    """What the network gets and what its levels should answer, by MATLAB's bicubic.
+
+    (N, H, W, 1) to (N, H / factor, W / factor, 1) and one image for each of the levels.
+    """
+    enlargements = [2 ** (i + 1) for i in range(model.levels)] if model.pyramid else [model.factor]
+
+    def shrink(factor: int) -> Array:
+        if factor == 1:
+            return images
+        return operators.downsample(factor, kernel="matlab-bicubic")(images)
+
+    return shrink(model.factor), [shrink(model.factor // e) for e in enlargements]
+
+
+def step(
+    state: State,
+    images: Array,
+    *,
+    model: LapSRN,
+    config: Config,
+    loss: losses.Loss = losses.charbonnier,
+    sharding: NamedSharding | None = None,
+) -> tuple[State, Metrics]:
+    """One step on high-resolution luma patches (batch, size, size, 1).
+
+    Args:
+      state: before the step.
+      images: the patches, in [0, 1].
+      model: the network.
+      config: of the training.
+      loss: elementwise.
+      sharding: how each part of the batch, of the images' rank, lies on several devices.
+
+    Returns:
+      the next state, and `loss`, the weighted sum before the step.
+    """
+
+    def objective(variables: Any, images: Array) -> Array:
+        low, targets = laplacian(images, model)
+        predictions: Any = model.apply(variables, low)
+        return losses.pyramid(predictions, targets, weights=config.level_weights, loss=loss)
+
+    def add(total: tuple[Array, Any], part: Array) -> tuple[tuple[Array, Any], None]:
+        if sharding is not None:
+            part = lax.with_sharding_constraint(part, sharding)
+        found = jax.value_and_grad(objective)(state.variables, part)
+        return jax.tree.map(lambda sum_, x: sum_ + x / config.parts, total, found), None
+
+    parts = images.reshape(config.parts, -1, *images.shape[1:])
+    zero = jax.tree.map(jnp.zeros_like, (images[0, 0, 0, 0], state.variables))
+    (value, gradient), _ = lax.scan(add, zero, parts)
+    updates, opt_state = optimiser(config).update(gradient, state.opt_state, state.variables)
+    variables = optax.apply_updates(state.variables, updates)
+    return State(variables, opt_state, state.key, state.step + 1), {"loss": value}
+
+
+@functools.partial(
+    jax.jit, static_argnames=("model", "config", "loss", "sharding"), donate_argnames="state"
+)
+def train_step(
+    state: State,
+    bank: patches.Bank,
+    *,
+    model: LapSRN,
+    config: Config,
+    loss: losses.Loss = losses.charbonnier,
+    sharding: NamedSharding | None = None,
+) -> tuple[State, Metrics]:
+    """`step` on fresh patches of the bank, compiled; the state is donated."""
+    key = jax.random.fold_in(state.key, state.step)
+    dtype = jax.tree.leaves(state.variables)[0].dtype
+    images = patches.sample(key, bank, batch=config.batch, size=config.size, dtype=dtype)
+    return step(state, images, model=model, config=config, loss=loss, sharding=sharding)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def eval_step(variables: Any, images: Array, *, model: LapSRN) -> Array:
+    """PSNR (dB) of each of some luma images (N, H, W, 1), restored from their low resolution.
+
+    Luma is not rounded; results are clipped to [0, 1]; `factor` pixels a side are left out.
+    """
+
+    def one(image: Array) -> Array:
+        low, _ = laplacian(image[None], model)
+        predictions: Any = model.apply(variables, low)
+        return psnr(jnp.clip(predictions[-1], 0, 1), image[None], shave=model.factor)
+
+    return lax.map(one, images)

@@ -1,0 +1,190 @@
+"""LapSRN on whole images: colour, any size, tiles, self-ensemble.
+
+Only luma goes through the network, as in Lai et al. (CVPR 2017): Cb and Cr of BT.601 (studio range)
+are enlarged by MATLAB's bicubic `imresize`. Everything is computed window by window; a window
+reaches beyond what is kept of it by as much as a result looks at, so that cutting changes nothing
+but roundings, and ends where the image ends, so that borders are those of the whole image.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsr import images
+from jaxsr.errors import InputError
+from jaxsr.models import LapSRN
+from jaxsr.resample import imresize
+
+Array = Any  # a NumPy or JAX array
+
+
+def upscale(
+    image: Array,
+    model: LapSRN,
+    variables: Any,
+    *,
+    scale: int | None = None,
+    tile: int | None = None,
+    self_ensemble: bool = False,
+    dtype: Any = np.float32,
+) -> np.ndarray:
+    """An image enlarged by a trained network.
+
+    Args:
+      image: (H, W, 1), which goes through the network as it is, or (H, W, 3), whose luma does;
+        floats in [0, 1] or a little outside, any size.
+      model, variables: as `pretrained.load` or `weights.lapsrn_from_mat` return them.
+      scale: by default the network's factor. A lower one costs only the levels that it takes; one
+        between two levels (3, say) is the higher level's image, shrunk by `imresize`.
+      tile: how many pixels of `image` a side a window may add to the result; by default the image
+        is one window. Memory then depends on `tile` alone, but for `image` and the result.
+      self_ensemble: the mean over the 8 flips and right-angle rotations of the luma, at eight times
+        the cost (Timofte, Rothe and Van Gool, CVPR 2016).
+      dtype: of the result: float32, or uint8, rounded as by `images.to_uint8`.
+
+    Returns:
+      (scale H, scale W, C), clipped to [0, 1], or to 0..255 in uint8.
+
+    Raises:
+      InputError: the image's shape or type, the scale, `tile` or `dtype` is none of these; or the
+        network's result is not finite.
+    """
+    scale, levels, enlargement = _route(model, scale)
+
+    def network(luma: np.ndarray) -> np.ndarray:
+        return np.asarray(_luma(variables, luma[None], model=model, levels=levels))[0]
+
+    def enlarge(window: np.ndarray) -> np.ndarray:
+        colour = window.shape[-1] == 3
+        ycbcr = images.rgb_to_ycbcr(window) if colour else window
+        luma = np.asarray(ycbcr[..., :1], np.float32)
+        luma = _ensemble(network, luma) if self_ensemble else network(luma)
+        if not np.isfinite(luma).all():
+            raise InputError("the network's result is NaN or infinite: its weights are of no use")
+        if enlargement != scale:
+            luma = imresize(luma, scale / enlargement)
+        if not colour:
+            return luma
+        chroma = imresize(ycbcr[..., 1:], scale)
+        return images.ycbcr_to_rgb(np.concatenate([luma, chroma], axis=-1))
+
+    return _by_windows(image, enlarge, scale, margin(model, scale=scale), tile, dtype)
+
+
+def bicubic(
+    image: Array, scale: int, *, tile: int | None = None, dtype: Any = np.float32
+) -> np.ndarray:
+    """`resample.imresize` by a whole scale under the options of `upscale`, clipped: for alpha, say.
+
+    Raises:
+      InputError: as `upscale`.
+    """
+    if scale < 1 or scale != int(scale):
+        raise InputError(f"`scale` (={scale}) must be an integer of at least 1")
+    return _by_windows(image, lambda window: imresize(window, scale), int(scale), 2, tile, dtype)
+
+
+def margin(model: LapSRN, *, scale: int | None = None) -> int:
+    """How many pixels of low resolution a result looks at beyond its own, on the farther side.
+
+    Followed back from the results that lie on pixel 0, through one layer after another; it is the
+    tightest bound.
+
+    Raises:
+      InputError: the network does not make this scale.
+    """
+    scale, levels, enlargement = _route(model, scale)
+    stride, spread, depth = 2, model.spread, model.depth
+    if not model.pyramid:
+        stride, spread, depth = model.factor, 2 * model.factor, depth * _log2(model.factor)
+    cut = (spread - stride) // 2
+    # imresize looks at less than 2 enlargement / scale on either side of a result's centre.
+    reach = -((scale - 3 * enlargement) // (2 * scale)) if enlargement != scale else 0
+    first, last = -reach - 1, enlargement + reach  # and the image's convolution 1 further
+    for _ in range(levels):
+        first, last = -((spread - 1 - cut - first) // stride), (last + cut) // stride
+        first, last = first - depth, last + depth
+    return max(-first, last) + 1
+
+
+def _log2(factor: int) -> int:
+    return factor.bit_length() - 1
+
+
+def _route(model: LapSRN, scale: int | None) -> tuple[int, int, int]:
+    """The scale, how many levels it takes, and what these enlarge by: as much or more."""
+    powers = [2**i for i in range(1, _log2(model.factor) + 1)]
+    steps = powers if model.pyramid else [model.factor]
+    made = [s for s in range(2, model.factor + 1) if s in steps or s not in powers]
+    scale = model.factor if scale is None else scale
+    if scale not in made:
+        these = ", ".join(map(str, made))
+        raise InputError(f"`scale` (={scale}) must be one that this network makes: {these}")
+    level = next(i for i, step in enumerate(steps) if step >= scale)
+    return int(scale), level + 1, steps[level]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "levels"))
+def _luma(variables: Any, luma: Array, *, model: LapSRN, levels: int) -> jax.Array:
+    results: Any = model.apply(variables, luma, levels=levels)
+    return results[-1].astype(jnp.float32)
+
+
+def _ensemble(network: Callable[[np.ndarray], np.ndarray], luma: np.ndarray) -> np.ndarray:
+    """The mean of the network's results over the square's 8 symmetries, each undone."""
+    results = []
+    for turns in range(4):
+        turned = np.rot90(luma, turns)
+        results.append(np.rot90(network(turned), -turns))
+        results.append(np.rot90(network(turned[:, ::-1])[:, ::-1], -turns))
+    return np.stack(results).mean(axis=0, dtype=np.float32)
+
+
+def _by_windows(
+    image: Array,
+    enlarge: Callable[[np.ndarray], np.ndarray],
+    scale: int,
+    margin: int,
+    tile: int | None,
+    dtype: Any,
+) -> np.ndarray:
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
+        raise InputError(f"the image (of shape {image.shape}) must be (H, W, 1) or (H, W, 3)")
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        raise InputError(f"the image (of {image.dtype}) must hold floats in [0, 1]")
+    if tile is not None and tile < 1:
+        raise InputError(f"`tile` (={tile}) must be at least 1")
+    if np.dtype(dtype) not in (np.float32, np.uint8):
+        raise InputError(f"`dtype` (={np.dtype(dtype)}) must be float32 or uint8")
+    height, width, channels = image.shape
+    result = np.empty((scale * height, scale * width, channels), dtype)
+    for rows, kept_rows in _cuts(height, tile or height, margin):
+        for cols, kept_cols in _cuts(width, tile or width, margin):
+            part = enlarge(image[rows, cols])
+            part = part[
+                _enlarged(kept_rows, scale, rows.start), _enlarged(kept_cols, scale, cols.start)
+            ]
+            part = images.to_uint8(part) if result.dtype == np.uint8 else np.clip(part, 0, 1)
+            result[_enlarged(kept_rows, scale), _enlarged(kept_cols, scale)] = part
+    return result
+
+
+def _cuts(size: int, tile: int, margin: int) -> Iterator[tuple[slice, slice]]:
+    """Windows along one axis, all of one length, and what is kept of each."""
+    count = max(1, -(-(size - 2 * margin) // tile))
+    tile = -(-(size - 2 * margin) // count)  # no more than it takes, for so many
+    length = tile + 2 * margin
+    for i in range(count):
+        start = min(i * tile, size - length)
+        first = i * tile + margin if i > 0 else 0
+        last = (i + 1) * tile + margin if i < count - 1 else size
+        yield slice(start, start + length), slice(first, last)
+
+
+def _enlarged(part: slice, scale: int, origin: int = 0) -> slice:
+    return slice(scale * (part.start - origin), scale * (part.stop - origin))

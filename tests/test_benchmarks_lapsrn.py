@@ -1,0 +1,158 @@
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import lapsrn, peers
+from jaxsr import training
+from jaxsr.models import LapSRN
+from jaxsr.weights import lapsrn_from_mat
+
+TINY = LapSRN(factor=2, depth=1, features=4)
+
+
+@pytest.fixture(autouse=True)
+def quick():
+    """Most of these tests' time is compilation, for programs that run once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def peer_module():
+    pytest.importorskip("torch", reason="PyTorch, the benchmarks' peer, is not installed")
+    from benchmarks import torch_lapsrn
+
+    return torch_lapsrn
+
+
+def test_disagreement_is_of_the_largest_difference_and_value():
+    theirs = np.array([-4.0, 2.0, 0.5])
+    assert peers.disagreement(theirs, theirs) == 0
+    assert peers.disagreement([-4.0, 2.0002, 0.4999], theirs) == pytest.approx(5e-5)
+    for wrong in (theirs * 1.001, [np.nan, 2.0, 0.5]):
+        with pytest.raises(RuntimeError, match="disagree"):
+            peers.disagreement(wrong, theirs)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_peer_is_the_released_network(peer_module, shared, factor):
+    """Every level's image under the official weights, in float64."""
+    model, variables = lapsrn_from_mat(shared / "weights" / f"LapSRN_x{factor}.mat")
+    wide = jax.tree.map(lambda x: x.astype(np.float64), variables)
+    network = peer_module.lapsrn(model, wide)
+    assert sum(p.numel() for p in network.parameters()) == {2: 407_441, 4: 814_242}[factor]
+    with np.load(shared / "golden" / "lapsrn_official.npz") as golden:
+        low = golden[f"x{factor}_input"][None, :, :, None]
+        peer = peer_module.Inference(network, low)
+        for level in range(model.levels):
+            expected = golden[f"x{factor}_level{level + 1}"]
+            found = peer.image_at(level)[0, :, :, 0]
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+
+
+def test_peer_trains_as_we_do(x64, peer_module):
+    """The losses of four steps: Charbonnier, the level weights, the L2 term and Adam."""
+    model = LapSRN(depth=1, features=3)
+    config = training.Config(level_weights=(1, 2), batch=2, size=16, weight_decay=0.1)
+    state = training.init(jax.random.key(0), model, config, dtype=jnp.float64)
+    images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 1), jnp.float64)
+    low, targets = jax.tree.map(np.asarray, training.laplacian(images, model))
+    network = peer_module.lapsrn(model, state.variables)
+    trainings = [
+        peer_module.Training(
+            network,
+            low,
+            targets,
+            level_weights=config.level_weights,
+            learning_rate=float(np.float32(config.learning_rate)),  # optax's schedules are float32
+            weight_decay=config.weight_decay,
+            parts=parts,
+            channels_last=channels_last,
+        )
+        for parts, channels_last in ((1, False), (2, True))
+    ]
+    step = jax.jit(functools.partial(training.step, model=model, config=config))
+    for _ in range(4):
+        state, metrics = step(state, images)
+        for peer in trainings:
+            assert peer.step().item() == pytest.approx(float(metrics["loss"]), rel=1e-10)
+
+
+def test_gflop_are_those_that_pytorch_counts(peer_module):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    low = jnp.zeros((1, 6, 8, 1))
+    variables = jax.jit(TINY.init)(jax.random.key(0), low)
+    peer = peer_module.Inference(peer_module.lapsrn(TINY, variables), np.asarray(low))
+    with FlopCounterMode(display=False) as counted:
+        peer.run(1)
+    assert lapsrn.gflop(variables, 48) * 1e9 == counted.get_total_flops()
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The networks and the recipe in small: they compile in little time."""
+    monkeypatch.setattr(peers, "PAUSE", 0)
+    monkeypatch.setattr(lapsrn, "NETWORKS", {"paper": TINY})
+    monkeypatch.setattr(lapsrn, "RECIPE", training.Config(level_weights=(1,), batch=4, size=16))
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_run_writes_what_it_found(alone, request, tiny, tmp_path, capsys):
+    if not alone:
+        request.getfixturevalue("peer_module")
+    path = tmp_path / "lapsrn.json"
+    command = ["--sizes", "16x24", "--json", str(path), "--calls", "2", "--rounds", "2"]
+    command += ["--parts", "2", *(["--alone"] if alone else [])]
+    assert lapsrn.main(command) == 0
+
+    found = json.loads(path.read_text())
+    assert ("torch" in found["environment"]["versions"]) == (not alone)
+    image, step = found["results"]
+    assert (image["work"], image["size"]) == ("inference", "16x24")
+    assert image["images_per_second"] == 1 / image["ours_seconds_per_image"]
+    assert (step["work"], step["size"], step["parts"]) == ("training", "4x16x16", 2)
+    assert step["images_per_second"] == pytest.approx(4 / step["ours_seconds_per_step"])
+    per_pixel = image["gflop_per_image"] / (16 * 24)
+    assert step["gflop_per_step"] == pytest.approx(3 * 4 * 16**2 * per_pixel)
+    for result, unit, count in ((image, "image", 2), (step, "step", 4)):
+        if alone:
+            assert result["ratio"] is None and result["peers"] == {}
+            continue
+        best = min(peer[f"seconds_per_{unit}"] for peer in result["peers"].values())
+        assert result["ratio"] == best / result[f"ours_seconds_per_{unit}"]
+        assert len(result["peers"]) == count
+        assert result["disagreement"] < peers.AGREEMENT
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("inference paper 16x24: ")
+    assert printed[1].startswith("training paper 4x16x16: ")
+
+
+def test_another_network_in_pytorch_stops_the_benchmark(tiny, peer_module, monkeypatch):
+    another = functools.partial(peer_module.functional.leaky_relu, negative_slope=0.1)
+    monkeypatch.setattr(peer_module, "_leaky_relu", another)
+    with pytest.raises(RuntimeError, match="disagree"):
+        lapsrn.run(lapsrn.Options(sizes=("16x24",), rounds=1))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--sizes=30x48", "`sizes` (=30x48) must be HEIGHTxWIDTH, each a multiple of 4 from 4"),
+        ("--calls=0", "`calls` (=0) must be at least 1"),
+        ("--parts=0", "`parts` (=0) must be at least 1"),
+    ],
+)
+def test_bad_options_are_told_in_a_line(option, message, capsys):
+    assert lapsrn.main([option]) == 2
+    assert capsys.readouterr().err == message + "\n"
+
+
+def test_parts_must_divide_the_batch(tiny, capsys):
+    assert lapsrn.main(["--sizes", "--alone", "--parts=3"]) == 2
+    assert "`parts` (=3) must divide the batch (=4)" in capsys.readouterr().err

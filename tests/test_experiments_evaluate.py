@@ -1,0 +1,292 @@
+"""`python -m experiments.evaluate` in-process, on small images but for the published figures."""
+
+import csv
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+import skimage.color
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from experiments import command, dip, evaluate, lumas
+from jaxsr import dip as solver
+from jaxsr import images, losses, models, pretrained, protocols, upscaling, weights
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A 4x network of random weights, not far from bilinear."""
+    folder = tmp_path_factory.mktemp("network")
+    model = models.LapSRN(features=4, depth=1)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 4, 4, 1)))
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):
+        return rng.standard_normal(leaf.shape, np.float32) / np.float32(np.sqrt(leaf.size) + 20)
+
+    variables = jax.tree.map(draw, shapes)
+    taps = np.array([0.25, 0.75, 0.75, 0.25], np.float32)
+    for level in range(model.levels):
+        enlarge = variables["params"][f"level_{level}_image"]
+        enlarge["kernel"] = np.outer(taps, taps)[..., None, None]
+    pretrained.save(folder, model, variables)
+    return folder
+
+
+def run(*args):
+    return command.main(evaluate.Settings, evaluate.run, [str(arg) for arg in args])
+
+
+def picture(path, shape=(64, 64, 3), seed=0):
+    """Smooth, colourful, with some noise."""
+    rows, cols, channels = np.indices(shape)
+    waves = np.sin(rows / 9 + channels) * np.cos(cols / 7 - channels)
+    noise = np.random.default_rng(seed).random(shape)
+    values = np.rint(110 + 90 * waves + 30 * noise).astype(np.uint8)
+    path.parent.mkdir(exist_ok=True)
+    PIL.Image.fromarray(values.squeeze()).save(path)
+    return path
+
+
+def stored(path, mode="RGB"):
+    """The file's values, 0..255, by Pillow."""
+    with PIL.Image.open(path) as file:
+        return np.asarray(file.convert(mode))
+
+
+def results(out):
+    """scores.json, and scores.csv by image."""
+    with open(out / "scores.csv", newline="") as file:
+        rows = {row.pop("image"): row for row in csv.DictReader(file)}
+    return json.loads((out / "scores.json").read_text()), rows
+
+
+def test_bicubic_on_set5_as_published(shared, tmp_path, capsys):
+    args = ("--data", shared / "data" / "Set5", "--out", "out")
+    assert run(*args) == 0
+    printed = capsys.readouterr().out.splitlines()
+    record, rows = results(tmp_path / "out")
+    names = ["baby", "bird", "butterfly", "head", "woman"]
+    assert [image["name"] for image in record["images"]] == names
+    assert [*rows] == [*names, "mean"]
+    mean = record["mean"]
+    assert f"{mean['psnr']:.3f} {mean['ssim']:.4f}" == "28.432 0.8108"
+    assert printed[-1].split() == ["mean", "28.432", "0.8108"]
+    assert len({len(line) for line in printed[-6:]}) == 1  # aligned
+    assert protocols.PROTOCOLS["standard"].description in "".join(printed)
+    for name in ("psnr", "ssim", "psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y"):
+        values = [image[name] for image in record["images"]]
+        assert mean[name] == pytest.approx(np.mean(values), abs=1e-12)
+        assert [float(row[name]) for row in rows.values()] == [*values, mean[name]]
+        assert float(rows["baby"][f"bicubic_{name}"]) == record["images"][0]["bicubic"][name]
+    assert (record["method"], record["scale"], record["count"]) == ("bicubic", 4, 5)
+    assert record["checkpoint"] is None and record["left_out"] == {}
+    assert record["precision"] == "float32" and record["versions"]["jax"] == jax.__version__
+
+    def written():
+        return {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+
+    before = written()
+    assert run(*args) == 0
+    assert written() == before
+
+
+def test_official_weights_on_butterfly_explained(shared, tmp_path, capsys):
+    """The published dB, and three more from the written image by scikit-image and Pillow."""
+    network = weights.lapsrn_from_mat(shared / "weights" / "LapSRN_x4.mat")
+    pretrained.save(tmp_path / "x4", *network)
+    path = shared / "data" / "Set5" / "butterfly.png"
+    assert run("--data", path, "--checkpoint", "x4", "--out", "out", "--explain") == 0
+    printed = capsys.readouterr().out
+    record, _ = results(tmp_path / "out")
+    scores = record["mean"]
+    assert scores["psnr"] == pytest.approx(27.20, abs=0.005)
+    assert scores["bicubic"]["psnr"] == pytest.approx(22.10, abs=0.005)
+    assert record["method"] == "lapsrn" and record["settings"]["depth"] == 10
+
+    pair = path, tmp_path / "out" / "images" / "butterfly.png"
+    inside = slice(4, -4), slice(4, -4)
+
+    def expected(truth, result):
+        return peak_signal_noise_ratio(truth[inside], result[inside], data_range=255)
+
+    rgb = [stored(p) for p in pair]
+    figures = scores["explain"]["lapsrn"]
+    assert figures["rgb"] == pytest.approx(expected(*rgb), abs=1e-6)
+    pillow = [stored(p, "YCbCr")[..., 0] for p in pair]
+    assert figures["pillow_y"] == pytest.approx(expected(*pillow), abs=1e-5)
+    matlab = [skimage.color.rgb2ycbcr(image)[..., 0] for image in rgb]
+    assert figures["matlab_y"] == pytest.approx(expected(*matlab), abs=1e-6)
+    assert figures["matlab_y"] == pytest.approx(scores["psnr"], abs=1e-9)
+    rounded = [np.round(luma) for luma in matlab]
+    assert figures["matlab_y_rounded"] == pytest.approx(expected(*rounded), abs=1e-3)  # ties
+    whole = peak_signal_noise_ratio(*matlab, data_range=255)
+    assert figures["matlab_y_unshaved"] == pytest.approx(whole, abs=1e-6)
+    table = [line.split() for line in printed.splitlines()]
+    shown = next(line for line in reversed(table) if line[:1] == ["mean"])
+    values = [scores["explain"][m][c] for m in ("lapsrn", "bicubic") for c in lumas.COLUMNS]
+    assert shown[1:] == [f"{value:.3f}" for value in values]
+    assert "20 log10(255/219) = 1.32 dB" in printed
+
+
+def test_studio_range_adds_what_the_explanation_says():
+    """The same luma in both ranges, neither rounded: gray images, of which Y is the pixel."""
+    rng = np.random.default_rng(0)
+    hr, result = (images.from_uint8(rng.integers(0, 256, (32, 32, 1), np.uint8)) for _ in range(2))
+    figures = lumas.compare(result, hr, 4)
+    assert "rgb" not in figures
+    added = figures["matlab_y"] - figures["pillow_y"]
+    assert added == pytest.approx(20 * math.log10(255 / 219), abs=1e-6)
+
+
+def test_paper_lapsrn_restores_luma_alone(tmp_path, checkpoint):
+    """A checkpoint alone names the method; the written image is what was scored."""
+    path = picture(tmp_path / "data" / "waves.png", (66, 73, 3))
+    common = ("--data", "data", "--protocol", "paper-lapsrn", "--checkpoint", checkpoint)
+    assert run(*common, "--out", "out") == 0
+    record, _ = results(tmp_path / "out")
+    truth, written = stored(path)[1:65, :72], stored("out/images/waves.png")
+    scores = record["images"][0]
+    expected = peak_signal_noise_ratio(truth, written, data_range=255)
+    assert scores["psnr"] == pytest.approx(expected, abs=1e-5)
+    expected = structural_similarity(truth, written, data_range=255, channel_axis=-1)
+    assert scores["ssim"] == pytest.approx(expected, abs=1e-6)
+    pair = [np.asarray(PIL.Image.fromarray(i).convert("YCbCr")) for i in (truth, written)]
+    luma, *chroma = np.abs(pair[0].astype(int) - pair[1]).mean((0, 1))
+    assert luma > 5 and max(chroma) < 0.5
+
+
+def test_options_of_lapsrn_reach_the_network(tmp_path, checkpoint):
+    path = picture(tmp_path / "waves.png")
+    common = ("--data", path, "--checkpoint", checkpoint, "--out", "out")
+    protocol = protocols.PROTOCOLS["standard"]
+    model, variables = pretrained.load(checkpoint)
+    figures = []
+    for scale, args, how in (
+        (4, (), {}),
+        (4, ("--self-ensemble",), {"self_ensemble": True}),
+        (2, ("--scale", 2), {"scale": 2}),
+    ):
+        assert run(*common, *args) == 0
+        hr, lr = protocol.degrade(images.read(path).pixels, scale)
+        result = upscaling.upscale(lr, model, variables, **how)
+        record, _ = results(tmp_path / "out")
+        expected = protocol.score(result, hr, scale)
+        assert record["mean"]["psnr"] == pytest.approx(expected["psnr"], abs=1e-9)
+        assert record["settings"]["self_ensemble"] is bool(how.get("self_ensemble"))
+        figures.append(expected["psnr"])
+    assert len(set(figures)) == 3
+    assert run(*common, "--precision", "bfloat16") == 0
+    half = results(tmp_path / "out")[0]["mean"]["psnr"]
+    assert 1e-6 < abs(half - figures[0]) < 0.1
+
+
+def test_dip_fits_each_image_once(tmp_path, monkeypatch, capsys):
+    """All but the iterations themselves, whose result is given."""
+    result = np.random.default_rng(0).random((1, 64, 64, 3), np.float32)
+    history = {name: np.ones(3, np.float32) for name in ("loss", "psnr_fit", "psnr", "psnr_y")}
+    history |= {f"{name}_output": history[name] for name in ("psnr", "psnr_y")}
+
+    def fit(key, lr, operator, *, config, loss, **options):
+        assert (config.iterations, loss, lr.shape) == (3, losses.mse, (1, 16, 16, 3))
+        state = solver.State({}, (), lr, key, jnp.int32(3), jnp.asarray(result))
+        return solver.DIPResult(state.average, state.average, {}, history, True, state, 1.0, 3, 1.0)
+
+    monkeypatch.setattr(solver, "fit", fit)
+    path = picture(tmp_path / "data" / "waves.png")
+    common = ("--data", "data", "--method", "dip", "--out", "out", "--protocol", "paper-dip")
+    options = ("--iterations", 3, "--loss", "mse", "--seed", 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(dip, "run", lambda settings: command.INTERRUPTED)
+        assert run(*common, *options) == command.INTERRUPTED
+    assert "stopped after 0 of 1 images" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "scores.json").exists()
+    assert run(*common, *options) == 0
+    monkeypatch.delattr(solver, "fit")
+    assert run(*common, *options, "--explain") == 0
+    assert "out/dip/waves is finished" in capsys.readouterr().out
+
+    record, _ = results(tmp_path / "out")
+    figures, truth, rounded = record["images"][0], stored(path), stored("out/images/waves.png")
+    np.testing.assert_array_equal(rounded, images.to_uint8(result[0]))
+    expected = peak_signal_noise_ratio(truth / 255, result[0].astype(float), data_range=1)
+    assert figures["psnr"] == pytest.approx(expected, abs=1e-6)  # not rounded: the protocol's rule
+    expected = peak_signal_noise_ratio(truth[4:-4, 4:-4], rounded[4:-4, 4:-4], data_range=255)
+    assert figures["explain"]["dip"]["rgb"] == pytest.approx(expected, abs=1e-5)
+    metrics = json.loads((tmp_path / "out" / "dip" / "waves" / "metrics.json").read_text())
+    assert figures["bicubic"] == metrics["bicubic"]
+    settings = {"iterations": 3, "loss": "mse", "seed": 5, "kernel": "pillow-lanczos"}
+    assert settings.items() <= record["settings"].items()
+
+
+def test_one_bad_image_does_not_stop_the_rest(tmp_path, capsys):
+    data = tmp_path / "data"
+    good = picture(data / "good.png").read_bytes()
+    picture(data / "gray.png", (48, 40, 1))
+    picture(data / "good.bmp", seed=3)  # the same stem: names keep their suffix
+    picture(data / "tiny.png", (3, 40, 3))
+    (data / "cut.png").write_bytes(good[:300])
+    (data / "notes.txt").write_text("no image")
+    (data / ".hidden.png").write_bytes(b"")
+    assert run("--data", "data", "--out", "out", "--explain") == 1
+    captured = capsys.readouterr()
+    record, rows = results(tmp_path / "out")
+    assert [image["name"] for image in record["images"]] == ["good.bmp", "good.png", "gray.png"]
+    assert record["count"] == 3 and [*record["left_out"]] == ["cut.png", "tiny.png"]
+    assert "3 of 5 images" in captured.out
+    assert "sides of at least 4" in record["left_out"]["tiny.png"]
+    first, second = captured.err.splitlines()[-2:]
+    assert first.startswith("left out cut.png: ") and second.startswith("left out tiny.png: ")
+    mean = np.mean([image["psnr"] for image in record["images"]])
+    assert record["mean"]["psnr"] == pytest.approx(mean, abs=1e-12)
+    assert "psnr_rgb" not in record["mean"] and rows["gray.png"]["psnr_rgb"] == ""
+    assert rows["good.png"]["psnr_rgb"] and images.read("out/images/gray.png.png").pixels.shape == (
+        48,
+        40,
+        1,
+    )
+
+    assert run("--data", data / "cut.png", "--out", "none") == 1
+    assert "left out cut: " in capsys.readouterr().err
+    assert not (tmp_path / "none" / "scores.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--data", "missing"), "`--data` (=missing) does not exist"),
+        (("--data", "empty"), "`empty` holds no image file"),
+        (("--scale", 1), "`--scale` (=1) must be an integer of at least 2"),
+        (("--scale", 8, "--checkpoint", "NETWORK"), "`scale` (=8) must be one that this network"),
+        (("--checkpoint", "empty"), "`empty` holds no trained network"),
+        (("--method", "lapsrn"), "needs `--checkpoint`"),
+        (("--method", "bicubic", "--checkpoint", "empty"), "`--checkpoint` (=empty) goes with"),
+        (("--self-ensemble",), "`--self-ensemble` (=True) goes with `--method lapsrn` alone"),
+        (("--seed", 0), "`--seed` (=0) goes with `--method dip` alone, not bicubic"),
+        (("--loss", "mse", "--checkpoint", "NETWORK"), "`--loss` (=mse) goes with"),
+        (("--iterations", 0, "--method", "dip"), "`iterations` (=0) must be at least 1"),
+        (("--out", "data/waves.png"), "`--out` (=data/waves.png) cannot be used"),
+        (("--device", "tpu"), "`--device` (=tpu)"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, checkpoint, capsys, args, said):
+    picture(tmp_path / "data" / "waves.png")
+    (tmp_path / "empty").mkdir()
+    args = [checkpoint if arg == "NETWORK" else arg for arg in args]
+    defaults = {"--data": "data", "--out": "out"}
+    given = [x for name, value in defaults.items() if name not in args for x in (name, value)]
+    assert run(*given, *args) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,170 @@
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+
+from experiments import command, lapsrn
+from experiments.training_folder import TrainingFolder
+from jaxsr import pretrained, training
+from jaxsr.models import LapSRN
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, tmp_path):
+    """Four filters a layer; two folders of noise."""
+    monkeypatch.setattr(lapsrn, "LapSRN", lambda **kw: LapSRN(features=4, **kw))
+    monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path)
+
+
+def draw(folder):
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 3), ("test", 2)):
+        (folder / name).mkdir()
+        for i in range(count):
+            pixels = rng.integers(0, 256, (24 + i, 30, 3), np.uint8)
+            PIL.Image.fromarray(pixels).save(folder / name / f"{i}.png")
+
+
+SMALL = ["--data", "train", "--scale", "2", "--depth", "1", "--patch", "16", "--batch", "2"]
+SMALL += ["--iterations", "2", "--epochs", "3"]
+
+
+def run(*args):
+    return command.main(lapsrn.Settings, lapsrn.run, [*SMALL, *map(str, args)])
+
+
+def arrays(folder):
+    return jax.tree.leaves(pretrained.load(folder)[1])
+
+
+def test_a_training_leaves_a_network_and_its_history(tmp_path, capsys):
+    assert run("--test", "test", "--out", "a") == 0
+    model, _ = pretrained.load("a")
+    assert model == LapSRN(factor=2, depth=1, features=4)
+    with open("a/history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert {row["learning_rate"] for row in rows} == {"0.001"}
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert metrics["psnr"] == float(rows[-1]["psnr"])
+    best = max(rows, key=lambda row: float(row["psnr"]))
+    assert metrics["oracle_best"] == {"epoch": int(best["epoch"]), "psnr": float(best["psnr"])}
+    kept = {p.name for p in (tmp_path / "a" / "checkpoints").iterdir()}
+    assert kept == {"2", "3", best["epoch"]}
+    with PIL.Image.open("a/curve.png") as curve:
+        assert curve.size == (960, 540)
+    assert "3 epochs, files in a" in capsys.readouterr().out
+    assert run("--test", "test", "--out", "a") == 0
+    assert "a is finished" in capsys.readouterr().out
+    # The PSNR is that of the network in the folder.
+    stacks = lapsrn.training_data.stacks(lapsrn.training_data.load("test", None, None)[0], 2)
+    found = lapsrn._psnr(training.State(pretrained.load("a")[1], None, None, None), stacks, model)
+    assert found == pytest.approx(metrics["psnr"], abs=1e-4)
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(monkeypatch):
+    assert run("--out", "whole") == 0
+
+    class Killed(BaseException):
+        pass
+
+    def dying(self, epoch, *args):
+        if epoch == 2:
+            raise Killed
+        keep(self, epoch, *args)
+
+    keep = TrainingFolder.keep
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingFolder, "keep", dying)
+        with pytest.raises(Killed):
+            run("--out", "halves")
+    assert run("--out", "halves", "--epochs", 2) == 2  # it may not shrink
+    assert run("--out", "halves") == 0
+    for a, b in zip(arrays("whole"), arrays("halves"), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_ctrl_c_loses_one_epoch_at_most(monkeypatch, capsys):
+    keep = TrainingFolder.keep
+
+    def interrupting(self, epoch, *args):
+        keep(self, epoch, *args)
+        if epoch == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingFolder, "keep", interrupting)
+        assert run("--out", "a") == command.INTERRUPTED
+    assert "stopped in epoch 2; 1 are kept in a" in capsys.readouterr().out
+    assert run("--out", "a") == 0
+    assert "resuming a after epoch 1" in capsys.readouterr().out
+
+
+PROCESS = """
+import sys
+from experiments import command, lapsrn
+from jaxsr.models import LapSRN
+lapsrn.LapSRN = lambda **kw: LapSRN(features=4, **kw)
+sys.exit(command.main(lapsrn.Settings, lapsrn.run, sys.argv[1:]))
+"""
+
+
+def test_two_processes_train_as_one(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    root = os.path.dirname(os.path.dirname(lapsrn.__file__))
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": root, "XLA_FLAGS": ""}
+    common = [*SMALL, "--test", "test", "--devices", "all", "--parts", "1"]
+
+    def start(*args):
+        return subprocess.Popen(
+            [sys.executable, "-c", PROCESS, *common, *args],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    shared = ("--out", "two", "--coordinator", address, "--processes", "2")
+    both = [start(*shared, "--process", str(i)) for i in range(2)]
+    for process in [*both, start("--out", "one")]:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    for a, b in zip(arrays("one"), arrays("two"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    one, two = (json.loads((tmp_path / f / "metrics.json").read_text()) for f in ("one", "two"))
+    assert one["psnr"] == pytest.approx(two["psnr"], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--level-weights", 1, 1), "`level_weights` (=(1.0, 1.0)) must be 1 numbers, one a level"),
+        (("--patch", 32), "is smaller than a patch (=32)"),
+        (("--patch", 15), "`size` (=15) must be a multiple of the factor 2"),
+        (("--data", "nowhere"), "nowhere"),
+        (("--data", "empty"), "empty"),
+        (("--epochs", 0), "`--epochs` (=0) must be at least 1"),
+        (("--parts", 3), "`parts` (=3) must divide the batch (=2)"),
+        (("--manual-dir", "x"), "`--manual-dir` (=x) goes with `--data bsds300` alone"),
+        (("--processes", 2), "`--processes` and `--process` go with `--coordinator`"),
+        (("--coordinator", "a:1", "--processes", 2), "`--process` (=None) must be in [0,"),
+        (("--out", "train"), "`--out` (=train) must be new, empty, or of an earlier run"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, capsys, args, said):
+    (tmp_path / "empty").mkdir()
+    assert run(*args) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and said in captured.err
+    assert captured.err.count("\n") == 1

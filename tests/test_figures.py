@@ -1,0 +1,162 @@
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+import skimage.data
+
+from jaxsr import figures
+from jaxsr.errors import InputError
+from jaxsr.images import from_uint8, to_uint8
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """A 128x128 photograph, reduced and enlarged again by 4."""
+    hr = PIL.Image.fromarray(skimage.data.astronaut()[40:168, 160:288])
+    lr = hr.resize((32, 32), PIL.Image.Resampling.LANCZOS)
+    bicubic = lr.resize((128, 128), PIL.Image.Resampling.BICUBIC)
+    images = {"low resolution": lr, "bicubic": bicubic, "ground truth": hr}
+    return {name: from_uint8(np.asarray(image)) for name, image in images.items()}
+
+
+def pixels(path):
+    with PIL.Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def holds(picture, part):
+    """Whether `part` is somewhere in `picture`, pixel by pixel."""
+    rows, cols = part.shape[:2]
+    corner = np.all(picture[: -rows + 1, : -cols + 1] == part[0, 0], axis=-1)
+    return any(
+        np.array_equal(picture[y : y + rows, x : x + cols], part)
+        for y, x in zip(*np.nonzero(corner), strict=True)
+    )
+
+
+def enlarged(image, factor):
+    return np.kron(to_uint8(image), np.ones((factor, factor, 1), np.uint8))
+
+
+def test_comparison_shows_the_pixels_themselves(tmp_path, photographs):
+    window = (24, 60, 32, 32)
+    figures.comparison(tmp_path / "a.png", photographs, {"bicubic": "22.40 dB"}, zoom=window)
+    picture = pixels(tmp_path / "a.png")
+    assert picture.shape == (16 + 48 + 384 + 12 + 384 + 16, 16 + 3 * 384 + 2 * 12 + 16, 3)
+    for name, image in photographs.items():
+        whole = enlarged(image, 12 if name == "low resolution" else 3)
+        scale = 16 if name == "low resolution" else 4
+        square = enlarged(image, scale)[24 * 4 : 56 * 4, 60 * 4 : 92 * 4]
+        closer = np.kron(square[::4, ::4], np.ones((12, 12, 1), np.uint8))
+        assert holds(picture, closer)
+        assert holds(picture, whole[:70])  # above the frame
+        assert holds(picture, whole[72:168, 180:276])  # inside it
+        assert not holds(picture, whole)  # which is drawn
+    everything = picture.reshape(-1, 3)
+    frame = np.sum(np.all(everything == (255, 200, 0), axis=-1))
+    assert frame >= 3 * (100 * 100 - 96 * 96)
+
+
+def test_comparison_is_the_same_bytes_twice_whatever_the_users_style(tmp_path, photographs):
+    import matplotlib
+
+    figures.comparison(tmp_path / "a.png", photographs, {"bicubic": "22.40 dB, $5"})
+    with matplotlib.rc_context(
+        {"font.size": 20, "savefig.dpi": 40, "image.interpolation": "bicubic"}
+    ):
+        figures.comparison(tmp_path / "b.png", photographs, {"bicubic": "22.40 dB, $5"})
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "shape", [(16, 16, 1), (64, 20, 3), (37, 301, 3), (900, 1300, 3), (1, 1, 3)]
+)
+def test_comparison_takes_any_size_and_gray(tmp_path, shape):
+    image = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
+    figures.comparison(tmp_path / "a.png", {"bicubic": image, "result": jnp.asarray(image)}, {})
+    top, left, rows, cols = figures.most_detailed(image)
+    crop = np.broadcast_to(image, (*shape[:2], 3))[top : top + rows, left : left + cols]
+    assert any(holds(pixels(tmp_path / "a.png"), enlarged(crop, k)) for k in range(1, 400))
+
+
+def test_the_window_has_the_most_detail_of_bicubic_and_ignores_the_truth(tmp_path, photographs):
+    flat = np.full((40, 60, 3), 0.5, np.float32)
+    flat[17:21, 33:41] = np.random.default_rng(0).uniform(size=(4, 8, 3))
+    top, left, rows, cols = figures.most_detailed(flat)
+    assert (rows, cols) == (10, 15)
+    assert top <= 16 and top + rows >= 21 and left <= 32 and left + cols >= 41
+    others = photographs | {"ground truth": np.flip(photographs["ground truth"], axis=(0, 1))}
+    figures.comparison(tmp_path / "a.png", photographs, {})
+    figures.comparison(tmp_path / "b.png", others, {})
+    a, b = pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png")
+    np.testing.assert_array_equal(a[:, : 16 + 2 * 396], b[:, : 16 + 2 * 396])
+
+
+def test_comparison_refuses_what_does_not_fit(tmp_path):
+    image, odd = np.zeros((12, 12, 3)), np.zeros((5, 6, 3))
+    with pytest.raises(InputError, match=r"`images` \(`odd` of shape \(5, 6, 3\)\) must be 12x12"):
+        figures.comparison(tmp_path / "a.png", {"bicubic": image, "odd": odd}, {})
+    with pytest.raises(InputError, match=r"`zoom` \(=\(8, 8, 5, 4\)\) must lie in the image"):
+        figures.comparison(tmp_path / "a.png", {"bicubic": image}, {}, zoom=(8, 8, 5, 4))
+    assert list(tmp_path.iterdir()) == []
+
+
+def drawn(drawings):
+    (axes,) = drawings[0].axes
+    return axes
+
+
+def test_curves_draw_the_values_from_iteration_1(tmp_path, monkeypatch):
+    drawings = []
+    save = figures._save
+    monkeypatch.setattr(figures, "_save", lambda *args: (drawings.append(args[1]), save(*args)))
+    iterations = np.arange(1, 1001)
+    psnr = (27 - 20 * np.exp(-iterations / 40)).astype(np.float32)
+    psnr[700] = -5.0  # one collapse
+    psnr[800] = np.nan
+    figures.curves(
+        tmp_path / "a.png",
+        {"run": {"psnr": psnr, "loss": psnr}},
+        columns={"psnr": "running average"},
+        ylabel="PSNR (dB)",
+        baseline={"bicubic": 22.4, "perfect": np.inf},
+    )
+    line, level = drawn(drawings).lines
+    np.testing.assert_array_equal(line.get_xdata(), iterations)
+    np.testing.assert_array_equal(line.get_ydata(), psnr)
+    assert list(level.get_ydata()) == [22.4, 22.4]
+    low, high = drawn(drawings).get_ylim()
+    assert 20 < low < 22.4 and 27 < high < 28
+    assert pixels(tmp_path / "a.png").shape == (540, 960, 3)
+
+
+def test_curves_are_the_same_bytes_twice(tmp_path):
+    histories = {name: {"psnr": np.linspace(20, 27, 50)} for name in ("mse", "charbonnier")}
+    for name in ("a.png", "b.png"):
+        figures.curves(tmp_path / name, histories, columns={"psnr": "PSNR"}, ylabel="PSNR (dB)")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [3.0, 3.0], [np.nan, np.nan], [np.inf, 2.0]])
+def test_curves_take_short_flat_and_broken_histories(tmp_path, values):
+    histories = {"run": {"psnr": np.array(values)}}
+    figures.curves(tmp_path / "a.png", histories, columns={"psnr": "PSNR"}, ylabel="PSNR (dB)")
+    assert pixels(tmp_path / "a.png").shape == (540, 960, 3)
+
+
+def test_figures_need_no_pyplot():
+    code = "import sys, jaxsr.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_unwritable_place_is_told(tmp_path, photographs):
+    path = tmp_path / "missing" / "file.png"
+    for write in (
+        lambda: figures.comparison(path, photographs, {}),
+        lambda: figures.curves(path, {"a": {"p": np.zeros(2)}}, columns={"p": "p"}, ylabel="p"),
+    ):
+        with pytest.raises(InputError, match=r"file.png` cannot be written: No such file"):
+            write()

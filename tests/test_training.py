@@ -1,0 +1,195 @@
+import dataclasses
+import functools
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsr import resample, training
+from jaxsr.datasets import patches
+from jaxsr.errors import InputError
+from jaxsr.models import LapSRN
+
+MODEL = LapSRN(factor=4, depth=1, features=4)
+CONFIG = training.Config(batch=4, size=16, weight_decay=0.0)
+
+
+# The tests wait for the compiler, not for the programs.
+jit = functools.partial(jax.jit, compiler_options={"xla_llvm_disable_expensive_passes": True})
+
+
+def images(count=4, side=16, seed=0):
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(rng.uniform(0.1, 0.9, (count, side, side, 1)))
+
+
+def assert_trees_close(actual, expected, tolerance):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+def test_the_learning_rate_is_halved_in_steps():
+    rate = training.schedule(training.Config())
+    for step, expected in ((0, 1e-3), (299, 1e-3), (300, 5e-4), (599, 5e-4), (1499, 1e-3 / 16)):
+        assert float(rate(step)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_laplacian_is_matlabs_pyramid(x64):
+    pictures = images(2, 24)
+    low, targets = training.laplacian(pictures, MODEL)
+    for actual, scale in ((low, 1 / 4), (targets[0], 1 / 2), (targets[1], 1)):
+        np.testing.assert_allclose(actual, resample.imresize(pictures, scale), atol=1e-12)
+    jump = LapSRN(factor=4, depth=1, features=4, pyramid=False)
+    assert len(training.laplacian(pictures, jump)[1]) == 1
+
+
+def level_losses(variables, pictures):
+    """Both levels' Charbonnier losses, each a mean (the paper's eq. 1)."""
+    low, targets = training.laplacian(pictures, MODEL)
+    levels = zip(MODEL.apply(variables, low), targets, strict=True)
+    return jnp.array([jnp.sqrt((x - y) ** 2 + 1e-6).mean() for x, y in levels])
+
+
+def test_step_is_adam_on_the_weighted_losses_after_the_l2_term(x64):
+    """Three steps of Kingma and Ba's algorithm in NumPy, on the whole batch at once.
+
+    The gradient is w1 that of level 1 and w2 that of level 2 (the paper's eq. 2), plus the decay.
+    """
+    config = dataclasses.replace(
+        CONFIG,
+        level_weights=(2.0, 3.0),
+        parts=2,
+        weight_decay=0.05,
+        learning_rate=0.01,
+        halve_every=2,
+    )
+    state = training.init(jax.random.key(0), MODEL, config, dtype=jnp.float64)
+    advance = jit(functools.partial(training.step, model=MODEL, config=config))
+    slopes = jit(jax.jacrev(level_losses))
+    values = state.variables
+    mean = square = jax.tree.map(np.zeros_like, values)
+    for t, rate in ((1, 0.01), (2, 0.01), (3, 0.005)):
+        found = jax.tree.map(
+            lambda g, p: 2 * g[0] + 3 * g[1] + 0.05 * p, slopes(values, images()), values
+        )
+        mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, found)
+        square = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, square, found)
+        values = jax.tree.map(
+            lambda p, m, v, t=t, rate=rate: (
+                p - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+            ),
+            values,
+            mean,
+            square,
+        )
+        one, two = map(float, level_losses(state.variables, images()))
+        state, metrics = advance(state, images())
+        assert float(metrics["loss"]) == pytest.approx(2 * one + 3 * two, rel=1e-12)
+    assert_trees_close(state.variables, values, 1e-7)  # the rate itself is a float32
+    assert int(state.step) == 3
+
+
+def test_one_patch_can_be_learnt_by_heart():
+    """Over 40 dB where bicubic has 24, for the network sees nothing else."""
+    y, x = np.mgrid[:16, :16]
+    picture = 0.5 + 0.2 * np.sin(0.9 * x) * np.cos(0.7 * y) + 0.2 * (x + y > 17)
+    picture = jnp.asarray(picture, jnp.float32)[None, :, :, None]
+    model = LapSRN(factor=2, depth=2, features=16)
+    config = training.Config(
+        level_weights=(1.0,), batch=1, size=16, weight_decay=0.0, halve_every=250
+    )
+    state = training.init(jax.random.key(0), model, config)
+    advance = jax.jit(functools.partial(training.step, model=model, config=config))
+    for _ in range(1000):
+        state, _ = advance(state, picture)
+    psnr = training.eval_step(state.variables, picture, model=model)
+    assert psnr[0] > 40
+
+
+def test_eval_step_is_the_psnr_of_the_restored_image(x64):
+    state = training.init(jax.random.key(0), MODEL, CONFIG, dtype=jnp.float64)
+    pictures = images(2, 24)
+    found = training.eval_step(state.variables, pictures, model=MODEL)
+    for i, picture in enumerate(np.asarray(pictures)):
+        low = resample.imresize(picture, 1 / 4)
+        restored = np.clip(MODEL.apply(state.variables, low[None])[-1][0], 0, 1)
+        error = ((restored - picture)[4:-4, 4:-4] ** 2).mean()
+        assert float(found[i]) == pytest.approx(-10 * np.log10(error), abs=1e-9)
+
+
+def test_patches_follow_from_the_key_and_the_step_alone():
+    """So that a resumed run sees the data that it would have seen."""
+    rng = np.random.default_rng(0)
+    bank = patches.bank([rng.integers(0, 256, (40, 40, 1), np.uint8)], size=16)
+    advance = functools.partial(training.train_step, model=MODEL, config=CONFIG)
+    state = training.init(jax.random.key(0), MODEL, CONFIG)
+    for i in range(3):
+        key = jax.random.fold_in(state.key, i)
+        seen = patches.sample(key, bank, batch=4, size=16)
+        expected = level_losses(state.variables, seen).sum()
+        state, metrics = advance(state, bank)
+        assert float(metrics["loss"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+SHARDED = """
+import jax, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxsr import training
+from jaxsr.datasets import patches
+from jaxsr.models import LapSRN
+
+jax.config.update("jax_enable_x64", True)
+model = LapSRN(factor=4, depth=1, features=4)
+rng = np.random.default_rng(0)
+bank = patches.bank([rng.integers(0, 256, (60, 50, 1), np.uint8)], size=16)
+config = training.Config(batch=8, parts=2, size=16)
+found = []
+for devices in (jax.devices()[:1], jax.devices()):
+    assert len(devices) in (1, 4)
+    mesh = Mesh(devices, ("data",))
+    everyone = NamedSharding(mesh, PartitionSpec())
+    state = training.init(jax.random.key(0), model, config, dtype="float64")
+    state, here = jax.device_put((state, bank), everyone)
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    options = {"model": model, "config": config, "sharding": sharding}
+    program = training.train_step.lower(state, here, **options).compile()
+    assert ("all-reduce" in program.as_text()) == (len(devices) > 1)
+    for _ in range(10):
+        state, _ = program(state, here)
+    found.append(jax.device_get(state.variables))
+error = jax.tree.map(lambda a, b: np.abs(a - b).max(), *found)
+print(max(jax.tree.leaves(error)))
+"""
+
+
+def test_four_devices_train_as_one():
+    result = subprocess.run(
+        [sys.executable, "-c", SHARDED],
+        env=os.environ
+        | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"batch": 0}, r"`batch` \(=0\) must be at least 1"),
+        ({"parts": 3}, r"`parts` \(=3\) must divide the batch \(=16\)"),
+        ({"learning_rate": 0.0}, r"`learning_rate` \(=0.0\) must be above 0"),
+        ({"weight_decay": -1.0}, r"`weight_decay` \(=-1.0\) must be at least 0"),
+        ({"level_weights": (0.0, 0.0)}, r"`level_weights` \(=\(0.0, 0.0\)\) must be"),
+        ({"level_weights": (1.0, 1.0, 1.0)}, r"must be 2 numbers, one a level"),
+        ({"size": 18}, r"`size` \(=18\) must be a multiple of the factor 4"),
+    ],
+)
+def test_bad_settings_are_told(settings, said):
+    with pytest.raises(InputError, match=said):
+        training.init(jax.random.key(0), MODEL, training.Config(**settings))
