@@ -23,6 +23,7 @@ import numpy as np
 
 from benchmarks import peers, timing
 from jaxsr import reports, training
+from jaxsr.datasets import patches
 from jaxsr.models import LapSRN
 
 NETWORKS = {"paper": LapSRN(), "released": LapSRN(depth=10, spread=3)}
@@ -116,12 +117,23 @@ def training_step(options: Options, *, alone: bool) -> dict[str, Any]:
         "network": "paper",
         "size": f"{config.batch}x{config.size}x{config.size}",
         "parts": config.parts,
+        "patches_seconds_per_step": patches_seconds(options.rounds),
         "gflop_per_step": 3 * work,
         "compile_seconds": seconds,
         "disagreement": difference,
         "images_per_second": config.batch * figures["steps_per_second"],
         **figures,
     }
+
+
+def patches_seconds(rounds: int) -> float:
+    """Of drawing one batch from 200 images of BSDS300's size; the steps above are given theirs."""
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (321, 481, 1), np.uint8) for _ in range(200)]
+    bank = patches.bank(images, size=RECIPE.size)
+    draw = jax.jit(patches.sample, static_argnames=("batch", "size"))
+    program = functools.partial(draw, jax.random.key(0), bank, batch=RECIPE.batch, size=RECIPE.size)
+    return timing.interleaved({"patches": program}, rounds=rounds)["patches"].median
 
 
 def _training_peers(

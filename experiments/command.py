@@ -10,7 +10,9 @@ from types import FrameType
 from typing import Literal, TypeVar
 
 import jax
+import numpy as np
 import tyro
+from jax.experimental import multihost_utils
 
 from jaxsr.errors import InputError
 
@@ -74,11 +76,20 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
                 raise InputError(
                     f"`--process` (={process}) must be in [0, `--processes` (={processes}))"
                 )
+            if not coordinator.rpartition(":")[2].isdigit() or coordinator.startswith(":"):
+                raise InputError(f"`--coordinator` (={coordinator}) must be HOST:PORT, or auto")
             jax.distributed.initialize(coordinator, processes, process)
     except (RuntimeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"`--coordinator` (={coordinator}) cannot be joined: {error}") from error
+
+
+def anyone(pressed: bool) -> bool:
+    """Whether this is so in one of the processes, all of which ask; they may stop together then."""
+    if jax.process_count() == 1:
+        return pressed
+    return bool(multihost_utils.process_allgather(np.array(pressed)).any())
 
 
 @contextlib.contextmanager

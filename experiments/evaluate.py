@@ -93,6 +93,9 @@ def run(settings: Settings) -> int:
     """The evaluation of one method; the exit code, 1 if an image had to be left out."""
     settings = settings.resolved()
     files = image_files(settings.data)
+    for name, path in files.items():
+        if (settings.out / "images" / f"{name}.png").resolve() == path.resolve():
+            raise InputError(f"`--out` (={settings.out}) would overwrite `{path}`: choose another")
     on = command.device(settings.device)
     rows: list[tuple[str, scores.Figures]] = []
     left_out: dict[str, str] = {}

@@ -1,7 +1,6 @@
 """The folder of one fit: what is written when, and how a stopped run is taken up again."""
 
 import contextlib
-import json
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,10 +11,9 @@ import numpy as np
 import tqdm
 
 from experiments.problem import Problem
-from experiments.record import as_config, claim
+from experiments.record import as_config, claim, read_metrics
 from jaxsr import dip, figures, images, operators, reports
 from jaxsr.checkpoints import Checkpoints
-from jaxsr.errors import InputError
 
 # Settings that may differ when a run is taken up again: the image is known by its pixels instead.
 _FREE = ("out", "hr", "lr", "name")
@@ -72,16 +70,7 @@ class RunFolder:
 
     def finished(self, iterations: int) -> bool:
         """Whether a report of so many iterations is there."""
-        return self._metrics().get("iterations") == iterations
-
-    def _metrics(self) -> dict[str, Any]:
-        record = self.path / "metrics.json"
-        try:
-            return json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-        except (OSError, json.JSONDecodeError) as error:
-            raise InputError(
-                f"`{record}` is damaged ({error}): delete it to write it anew"
-            ) from error
+        return read_metrics(self.path).get("iterations") == iterations
 
     def restore(self, start: Callable[[], dip.State]) -> tuple[dip.State, dip.History] | None:
         """The latest checkpoint's state and history; None where there is none."""
@@ -191,7 +180,7 @@ class RunFolder:
 
     def summary(self) -> str:
         """One line: the gain over bicubic, by which protocol, and where the files are."""
-        metrics = self._metrics()
+        metrics = read_metrics(self.path)
         where = f"{metrics['iterations']} iterations, files in {self.path}"
         if "bicubic" not in metrics:
             return where

@@ -37,7 +37,9 @@ def run(settings: Settings) -> int:
     model, variables = weights.lapsrn_from_mat(settings.file)
     out, already = settings.out, ""
     try:
-        taken = out.exists() and any(out.iterdir())
+        # Weights alone, or a hidden file, are what a kill left of an unfinished import.
+        present = {p.name for p in out.iterdir()} if out.exists() else set()
+        taken = any(name != "weights" and not name.startswith(".") for name in present)
     except OSError as error:
         raise InputError(f"`--out` (={out}) cannot be used: {error.strerror}") from error
     if not taken:

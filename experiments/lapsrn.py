@@ -125,7 +125,8 @@ class Settings:
           InputError: a setting is out of its range, or the batch cannot be shared out.
         """
         possible = [p for p in (4, 2, 1) if self.batch % (p * devices) == 0]
-        parts = self.parts or (possible[0] if platform == "cpu" and possible else 1)
+        parts = possible[0] if platform == "cpu" and possible else 1
+        parts = parts if self.parts is None else self.parts
         config = training.Config(
             level_weights=self.level_weights,
             batch=self.batch,
@@ -160,11 +161,12 @@ def run(settings: Settings) -> int:
             functools.partial(training.init, model=model, config=config), out_shardings=everyone
         )
         key = jax.random.key(settings.seed)
-        with TrainingFolder(settings, training_data.digest(bank), bool(stacks)) as folder:
+        shapes = jax.eval_shape(start, key)  # refuses what cannot be trained, before any file
+        with TrainingFolder(settings, training_data.digests(bank, stacks)) as folder:
             if folder.finished():
                 folder.say(f"{folder.path} is finished: {folder.summary()}")
                 return 0
-            state = folder.restore(jax.eval_shape(start, key), everyone) or start(key)
+            state = folder.restore(shapes, everyone) or start(key)
             bank = training_data.shared(bank, everyone)
             return _epochs(state, bank, stacks, settings, model, config, mesh, folder)
 
@@ -180,22 +182,22 @@ def _epochs(
     folder: TrainingFolder,
 ) -> int:
     """Train until all epochs are done, or Ctrl-C; the exit code."""
-    started = time.perf_counter()
-    train_step = training.train_step.lower(
-        state,
-        bank,
-        model=model,
-        config=config,
-        loss=losses.LOSSES[settings.loss],
-        sharding=NamedSharding(mesh, PartitionSpec("data")),
-    ).compile()
-    folder.compile_seconds = time.perf_counter() - started
     schedule = training.schedule(config)
     total, done = settings.epochs * settings.iterations, int(state.step)
     with (
         command.interruptible() as interrupted,
         tqdm.tqdm(total=total, initial=done, unit="step", disable=not folder.leads) as bar,
     ):
+        started = time.perf_counter()
+        train_step = training.train_step.lower(
+            state,
+            bank,
+            model=model,
+            config=config,
+            loss=losses.LOSSES[settings.loss],
+            sharding=NamedSharding(mesh, PartitionSpec("data")),
+        ).compile()
+        folder.compile_seconds = time.perf_counter() - started
         for epoch in range(done // settings.iterations, settings.epochs):
             started, found = time.perf_counter(), []
             for _ in range(settings.iterations):
@@ -203,17 +205,15 @@ def _epochs(
                 found.append(metrics["loss"])
                 jax.block_until_ready(found[-2:-1])  # the device stays a step ahead of the bar
                 bar.update()
-                if interrupted():
-                    bar.close()
-                    folder.say(f"stopped in epoch {epoch + 1}; {epoch} are kept in {folder.path}")
-                    folder.say("the same command goes on from there")
-                    return command.INTERRUPTED
+                if interrupted() and jax.process_count() == 1:
+                    return _stopped(folder, bar, epoch)
             loss = float(np.mean(jax.device_get(found), dtype=np.float64))
             seconds = time.perf_counter() - started
-            if not math.isfinite(loss):
+            if not (math.isfinite(loss) and _is_finite(state.variables)):
                 folder.say(
-                    f"the loss became {loss} in epoch {epoch + 1}; {epoch} are kept in "
-                    f"{folder.path}; try a lower --learning-rate (={settings.learning_rate})"
+                    f"the loss or a weight became NaN or infinite in epoch {epoch + 1}; {epoch} "
+                    f"are kept in {folder.path}; try a lower --learning-rate "
+                    f"(={settings.learning_rate})"
                 )
                 return 1
             row: dict[str, Any] = {
@@ -222,18 +222,26 @@ def _epochs(
                 "images_per_second": settings.batch * settings.iterations / seconds,
             }
             if stacks:
-                row["psnr"] = _psnr(state, stacks, model)
+                row["psnr"] = training.mean_psnr(
+                    jax.device_get(state.variables), stacks, model=model
+                )
                 bar.set_postfix(loss=f"{loss:.5f}", psnr=f"{row['psnr']:.3f} dB")
             folder.keep(epoch + 1, state, model, row)
+            if command.anyone(interrupted()) and epoch + 1 < settings.epochs:
+                return _stopped(folder, bar, epoch + 1)
     folder.write_report(environment(mesh.local_devices[0]) | {"precision": settings.precision})
     return 0
 
 
-def _psnr(state: training.State, stacks: list[np.ndarray], model: LapSRN) -> float:
-    """The mean over all test images (dB), on this process's first device."""
-    variables = jax.device_get(state.variables)
-    found = [training.eval_step(variables, stack, model=model) for stack in stacks]
-    return float(np.concatenate(jax.device_get(found)).mean(dtype=np.float64))
+def _stopped(folder: TrainingFolder, bar: tqdm.tqdm, epochs: int) -> int:
+    bar.close()
+    folder.say(f"stopped, {epochs} epochs are kept in {folder.path}")
+    folder.say("the same command goes on from there")
+    return command.INTERRUPTED
+
+
+def _is_finite(variables: Any) -> bool:
+    return all(np.isfinite(array).all() for array in jax.tree.leaves(jax.device_get(variables)))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,12 @@ from typing import Any
 from jaxsr import reports
 from jaxsr.errors import InputError
 
+_PIXELS = {
+    "input_sha256": "the image",
+    "data_sha256": "the training images",
+    "test_sha256": "the test images",
+}
+
 
 def as_config(settings: Any) -> dict[str, Any]:
     """A dataclass of settings as JSON has it: paths as text, tuples as lists."""
@@ -22,6 +28,19 @@ def as_config(settings: Any) -> dict[str, Any]:
         else value
         for name, value in values.items()
     }
+
+
+def read_metrics(path: pathlib.Path) -> dict[str, Any]:
+    """The metrics in a run's folder, which mark it as finished; empty where there are none yet.
+
+    Raises:
+      InputError: the file is damaged.
+    """
+    metrics = path / "metrics.json"
+    try:
+        return json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else {}
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"`{metrics}` is damaged ({error}): delete it to write it anew") from error
 
 
 def claim(
@@ -73,7 +92,7 @@ def _compare(
 ) -> None:
     for name, value in config.items():
         if name not in free and earlier.get(name) != value:
-            setting = {"input_sha256": "the image"}.get(name, f"`--{name.replace('_', '-')}`")
+            setting = _PIXELS.get(name, f"`--{name.replace('_', '-')}`")
             raise InputError(
                 f"{setting} (={value}) differs from the run in {path} "
                 f"(={earlier.get(name)}): choose another `--out`"

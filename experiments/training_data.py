@@ -2,6 +2,7 @@
 
 import hashlib
 import pathlib
+from collections.abc import Iterable
 
 import jax
 import numpy as np
@@ -45,11 +46,16 @@ def stacks(tests: list[np.ndarray], factor: int) -> list[np.ndarray]:
     return [np.stack(group) for group in found.values()]
 
 
-def digest(bank: patches.Bank) -> str:
-    """Of the training images, to know them by."""
+def digests(bank: patches.Bank, stacks: list[np.ndarray]) -> dict[str, str | None]:
+    """Of the training and of the test images, to know them by."""
+    return {"data_sha256": _digest(bank), "test_sha256": _digest(stacks) if stacks else None}
+
+
+def _digest(arrays: Iterable[jax.Array | np.ndarray]) -> str:
     code = hashlib.sha256()
-    for array in bank:
-        code.update(np.asarray(array).tobytes())
+    for array in map(np.asarray, arrays):
+        code.update(f"{array.dtype}{array.shape}".encode())
+        code.update(array.tobytes())
     return code.hexdigest()
 
 

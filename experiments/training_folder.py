@@ -1,6 +1,5 @@
 """The folder of one training: what is written when, and how a stopped one is taken up again."""
 
-import json
 import pathlib
 from typing import Any
 
@@ -8,21 +7,25 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from experiments.record import as_config, claim
+from experiments.record import as_config, claim, read_metrics
 from jaxsr import figures, pretrained, reports, training
 from jaxsr.checkpoints import Checkpoints
-from jaxsr.errors import InputError
 from jaxsr.models import LapSRN
 
 # What may differ when a training is taken up again; the images are known by their pixels.
-_FREE = ("out", "data", "test", "manual_dir", "coordinator", "process")
+_FREE = ("out", "data", "test", "manual_dir")
+_OWN = ("coordinator", "process")  # of one process
 
 
 class TrainingFolder:
     """The output folder of `experiments.lapsrn`; a context manager.
 
     Opening it refuses a folder of other settings. Of several processes all open it, on one file
-    system; the first writes.
+    system; the first speaks and reports.
+
+    Args:
+      settings: of the experiment, resolved.
+      digests: of the training images and, where there are any, of the test images.
 
     Raises:
       InputError: the folder holds something else, or cannot be written.
@@ -30,15 +33,15 @@ class TrainingFolder:
 
     compile_seconds: float = 0.0
 
-    def __init__(self, settings: Any, digest: str, is_tested: bool) -> None:
+    def __init__(self, settings: Any, digests: dict[str, str | None]) -> None:
         self.path: pathlib.Path = settings.out
         self.leads = jax.process_index() == 0
         self._settings = settings
+        is_tested = digests["test_sha256"] is not None
         columns = ["loss", "learning_rate", "images_per_second", *(["psnr"] if is_tested else [])]
         self._history: dict[str, np.ndarray] = {name: np.zeros(0, np.float32) for name in columns}
-        config = as_config(settings) | {"data_sha256": digest}
-        if self.leads:
-            claim(self.path, config, free=_FREE, grows="epochs")
+        config = {k: v for k, v in as_config(settings).items() if k not in _OWN} | digests
+        claim(self.path, config, free=_FREE, grows="epochs")
         self._checkpoints = Checkpoints(self.path / "checkpoints", keep_best=is_tested)
 
     def __enter__(self) -> "TrainingFolder":
@@ -49,16 +52,7 @@ class TrainingFolder:
 
     def finished(self) -> bool:
         """Whether a report of all epochs is there."""
-        return self._metrics().get("epochs") == self._settings.epochs
-
-    def _metrics(self) -> dict[str, Any]:
-        record = self.path / "metrics.json"
-        try:
-            return json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-        except (OSError, json.JSONDecodeError) as error:
-            raise InputError(
-                f"`{record}` is damaged ({error}): delete it to write it anew"
-            ) from error
+        return read_metrics(self.path).get("epochs") == self._settings.epochs
 
     def restore(self, like: training.State, sharding: Sharding) -> training.State | None:
         """The state after the latest epoch kept, lying as `sharding` says; None before the first.
@@ -132,6 +126,6 @@ class TrainingFolder:
 
     def summary(self) -> str:
         """One line: how far it came, and where the files are."""
-        metrics = self._metrics()
+        metrics = read_metrics(self.path)
         quality = f"PSNR {metrics['psnr']:.3f} dB on Y, " if metrics["psnr"] is not None else ""
         return f"{quality}{metrics['epochs']} epochs, files in {self.path}"

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
@@ -185,8 +186,9 @@ def run(settings: Settings) -> int:
                     done += 1
                 except InputError as error:
                     failures.append(str(error))
-                except MemoryError as error:
-                    failures.append(f"`{file}` is too large for this machine: {error}")
+                except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                    reason = str(error).split("\n", 1)[0]
+                    failures.append(f"`{file}` is too large for this machine: {reason}")
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     left = len(files) - done - len(failures)

@@ -28,14 +28,19 @@ class Checkpoints:
     With `keep_best` also that of the highest score, of equal ones the latest. A context manager. A
     save is over when `save` returns (half a second for 27 MB): no thread is left that would read
     buffers which the next call donates. What an interrupted save left in `folder` is removed on
-    opening.
+    opening, unless it is opened `read_only`: another process may be writing.
 
     Raises:
         InputError: `keep` is under 1, or `folder` cannot be opened or made.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], *, keep: int = 2, keep_best: bool = False
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        keep: int = 2,
+        keep_best: bool = False,
+        read_only: bool = False,
     ) -> None:
         if keep < 1:
             raise InputError(f"`keep` (={keep}) must be at least 1")
@@ -49,11 +54,13 @@ class Checkpoints:
             if keep_best
             else latest,
             best_fn=_score if keep_best else None,
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
             enable_async_checkpointing=False,
         )
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if not read_only:
+                self.folder.mkdir(parents=True, exist_ok=True)
             with _quiet():
                 self._manager = ocp.CheckpointManager(
                     self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()

@@ -60,8 +60,9 @@ def _col2im(columns: Array, w: Array, stride: int, height: int, width: int) -> A
 
 
 def _is_narrow(w: Array, stride: int) -> bool:
-    """Whether all taps of all features together are fewer than the channels they look at."""
-    return stride == 1 and w.shape[0] * w.shape[1] * w.shape[3] < w.shape[2]
+    """Whether a filter has several taps, yet fewer for all features than channels to look at."""
+    h, k, channels, features = w.shape
+    return stride == 1 and h * k > 1 and h * k * features < channels
 
 
 def _narrow_forward(x: Array, w: Array) -> Array:

@@ -17,7 +17,7 @@ _SETTINGS = ("factor", "depth", "spread", "pyramid", "residual", "features")
 
 
 def save(folder: str | os.PathLike[str], model: LapSRN, variables: dict[str, Any]) -> None:
-    """Writes `model.json` and `weights/`; earlier weights make way for these once they are whole.
+    """Writes `model.json` and `weights/`; of earlier weights the last stay, for who reads them now.
 
     Args:
       folder: made where it is missing.
@@ -28,7 +28,7 @@ def save(folder: str | os.PathLike[str], model: LapSRN, variables: dict[str, Any
       InputError: the files cannot be written.
     """
     folder = pathlib.Path(folder)
-    with Checkpoints(folder / "weights", keep=1) as checkpoints:
+    with Checkpoints(folder / "weights", keep=2) as checkpoints:
         latest = checkpoints.latest_step()
         checkpoints.save(0 if latest is None else latest + 1, variables)
     settings = {"network": "LapSRN"} | {name: getattr(model, name) for name in _SETTINGS}
@@ -58,5 +58,5 @@ def load(folder: str | os.PathLike[str]) -> tuple[LapSRN, dict[str, Any]]:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = str(error) or type(error).__name__
         raise InputError(f"`{record}` is damaged or of another program: {reason}") from error
-    with Checkpoints(folder / "weights", keep=1) as checkpoints:
+    with Checkpoints(folder / "weights", read_only=True) as checkpoints:
         return model, checkpoints.restore(like)

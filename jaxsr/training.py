@@ -1,4 +1,4 @@
-"""Training of LapSRN: one state, a pure step, epochs.
+"""Training of LapSRN: one state, a pure step, and the PSNR on whole images.
 
 The optimiser is Adam with weight decay as an L2 term (added to the gradient before Adam, as in
 PyTorch), and a learning rate that is halved in steps (the paper's section 3.2).
@@ -6,10 +6,12 @@ PyTorch), and a learning rate that is halved in steps (the paper's section 3.2).
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
 from jax.sharding import NamedSharding
@@ -197,3 +199,9 @@ def eval_step(variables: Any, images: Array, *, model: LapSRN) -> Array:
         return psnr(jnp.clip(predictions[-1], 0, 1), image[None], shave=model.factor)
 
     return lax.map(one, images)
+
+
+def mean_psnr(variables: Any, stacks: Sequence[Array | np.ndarray], *, model: LapSRN) -> float:
+    """The mean of `eval_step` (dB) over the images of all stacks, each of one size."""
+    found = [eval_step(variables, jnp.asarray(stack), model=model) for stack in stacks]
+    return float(jnp.concatenate(found).mean())

@@ -21,6 +21,8 @@ from jaxsr.resample import imresize
 
 Array = Any  # a NumPy or JAX array
 
+_STEP = 32  # pixels
+
 
 def upscale(
     image: Array,
@@ -176,9 +178,12 @@ def _by_windows(
 
 def _cuts(size: int, tile: int, margin: int) -> Iterator[tuple[slice, slice]]:
     """Windows along one axis, all of one length, and what is kept of each."""
-    count = max(1, -(-(size - 2 * margin) // tile))
-    tile = -(-(size - 2 * margin) // count)  # no more than it takes, for so many
-    length = tile + 2 * margin
+    inner = max(1, size - 2 * margin)
+    count = -(-inner // tile)
+    # No more than it takes for so many, in steps: images of many sizes share a few programs.
+    tile = min(tile, _STEP * -(-inner // (count * _STEP)))
+    count = -(-inner // tile)
+    length = min(size, tile + 2 * margin)
     for i in range(count):
         start = min(i * tile, size - length)
         first = i * tile + margin if i > 0 else 0

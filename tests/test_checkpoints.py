@@ -213,3 +213,28 @@ def test_saving_is_silent_and_leaves_logging_as_it_was(tmp_path, capfd):
     saved(tmp_path, 1, 2, 3)
     assert capfd.readouterr() == ("", "")
     assert logging.getLogger("absl").level == level
+
+
+def test_the_best_outlives_the_latest(tmp_path):
+    with Checkpoints(tmp_path, keep=2, keep_best=True) as checkpoints:
+        for step, score in enumerate((3.0, 1.0, 2.0, 1.0, 3.0, 0.5, 0.1)):
+            checkpoints.save(step, {"a": jnp.full(2, step)}, score=score)
+            kept = {int(p.name) for p in tmp_path.iterdir()}
+            assert kept == {max(0, step - 1), step, 0 if step < 4 else 4}
+        assert checkpoints.best_step() == 4  # of equal ones the latest
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert (checkpoints.latest_step(), checkpoints.best_step()) == (6, None)
+
+
+def test_a_reader_leaves_a_writer_alone(tmp_path):
+    unfinished = tmp_path / "1.orbax-checkpoint-tmp-1"
+    unfinished.mkdir()
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.latest_step() is None
+    assert unfinished.exists()
+    with Checkpoints(tmp_path):
+        pass
+    assert not unfinished.exists()
+    with Checkpoints(tmp_path / "none", read_only=True) as checkpoints:
+        assert checkpoints.latest_step() is None
+    assert not (tmp_path / "none").exists()

@@ -290,3 +290,12 @@ def test_bad_input_is_one_line(tmp_path, checkpoint, capsys, args, said):
     assert said in captured.err
     assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_ground_truth_is_not_overwritten(tmp_path, capsys):
+    (tmp_path / "set").mkdir()
+    picture(tmp_path / "set" / "images" / "waves.png")
+    before = (tmp_path / "set" / "images" / "waves.png").read_bytes()
+    assert run("--data", tmp_path / "set" / "images", "--out", tmp_path / "set") == 2
+    assert "would overwrite" in capsys.readouterr().err
+    assert (tmp_path / "set" / "images" / "waves.png").read_bytes() == before

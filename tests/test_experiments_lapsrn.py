@@ -13,7 +13,8 @@ import pytest
 
 from experiments import command, lapsrn
 from experiments.training_folder import TrainingFolder
-from jaxsr import pretrained, training
+from jaxsr import pretrained, reports, training
+from jaxsr.checkpoints import Checkpoints
 from jaxsr.models import LapSRN
 
 
@@ -68,30 +69,40 @@ def test_a_training_leaves_a_network_and_its_history(tmp_path, capsys):
     assert "a is finished" in capsys.readouterr().out
     # The PSNR is that of the network in the folder.
     stacks = lapsrn.training_data.stacks(lapsrn.training_data.load("test", None, None)[0], 2)
-    found = lapsrn._psnr(training.State(pretrained.load("a")[1], None, None, None), stacks, model)
+    found = training.mean_psnr(pretrained.load("a")[1], stacks, model=model)
     assert found == pytest.approx(metrics["psnr"], abs=1e-4)
 
 
 def test_a_killed_training_goes_on_to_the_same_bits(monkeypatch):
+    """Killed before each of the writes that end an epoch."""
     assert run("--out", "whole") == 0
 
     class Killed(BaseException):
         pass
 
-    def dying(self, epoch, *args):
-        if epoch == 2:
-            raise Killed
-        keep(self, epoch, *args)
+    # Of the saved checkpoints every other is the network's own.
+    for place, name, last in (
+        (pretrained, "save", 2),
+        (reports, "write_csv", 2),
+        (Checkpoints, "save", 3),
+        (Checkpoints, "save", 4),
+    ):
+        out, write, calls = f"{place.__name__}{last}", getattr(place, name), []
 
-    keep = TrainingFolder.keep
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingFolder, "keep", dying)
-        with pytest.raises(Killed):
-            run("--out", "halves")
-    assert run("--out", "halves", "--epochs", 2) == 2  # it may not shrink
-    assert run("--out", "halves") == 0
-    for a, b in zip(arrays("whole"), arrays("halves"), strict=True):
-        np.testing.assert_array_equal(a, b)
+        def dying(*args, last=last, write=write, calls=calls, **options):
+            calls.append(args)
+            if len(calls) == last:
+                raise Killed
+            return write(*args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, dying)
+            with pytest.raises(Killed):
+                run("--out", out)
+        assert run("--out", out, "--epochs", 2) == 2  # it may not shrink
+        assert run("--out", out) == 0
+        for a, b in zip(arrays("whole"), arrays(out), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_ctrl_c_loses_one_epoch_at_most(monkeypatch, capsys):
@@ -105,9 +116,12 @@ def test_ctrl_c_loses_one_epoch_at_most(monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(TrainingFolder, "keep", interrupting)
         assert run("--out", "a") == command.INTERRUPTED
-    assert "stopped in epoch 2; 1 are kept in a" in capsys.readouterr().out
+    assert "stopped, 1 epochs are kept in a" in capsys.readouterr().out
     assert run("--out", "a") == 0
     assert "resuming a after epoch 1" in capsys.readouterr().out
+    assert run("--out", "whole") == 0
+    for a, b in zip(arrays("whole"), arrays("a"), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 PROCESS = """
@@ -159,6 +173,11 @@ def test_two_processes_train_as_one(tmp_path):
         (("--manual-dir", "x"), "`--manual-dir` (=x) goes with `--data bsds300` alone"),
         (("--processes", 2), "`--processes` and `--process` go with `--coordinator`"),
         (("--coordinator", "a:1", "--processes", 2), "`--process` (=None) must be in [0,"),
+        (
+            ("--coordinator", "host", "--processes", 2, "--process", 0),
+            "`--coordinator` (=host) must be HOST:PORT, or auto",
+        ),
+        (("--parts", 0), "`parts` (=0) must be at least 1"),
         (("--out", "train"), "`--out` (=train) must be new, empty, or of an earlier run"),
     ],
 )
@@ -168,3 +187,16 @@ def test_bad_input_is_one_line(tmp_path, capsys, args, said):
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ") and said in captured.err
     assert captured.err.count("\n") == 1
+
+
+def test_a_mistake_does_not_claim_the_folder(capsys):
+    assert run("--out", "a", "--patch", 15) == 2
+    assert run("--out", "a", "--epochs", 1) == 0
+    capsys.readouterr()
+    assert run("--out", "a", "--test", "test") == 2
+    assert "the test images (=" in capsys.readouterr().err
+
+
+def test_weights_that_diverge_are_not_kept(capsys):
+    assert run("--out", "a", "--learning-rate", 1e30, "--epochs", 2) == 1
+    assert "became NaN or infinite in epoch 1; 0 are kept" in capsys.readouterr().out

@@ -209,6 +209,22 @@ def test_ctrl_c_ends_after_the_file(run, tmp_path, monkeypatch, capsys):
     assert "2 of 3 upscaled" in printed and "stopped with 1 to go" in printed
 
 
+def test_a_device_out_of_memory_does_not_stop_the_batch(network, tmp_path, monkeypatch, capsys):
+    def full(pixels, *_, **__):
+        if pixels.shape[-1] == 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nand a dump")
+        return pixels
+
+    for name, mode in (("a.png", "L"), ("b.png", "RGB")):
+        PIL.Image.new(mode, (4, 4)).save(tmp_path / name)
+    monkeypatch.setattr(upscale.upscaling, "upscale", full)
+    args = [".", "--checkpoint", str(network[0]), "--out", "out"]
+    assert command.main(upscale.Settings, upscale.run, args) == 1
+    assert os.listdir("out") == ["b.png"]
+    said = "failed: `a.png` is too large for this machine: RESOURCE_EXHAUSTED: Out of memory\n"
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
