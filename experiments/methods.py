@@ -1,7 +1,6 @@
 """How `experiments.evaluate` restores an image: bicubic, LapSRN, Deep Image Prior."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import command, dip
+from experiments.record import read_metrics
 from jaxsr import images, pretrained, upscaling
 from jaxsr.errors import InputError
 from jaxsr.protocols import PROTOCOLS
@@ -56,7 +56,7 @@ def lapsrn(
         upscaling.margin(model, scale=scale)
     except InputError as error:
         raise InputError(f"`--checkpoint` (={checkpoint}): {error}") from error
-    record = json.loads((checkpoint / "model.json").read_text(encoding="utf-8"))
+    record = pretrained.settings(model)
     if precision == "bfloat16":
         model = model.clone(dtype=jnp.bfloat16)
 
@@ -92,7 +92,7 @@ def deep_image_prior(settings: dip.Settings, folder: pathlib.Path) -> Method:
             raise KeyboardInterrupt
         if code:
             raise InputError(f"its fit diverged, see {out}")
-        metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+        metrics = read_metrics(out)
         figures = {name: float(metrics[name]) for name in metrics["bicubic"]}
         return images.read(out / "sr.png").pixels, figures
 

@@ -16,6 +16,11 @@ from jaxsr.models import LapSRN
 _SETTINGS = ("factor", "depth", "spread", "pyramid", "residual", "features")
 
 
+def settings(model: LapSRN) -> dict[str, Any]:
+    """The network and its settings, as `model.json` holds them; without `dtype`."""
+    return {"network": "LapSRN"} | {name: getattr(model, name) for name in _SETTINGS}
+
+
 def save(folder: str | os.PathLike[str], model: LapSRN, variables: dict[str, Any]) -> None:
     """Writes `model.json` and `weights/`; of earlier weights the last stay, for who reads them now.
 
@@ -31,9 +36,8 @@ def save(folder: str | os.PathLike[str], model: LapSRN, variables: dict[str, Any
     with Checkpoints(folder / "weights", keep=2) as checkpoints:
         latest = checkpoints.latest_step()
         checkpoints.save(0 if latest is None else latest + 1, variables)
-    settings = {"network": "LapSRN"} | {name: getattr(model, name) for name in _SETTINGS}
     with atomic(folder / "model.json") as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(settings(model), indent=2) + "\n", encoding="utf-8")
 
 
 def load(folder: str | os.PathLike[str]) -> tuple[LapSRN, dict[str, Any]]:
@@ -45,10 +49,10 @@ def load(folder: str | os.PathLike[str]) -> tuple[LapSRN, dict[str, Any]]:
     folder = pathlib.Path(folder)
     record = folder / "model.json"
     try:
-        settings = json.loads(record.read_text(encoding="utf-8"))
-        if settings.pop("network") != "LapSRN" or set(settings) != set(_SETTINGS):
+        described = json.loads(record.read_text(encoding="utf-8"))
+        if described.pop("network") != "LapSRN" or set(described) != set(_SETTINGS):
             raise ValueError("it describes another network")
-        model = LapSRN(**settings)
+        model = LapSRN(**described)
         luma = jax.ShapeDtypeStruct((1, 4, 4, 1), jnp.float32)
         like = jax.eval_shape(model.init, jax.random.key(0), luma)
     except OSError as error:
