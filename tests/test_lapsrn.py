@@ -207,9 +207,27 @@ def test_starts_from_the_bilinear_image():
     for name, kernel in features:
         # He et al. (2015): an output's inputs are pixels; of a 4x4 filter 2 apart it sees 2x2.
         pixels = 4 if name.endswith("up") else 9
-        scaled = kernel.ravel() / np.sqrt(2 / (pixels * kernel.shape[2]))
+        scaled = kernel / np.sqrt(2 / (pixels * kernel.shape[2]))
         unit = stats.truncnorm(-2, 2).std()
-        assert stats.kstest(scaled * unit, stats.truncnorm(-2, 2).cdf).pvalue > 0.001, name
+        if not name.endswith("up"):
+            means, count = scaled.mean((0, 1, 2), keepdims=True), scaled[..., 0].size
+            np.testing.assert_allclose(means, 0, atol=1e-6, err_msg=name)
+            # With the means that were taken out, drawn anew, they are normal draws again.
+            taken = np.random.RandomState(0).normal(size=means.shape) / np.sqrt(count)
+            scaled = scaled + taken
+        assert stats.kstest((scaled * unit).ravel(), stats.truncnorm(-2, 2).cdf).pvalue > 0.001, (
+            name
+        )
+
+
+def test_a_new_network_answers_to_contrast_alone():
+    """Inside a constant image of any brightness nothing is added to it: filters are centred."""
+    luma = np.full((1, 12, 12, 1), 0.7, np.float32)
+    features = LapSRN(depth=1, residual=False)
+    variables = jit(features.init)(jax.random.key(0), luma)
+    images = jit(features.apply)(variables, luma)
+    assert np.abs(images[0][:, 8:-8, 8:-8]).max() < 1e-6
+    assert np.abs(images[0]).max() > 0.01  # at the borders, whose padding is an edge
 
 
 @pytest.mark.parametrize("settings", [{"spread": 3}, {"spread": 4}, {"pyramid": False}])
