@@ -69,6 +69,9 @@ class Settings:
     whole network in half precision."""
     device: command.Device = "auto"
     """Where to compute; auto is JAX's choice."""
+    remat: bool = False
+    """Compute inner results again for the gradient instead of keeping them: for images that do not
+    fit into memory otherwise. README says what it saves and costs."""
     recipe: Literal["best", "reference"] = "best"
     """reference makes the released code's choices: kernel lanczos2, the last noisy output."""
     protocol: ProtocolName = "plain"
@@ -150,6 +153,7 @@ def run(settings: Settings) -> int:
         network = SkipUNet(
             channels=task.lr.shape[-1],
             dtype=jnp.bfloat16 if settings.precision == "bfloat16" else None,
+            remat=settings.remat,
         )
         size = task.canvas(2 ** len(network.down))
         key = jax.random.key(settings.seed)

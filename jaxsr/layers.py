@@ -1,5 +1,6 @@
 """What the networks are made of: convolution under reflection padding, and the norm."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -59,22 +60,51 @@ class Conv(nn.Module):
 
 
 class Norm(nn.Module):
-    """Each channel of each image to mean 0 and variance 1, then scaled and shifted.
+    """Each channel of each image to mean 0 and variance 1, scaled and shifted; then LeakyReLU.
 
     Instance normalisation by the image's own (biased) statistics, in every call; for one image it
     is PyTorch's batch normalisation in training mode (Ioffe and Szegedy, 2015), epsilon 1e-5.
+    `slope` is LeakyReLU's; 1 leaves it out.
     """
+
+    slope: float = 1.0
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], wide.dtype)
-        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], wide.dtype)
-        mean = wide.mean((1, 2), keepdims=True)
-        centred = wide - mean
-        variance = (centred**2).mean((1, 2), keepdims=True)
-        y = (
-            centred * (lax.rsqrt(variance + 1e-5) * scale[None, None, None])
-            + bias[None, None, None]
-        )
-        return y.astype(x.dtype)
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], wide)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], wide)
+        return _norm(self.slope, x, scale, bias)
+
+
+# With its own gradient, which reads x and dy alone: no copy of what lies between is kept for it.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _norm(slope: float, x: Array, scale: Array, bias: Array) -> Array:
+    return _norm_forward(slope, x, scale, bias)[0]
+
+
+def _norm_forward(slope: float, x: Array, scale: Array, bias: Array) -> tuple[Array, Any]:
+    wide = x.astype(scale.dtype)
+    mean = wide.mean((1, 2), keepdims=True)
+    inverse = lax.rsqrt(((wide - mean) ** 2).mean((1, 2), keepdims=True) + 1e-5)
+    y = (wide - mean) * (inverse * scale[None, None, None]) + bias[None, None, None]
+    if slope != 1:
+        y = jnp.where(y > 0, y, slope * y)
+    return y.astype(x.dtype), (x, scale, bias, mean, inverse)
+
+
+def _norm_backward(slope: float, kept: Any, dy: Array) -> tuple[Array, Array, Array]:
+    x, scale, bias, mean, inverse = kept
+    unit = (x.astype(scale.dtype) - mean) * inverse
+    dy = dy.astype(scale.dtype)
+    if slope != 1:
+        before = unit * scale[None, None, None] + bias[None, None, None]
+        dy = jnp.where(before > 0, dy, slope * dy)
+    along = (dy * unit).mean((1, 2), keepdims=True)
+    flat = dy.mean((1, 2), keepdims=True)
+    dx = (inverse * scale[None, None, None]) * (dy - flat - unit * along)
+    pixels = x.shape[1] * x.shape[2]
+    return dx.astype(x.dtype), pixels * along.sum((0, 1, 2)), pixels * flat.sum((0, 1, 2))
+
+
+_norm.defvjp(_norm_forward, _norm_backward)

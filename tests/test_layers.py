@@ -32,6 +32,34 @@ def test_norm_equals_numpy(x64):
             np.testing.assert_allclose(y[n, :, :, c], expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("slope", [1.0, 0.2])
+def test_norm_gradient_equals_autodiff(x64, slope):
+    """Of its definition, in value, gradient and the gradient's gradient."""
+    rng = np.random.RandomState(0)
+    x, dy = rng.normal(size=(2, 2, 5, 6, 3)) * [1, 10, 0.01]
+    scale, bias = rng.uniform(-1, 1, (2, 3))
+
+    def definition(x, scale, bias):
+        spread = jnp.sqrt(x.var((1, 2), keepdims=True) + 1e-5)
+        y = (x - x.mean((1, 2), keepdims=True)) / spread * scale[None, None, None]
+        y = y + bias[None, None, None]
+        return jnp.where(y > 0, y, slope * y)
+
+    def layer(x, scale, bias):
+        return layers.Norm(slope=slope).apply({"params": {"scale": scale, "bias": bias}}, x)
+
+    def gradient(f):
+        return jax.grad(lambda *a: (f(*a) * dy).sum(), argnums=(0, 1, 2))
+
+    def curvature(f):
+        return jax.grad(lambda *a: sum((g**2).sum() for g in gradient(f)(*a)), argnums=(0, 1, 2))
+
+    for of in (lambda f: f, gradient, curvature):
+        found, expected = (jax.tree.leaves(jit(of(f))(x, scale, bias)) for f in (layer, definition))
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8 * np.abs(b).max())
+
+
 def test_norm_of_a_flat_and_of_a_bright_image():
     """No division by 0, and no cancellation far from 0."""
     params = {"params": {"scale": jnp.ones(1), "bias": jnp.full(1, 0.25)}}

@@ -3,6 +3,7 @@
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -22,7 +23,28 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         x = Conv(self.features, self.size, self.stride, self.dtype, name="conv")(x)
-        return nn.leaky_relu(Norm(name="norm")(x), 0.2)
+        return Norm(slope=0.2, name="norm")(x)
+
+
+def recomputed(block: Block, x: Array) -> Array:
+    """`block(x)`, of which only x is kept for the gradient: the rest is computed again for it.
+
+    `flax.linen.remat` does the same, but XLA's CPU back end may compute it again early, for all
+    blocks at once, which saves nothing. Here x waits for the gradient of the block's output.
+    """
+    alone = block.clone(parent=None, name=None)
+
+    def forward(block: Block, x: Array) -> tuple[Array, Any]:
+        return block(x), (block.variables, x)
+
+    def backward(kept: Any, dy: Array) -> Any:
+        variables, x = kept
+        x = x + 0 * dy[:1, :1, :1, :1].astype(x.dtype)
+        return jax.vjp(alone.apply, variables, x)[1](dy)
+
+    apply = nn.custom_vjp(Block.__call__, forward_fn=forward, backward_fn=backward)
+    found: Array = apply(block, x)
+    return found
 
 
 class SkipUNet(nn.Module):
@@ -39,6 +61,8 @@ class SkipUNet(nn.Module):
       channels: of the image: 3 for RGB, 1 for gray.
       dtype: of the computation (bfloat16, say); by default that of the input. Parameters are
         float32, or float64 for float64 input.
+      remat: keep each block's input alone for the gradient and compute its inside again: less
+        memory, more time, the same values.
     """
 
     down: tuple[int, ...] = (128,) * 5
@@ -46,6 +70,7 @@ class SkipUNet(nn.Module):
     skip: tuple[int, ...] = (4,) * 5
     channels: int = 3
     dtype: Any = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
@@ -67,12 +92,18 @@ class SkipUNet(nn.Module):
     def _scale(self, x: Array, i: int) -> Array:
         if i == len(self.down):
             return x
-        y = Block(self.down[i], stride=2, dtype=self.dtype, name=f"halve_{i}")(x)
-        y = Block(self.down[i], dtype=self.dtype, name=f"down_{i}")(y)
+        y = self._block(x, self.down[i], f"halve_{i}", stride=2)
+        y = self._block(y, self.down[i], f"down_{i}")
         y = double_bilinear(self._scale(y, i + 1))
         if self.skip[i]:
-            s = Block(self.skip[i], size=1, dtype=self.dtype, name=f"skip_{i}")(x)
+            s = self._block(x, self.skip[i], f"skip_{i}", size=1)
             y = jnp.concatenate([s, y], axis=-1)
         y = Norm(name=f"join_{i}")(y)
-        y = Block(self.up[i], dtype=self.dtype, name=f"up_{i}")(y)
-        return Block(self.up[i], size=1, dtype=self.dtype, name=f"mix_{i}")(y)
+        y = self._block(y, self.up[i], f"up_{i}")
+        return self._block(y, self.up[i], f"mix_{i}", size=1)
+
+    def _block(
+        self, x: Array, features: int, name: str, *, size: int = 3, stride: int = 1
+    ) -> Array:
+        block = Block(features, size, stride, self.dtype, name=name)
+        return recomputed(block, x) if self.remat else block(x)
