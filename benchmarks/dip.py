@@ -1,15 +1,20 @@
 """Deep Image Prior's speed against PyTorch, in one run: 4x, the released network, one image.
 
     python -m benchmarks.dip --sizes 128x128 320x480 --json FILE
+    python -m benchmarks.dip --precisions float32 tf32 bfloat16 --losses mse charbonnier
+    python -m benchmarks.dip --fits 1 2 4 8 --alone
+    python -m benchmarks.dip --sizes 1024x1024 --remat --alone
 
 Ours is `jaxsr.dip.run`, several iterations to a compiled program; the peers are PyTorch eager as it
-comes and with channels-last memory, their metrics off. Before anything is timed, both compute the
-loss of the same weights and latent in float32, which must agree to 1e-4. Without PyTorch (the extra
-`torch`), or with `--alone`, ours is timed by itself.
+comes, with channels-last memory, and `torch.compile` with both, their metrics off. Before anything
+is timed, both compute the loss of the same weights and latent in float32, which must agree to 1e-4.
+Without PyTorch (the extra `torch`), or with `--alone`, ours is timed by itself. Every size is
+measured with every loss, precision and number of fits.
 """
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -19,9 +24,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import ours, peers
-from jaxsr import reports, weights
+from benchmarks import ceilings, ours, peers, work
+from jaxsr import weights
 from jaxsr.models import SkipUNet
+
+Loss = Literal["mse", "l1", "charbonnier"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 
 parse_size = functools.partial(peers.parse_size, multiple=32, least=64)
 
@@ -34,88 +42,163 @@ class Options:
     """Image sizes, HEIGHTxWIDTH in pixels, multiples of 32 from 64."""
     json: pathlib.Path | None = None
     """File for the results, with machine and versions."""
-    loss: Literal["mse", "l1", "charbonnier"] = "charbonnier"
-    """Loss of the fit."""
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    losses: tuple[Loss, ...] = ("charbonnier",)
+    """Losses of the fit."""
+    precisions: tuple[Precision, ...] = ("float32",)
     """Arithmetic of the convolutions, in all programs alike; tf32 needs a GPU that has it."""
+    fits: tuple[int, ...] = (1,)
+    """Fits at once, in one program under vmap; more than one is timed without PyTorch."""
+    remat: bool = False
+    """Compute inner results again for the gradient (`SkipUNet(remat=True)`)."""
     iterations: int | None = None
     """Iterations in one measurement. By default ten at 128x128 on a CPU and a thousand on a GPU,
-    fewer in proportion to the pixels, at least two."""
+    fewer in proportion to the pixels and fits, at least two."""
     rounds: int = 7
     """Measurements of each program; their median is reported."""
     alone: bool = False
     """Leave PyTorch out even where it is installed (for memory, or in a hurry)."""
 
 
-def measure(size: tuple[int, int], options: Options, *, alone: bool) -> dict[str, Any]:
-    """The figures of one size, as they stand in the JSON file; times in seconds an iteration."""
-    iterations = options.iterations or default_iterations(size)
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One thing to measure."""
+
+    size: tuple[int, int]
+    loss: Loss
+    precision: Precision
+    fits: int
+    remat: bool
+
+    @property
+    def name(self) -> str:
+        """Of its row."""
+        height, width = self.size
+        name = f"dip {height}x{width} {self.loss} {self.precision}"
+        name += f" {self.fits} fits" if self.fits > 1 else ""
+        return name + (" remat" if self.remat else "")
+
+
+def measure(
+    case: Case, options: Options, ceiling: ceilings.Ceilings, *, alone: bool
+) -> dict[str, Any]:
+    """The figures of one case, as they stand in the JSON file; times in seconds an iteration."""
+    iterations = options.iterations or default_iterations(case.size, case.fits)
     programs: dict[str, Callable[[], Any]] = {}
     difference = params = None
-    if not alone:
-        from benchmarks import torch_peer
-
-        network = torch_peer.skip_unet()
-        params = weights.skip_unet_from_torch(torch_peer.parameters_as_numpy(network))
-        torch_peer.configure(threads=peers.cores(), precision="float32")
-        with jax.default_matmul_precision("highest"):
-            exact = ours.fit_of(size, model=SkipUNet(), loss=options.loss, params=params)
-            start = (network, np.asarray(exact.state.latent), np.asarray(exact.target))
-            peer = torch_peer.fit_of(*start, loss=options.loss)
-            difference = peers.disagreement(exact.forward_loss(), peer.loss_at(peer.latent).item())
-        torch_peer.configure(threads=peers.cores(), precision=options.precision)
-        for name, channels_last in (("eager", False), ("eager-channels-last", True)):
-            peer = torch_peer.fit_of(
-                *start, loss=options.loss, channels_last=channels_last, precision=options.precision
-            )
-            programs[name] = functools.partial(peer.run, iterations)
-
-    dtype = jnp.bfloat16 if options.precision == "bfloat16" else None
-    with jax.default_matmul_precision(
-        "tensorfloat32" if options.precision == "tf32" else "highest"
-    ):
-        fit = ours.fit_of(size, model=SkipUNet(dtype=dtype), loss=options.loss, params=params)
-        program, compile_seconds = fit.compiled(iterations)
+    if not alone and case.fits == 1:
+        programs, params, difference = _peers(case, iterations)
+    dtype = jnp.bfloat16 if case.precision == "bfloat16" else None
+    with jax.default_matmul_precision("tensorfloat32" if case.precision == "tf32" else "highest"):
+        model = SkipUNet(dtype=dtype, remat=case.remat)
+        fit = ours.fit_of(case.size, model=model, loss=case.loss, params=params)
+        program, compile_seconds = fit.compiled(iterations, fits=case.fits)
+    figures = peers.compare(
+        program,
+        programs,
+        unit="iteration",
+        units=iterations * case.fits,
+        rounds=options.rounds,
+    )
+    half = case.precision == "bfloat16"
+    counted = work.dip_iteration(fit.state.params, case.size, value_bytes=2 if half else 4)
+    seconds = figures["ours_seconds_per_iteration"]
     return {
-        "size": f"{size[0]}x{size[1]}",
+        "name": case.name,
+        "size": f"{case.size[0]}x{case.size[1]}",
+        **{key: getattr(case, key) for key in ("loss", "precision", "fits", "remat")},
         "compile_seconds": compile_seconds,
         "loss_disagreement": difference,
-        **peers.compare(
-            program, programs, unit="iteration", units=iterations, rounds=options.rounds
-        ),
+        **figures,
+        "seconds_per_megapixel": seconds * 1e6 / (case.size[0] * case.size[1]),
+        "gflop_per_iteration": counted.gflop,
+        "gflop_per_second": counted.gflop / seconds,
+        "gbytes_per_iteration": counted.gbytes,
+        "share_of_product_ceiling": counted.gflop / seconds / ceiling.gflop_per_second,
+        "share_of_copy_ceiling": counted.gbytes / seconds / ceiling.gbytes_per_second,
     }
 
 
-def default_iterations(size: tuple[int, int]) -> int:
+def _peers(
+    case: Case, iterations: int
+) -> tuple[dict[str, Callable[[], Any]], dict[str, Any], float]:
+    """PyTorch's programs of so many iterations, their start, how far the losses differ there."""
+    from benchmarks import torch_peer
+
+    network = torch_peer.skip_unet()
+    params = weights.skip_unet_from_torch(torch_peer.parameters_as_numpy(network))
+    torch_peer.configure(threads=peers.cores(), precision="float32")
+    with jax.default_matmul_precision("highest"):
+        exact = ours.fit_of(case.size, model=SkipUNet(), loss=case.loss, params=params)
+        start = (network, np.asarray(exact.state.latent), np.asarray(exact.target))
+        peer = torch_peer.fit_of(*start, loss=case.loss)
+        difference = peers.disagreement(exact.forward_loss(), peer.loss_at(peer.latent).item())
+    torch_peer.configure(threads=peers.cores(), precision=case.precision)
+    programs: dict[str, Callable[[], Any]] = {}
+    for name, channels_last, compiled in (
+        ("eager", False, False),
+        ("eager-channels-last", True, False),
+        ("compile", False, True),
+        ("compile-channels-last", True, True),
+    ):
+        peer = torch_peer.fit_of(
+            *start,
+            loss=case.loss,
+            channels_last=channels_last,
+            compiled=compiled,
+            precision=case.precision,
+        )
+        if compiled and not _compiles(peer):
+            continue
+        programs[name] = functools.partial(peer.run, iterations)
+    return programs, params, difference
+
+
+def _compiles(peer: Any) -> bool:
+    try:
+        peer.run(1)
+    except RuntimeError as error:  # it needs a compiler, which not every machine has
+        reason = str(error).strip().splitlines()[0]
+        print(f"torch.compile is left out: {reason}", file=sys.stderr)
+        return False
+    return True
+
+
+def default_iterations(size: tuple[int, int], fits: int = 1) -> int:
     """Iterations in one measurement where none are asked for."""
     at_128 = 10 if jax.default_backend() == "cpu" else 1000
-    return max(2, round(at_128 * 128**2 / (size[0] * size[1])))
+    return max(2, round(at_128 * 128**2 / (size[0] * size[1] * fits)))
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Measures every size, printing as it goes; returns, and writes if asked, what was found.
+    """Measures every case, printing as it goes; returns, and writes if asked, what was found.
 
     Raises:
       InputError: an option that cannot be used.
     """
     sizes = [parse_size(text) for text in options.sizes]
     peers.check_counts(iterations=options.iterations, rounds=options.rounds)
+    for fits in options.fits:
+        peers.check_counts(fits=fits)
     alone = peers.is_alone(options.alone)
-    found: dict[str, Any] = {
-        "benchmark": "dip",
-        "loss": options.loss,
-        "precision": options.precision,
-        "rounds": options.rounds,
-        "environment": peers.environment(alone=alone),
-        "results": [],
-    }
-    for size in sizes:
-        result = measure(size, options, alone=alone)
-        found["results"].append(result)
-        print(peers.report(result["size"], result, unit="iteration"), flush=True)
-        if options.json:
-            reports.write_json(options.json, found)
-    return found
+    ceiling = {precision: ceilings.measure(precision) for precision in options.precisions}
+    cases = itertools.product(sizes, options.losses, options.precisions, options.fits)
+    return peers.collect(
+        "dip",
+        (
+            functools.partial(
+                measure,
+                Case(size, loss, precision, fits, options.remat),
+                options,
+                ceiling[precision],
+                alone=alone,
+            )
+            for size, loss, precision, fits in cases
+        ),
+        json=options.json,
+        alone=alone,
+        rounds=options.rounds,
+        ceilings={precision: dataclasses.asdict(found) for precision, found in ceiling.items()},
+    )
 
 
 def main(args: Sequence[str] | None = None) -> int:

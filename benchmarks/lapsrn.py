@@ -21,8 +21,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import peers, timing
-from jaxsr import reports, training
+from benchmarks import peers, timing, work
+from jaxsr import training
 from jaxsr.datasets import patches
 from jaxsr.models import LapSRN
 
@@ -76,10 +76,11 @@ def inference(name: str, size: tuple[int, int], options: Options, *, alone: bool
             jax.block_until_ready(program(variables, low))
 
     return {
+        "name": f"inference {name} {size[0]}x{size[1]}",
         "work": "inference",
         "network": name,
         "size": f"{size[0]}x{size[1]}",
-        "gflop_per_image": gflop(variables, height * width),
+        "gflop_per_image": work.lapsrn_pass(variables, height * width),
         "compile_seconds": seconds,
         "disagreement": difference,
         **peers.compare(ours, programs, unit="image", units=options.calls, rounds=options.rounds),
@@ -96,7 +97,7 @@ def training_step(options: Options, *, alone: bool) -> dict[str, Any]:
     step = jax.jit(training.step, static_argnames=("model", "config"), donate_argnames="state")
     with jax.default_matmul_precision("highest"):
         state = training.init(key, model, config)
-        work = gflop(state.variables, images.size // model.factor**2)
+        gflop = work.lapsrn_pass(state.variables, images.size // model.factor**2)
         program, seconds = timing.compiled(step, state, images, model=model, config=config)
     programs: dict[str, Callable[[], Any]] = {}
     difference = None
@@ -113,12 +114,13 @@ def training_step(options: Options, *, alone: bool) -> dict[str, Any]:
 
     figures = peers.compare(ours, programs, unit="step", units=options.calls, rounds=options.rounds)
     return {
+        "name": f"training paper {config.batch}x{config.size}x{config.size}",
         "work": "training",
         "network": "paper",
         "size": f"{config.batch}x{config.size}x{config.size}",
         "parts": config.parts,
         "patches_seconds_per_step": patches_seconds(options.rounds),
-        "gflop_per_step": 3 * work,
+        "gflop_per_step": 3 * gflop,
         "compile_seconds": seconds,
         "disagreement": difference,
         "images_per_second": config.batch * figures["steps_per_second"],
@@ -165,19 +167,6 @@ def _training_peers(
     return programs, loss
 
 
-def gflop(variables: Any, pixels: int) -> float:
-    """Multiplications and additions of one pass over so many pixels of low resolution, in 1e9.
-
-    Counted by the definition of the convolutions, however they are computed. A training step's are
-    about three times as many.
-    """
-    total = 0
-    for name, part in variables["params"].items():
-        doublings = 0 if name == "input" else int(name.split("_")[1]) + name.endswith("detail")
-        total += 2 * part["kernel"].size * pixels * 4**doublings
-    return total / 1e9
-
-
 def run(options: Options) -> dict[str, Any]:
     """Measures everything, printing as it goes; returns, and writes if asked, what was found.
 
@@ -187,27 +176,19 @@ def run(options: Options) -> dict[str, Any]:
     sizes = [peers.parse_size(text, multiple=4, least=4) for text in options.sizes]
     peers.check_counts(calls=options.calls, rounds=options.rounds, parts=options.parts)
     alone = peers.is_alone(options.alone)
-    found: dict[str, Any] = {
-        "benchmark": "lapsrn",
-        "precision": "float32",
-        "rounds": options.rounds,
-        "environment": peers.environment(alone=alone),
-        "results": [],
-    }
     measurements = [
         functools.partial(inference, name, size, options, alone=alone)
         for size in sizes
         for name in NETWORKS
     ]
-    for measure in (*measurements, functools.partial(training_step, options, alone=alone)):
-        result = measure()
-        found["results"].append(result)
-        name = " ".join(result[key] for key in ("work", "network", "size"))
-        unit = "step" if result["work"] == "training" else "image"
-        print(peers.report(name, result, unit=unit), flush=True)
-        if options.json:
-            reports.write_json(options.json, found)
-    return found
+    return peers.collect(
+        "lapsrn",
+        [*measurements, functools.partial(training_step, options, alone=alone)],
+        json=options.json,
+        alone=alone,
+        precision="float32",
+        rounds=options.rounds,
+    )
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -34,8 +34,11 @@ class Fit:
 
         return float(forward(self.state.params, self.state.latent))
 
-    def compiled(self, iterations: int) -> tuple[Callable[[], jax.Array], float]:
-        """A program of so many iterations, each call going on from the last; its compile time."""
+    def compiled(self, iterations: int, *, fits: int = 1) -> tuple[Callable[[], jax.Array], float]:
+        """A program of so many iterations, each call going on from the last; its compile time.
+
+        Several fits at once are one program under `vmap`, from as many keys of the noise.
+        """
 
         def chunk(state: dip.State, target: jax.Array) -> tuple[dip.State, dict[str, jax.Array]]:
             return dip.run(
@@ -49,6 +52,10 @@ class Fit:
             )
 
         state = jax.tree.map(jnp.copy, self.state)
+        if fits > 1:
+            chunk = jax.vmap(chunk, in_axes=(0, None))
+            state = jax.tree.map(lambda x: jnp.stack([x] * fits), state)
+            state = state._replace(key=jax.random.split(self.state.key, fits))
         program, seconds = timing.compiled(
             jax.jit(chunk, donate_argnames="state"), state, self.target
         )

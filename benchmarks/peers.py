@@ -5,9 +5,10 @@ Nothing here imports PyTorch; without it (the extra `torch`) the programs are ti
 
 import importlib.util
 import os
+import pathlib
 import resource
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -63,6 +64,7 @@ def compare(
     best = min(times.values(), key=lambda t: t.median, default=None)
     ratio, ratio_spread = timing.ratio(best, mine) if best else (None, None)
     return {
+        "unit": unit,
         f"ours_seconds_per_{unit}": mine.median,
         "ours_spread": mine.spread,
         f"{unit}s_per_second": 1 / mine.median,
@@ -74,13 +76,15 @@ def compare(
         },
         f"{unit}s_per_measurement": units,
         "peak_rss_bytes": peak_rss_bytes(),
+        "device_peak_bytes": device_peak_bytes(),
     }
 
 
-def report(name: str, result: Mapping[str, Any], *, unit: str) -> str:
-    """What `compare` found, and `compile_seconds`, in one line."""
+def report(result: Mapping[str, Any]) -> str:
+    """What `compare` found, with `name` and `compile_seconds`, in one line."""
+    unit = result["unit"]
     line = (
-        f"{name}: {result[f'{unit}s_per_second']:.2f} {unit}s/s "
+        f"{result['name']}: {result[f'{unit}s_per_second']:.2f} {unit}s/s "
         f"({result[f'ours_seconds_per_{unit}']:.4f} s, spread {result['ours_spread']:.4f}), "
         f"compiled in {result['compile_seconds']:.1f} s"
     )
@@ -92,10 +96,44 @@ def report(name: str, result: Mapping[str, Any], *, unit: str) -> str:
     return f"{line}; PyTorch {peers}: ratio {result['ratio']:.2f} +- {result['ratio_spread']:.2f}"
 
 
+def collect(
+    benchmark: str,
+    measurements: Iterable[Callable[[], dict[str, Any]]],
+    *,
+    json: pathlib.Path | None,
+    alone: bool,
+    say: Callable[[Mapping[str, Any]], str] = report,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Measures one after another, prints each result and writes all so far; returns all.
+
+    Each result has a `name`, by which `benchmarks.comparison` finds it again.
+    """
+    found: dict[str, Any] = {
+        "benchmark": benchmark,
+        **settings,
+        "environment": environment(alone=alone),
+        "results": [],
+    }
+    for measure in measurements:
+        result = measure()
+        found["results"].append(result)
+        print(say(result), flush=True)
+        if json:
+            reports.write_json(json, found)
+    return found
+
+
 def peak_rss_bytes() -> int:
     """The largest this process has been, all programs so far included."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def device_peak_bytes() -> int | None:
+    """The most that JAX has had allocated on its device so far; None where it does not count."""
+    counted = jax.devices()[0].memory_stats()
+    return counted["peak_bytes_in_use"] if counted else None
 
 
 def cores() -> int:
@@ -122,7 +160,7 @@ def environment(*, alone: bool) -> dict[str, Any]:
     return found
 
 
-def parse_size(text: str, *, multiple: int, least: int) -> tuple[int, int]:
+def parse_size(text: str, *, multiple: int, least: int, option: str = "sizes") -> tuple[int, int]:
     """Turns HEIGHTxWIDTH into (height, width).
 
     Raises:
@@ -134,7 +172,7 @@ def parse_size(text: str, *, multiple: int, least: int) -> tuple[int, int]:
         if min(height, width) >= least and height % multiple == width % multiple == 0:
             return height, width
     raise InputError(
-        f"`sizes` (={text}) must be HEIGHTxWIDTH, each a multiple of {multiple} from {least}"
+        f"`{option}` (={text}) must be HEIGHTxWIDTH, each a multiple of {multiple} from {least}"
     )
 
 

@@ -178,12 +178,18 @@ def fit_of(
     loss: str,
     factor: int = 4,
     channels_last: bool = False,
+    compiled: bool = False,
     precision: str = "float32",
     **options: Any,
 ) -> Fit:
-    """A fit of a copy of `network`, on the GPU if there is one; both arrays are (N, H, W, C)."""
+    """A fit of a copy of `network`, on the GPU if there is one; both arrays are (N, H, W, C).
+
+    `compiled` has `torch.compile` make the network's programs, at its first call.
+    """
     place = placement(channels_last=channels_last)
     z, y = (torch.tensor(x.transpose(0, 3, 1, 2)).to(**place) for x in (latent, target))
     network = copy.deepcopy(network).to(**place)
+    if compiled:
+        network.compile()
     operator = downsample(factor, channels=y.shape[1]).to(y.device, y.dtype)
     return Fit(network, operator, z, y, loss=LOSSES[loss], precision=precision, **options)

@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib.style
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -159,12 +160,39 @@ def curves(
             high = max([settled.max(), *baseline.values()])
             space = 0.06 * (high - low) or 0.5
             axes.set_ylim(low - space, high + space)
-        axes.set(xlabel=xlabel, ylabel=ylabel, axisbelow=True)
         axes.margins(x=0.01)
-        axes.grid(color="0.9")
-        axes.spines[["top", "right"]].set_visible(False)
-        figure.legend(frameon=False, loc="outside upper center", ncols=4)
-        _save(path, figure)
+        _finish(path, figure, axes, xlabel, ylabel)
+
+
+def lines(
+    path: Path,
+    points: Mapping[str, Mapping[float, float]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    logarithmic: bool = False,
+) -> None:
+    """Draws a line with marks through each named set of points, x -> y, as a PNG.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with matplotlib.style.context("default"):
+        figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+        axes = figure.add_subplot()
+        for name, line in points.items():
+            axes.plot(list(line), list(line.values()), marker="o", linewidth=1.2, label=name)
+        if logarithmic:
+            axes.set(xscale="log", yscale="log")
+        _finish(path, figure, axes, xlabel, ylabel)
+
+
+def _finish(path: Path, figure: Figure, axes: Axes, xlabel: str, ylabel: str) -> None:
+    axes.set(xlabel=xlabel, ylabel=ylabel, axisbelow=True)
+    axes.grid(color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(frameon=False, loc="outside upper center", ncols=4)
+    _save(path, figure)
 
 
 def _save(path: Path, figure: Figure) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import itertools
 import json
@@ -6,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import dip, ours, peers, timing
+from benchmarks import ceilings, dip, ours, peers, timing
 from jaxsr import weights
 from jaxsr.errors import InputError
 from jaxsr.models import SkipUNet
@@ -99,6 +100,11 @@ def test_a_run_writes_what_it_found(alone, request, monkeypatch, tmp_path, capsy
         monkeypatch.setattr(
             torch_peer, "skip_unet", functools.partial(torch_peer.skip_unet, **tiny)
         )
+        compile_ = torch_peer.nn.Module.compile  # without making machine code, which takes minutes
+        monkeypatch.setattr(
+            torch_peer.nn.Module, "compile", lambda network: compile_(network, backend="eager")
+        )
+    monkeypatch.setattr(ceilings, "measure", lambda precision: ceilings.Ceilings(100.0, 10.0))
     path = tmp_path / "dip.json"
     command = ["--sizes", "64x96", "--json", str(path), "--iterations", "2", "--rounds", "2"]
     assert dip.main([*command, *(["--alone"] if alone else [])]) == 0
@@ -116,9 +122,29 @@ def test_a_run_writes_what_it_found(alone, request, monkeypatch, tmp_path, capsy
         best = min(peer["seconds_per_iteration"] for peer in result["peers"].values())
         assert result["torch_seconds_per_iteration"] == best
         assert result["ratio"] == best / ours_seconds
-        assert len(result["peers"]) == 2
+        assert len(result["peers"]) == 4
         assert result["loss_disagreement"] < peers.AGREEMENT
-    assert capsys.readouterr().out.startswith("64x96: ")
+    assert capsys.readouterr().out.startswith("dip 64x96 charbonnier float32: ")
+    pixels, ceiling = 64 * 96, found["ceilings"]["float32"]
+    assert result["seconds_per_megapixel"] == pytest.approx(ours_seconds * 1e6 / pixels)
+    speed = result["gflop_per_iteration"] / ours_seconds
+    assert result["gflop_per_second"] == pytest.approx(speed)
+    share = pytest.approx(speed / ceiling["gflop_per_second"])
+    assert result["share_of_product_ceiling"] == share
+
+
+def test_several_fits_at_once_are_each_a_fit(monkeypatch):
+    """Under `vmap` the first of three has the losses it has alone, the others their own."""
+    tiny = SkipUNet(down=(8,), up=(8,), skip=(2,))
+    fit = ours.fit_of((64, 64), model=tiny, loss="mse")
+    several, _ = fit.compiled(3, fits=3)
+    keys = jax.random.split(fit.state.key, 3)
+    first = several()
+    assert first.shape == (3, 3)
+    for i in range(3):
+        alone, _ = dataclasses.replace(fit, state=fit.state._replace(key=keys[i])).compiled(3)
+        np.testing.assert_allclose(alone(), first[i], rtol=1e-3)
+    assert len(set(np.asarray(first)[:, 0].tolist())) == 3
 
 
 def test_peer_repeats_the_reference(peer_module, shared):

@@ -147,6 +147,20 @@ def test_curves_take_short_flat_and_broken_histories(tmp_path, values):
     assert pixels(tmp_path / "a.png").shape == (540, 960, 3)
 
 
+def test_lines_go_through_their_points(tmp_path, monkeypatch):
+    drawings = []
+    save = figures._save
+    monkeypatch.setattr(figures, "_save", lambda *args: (drawings.append(args[1]), save(*args)))
+    points = {"ours": {0.1: 2.0, 1.0: 20.0}, "theirs": {0.1: 3.0}}
+    for name in ("a.png", "b.png"):
+        figures.lines(tmp_path / name, points, xlabel="x", ylabel="y", logarithmic=True)
+    ours, theirs = drawn(drawings).lines
+    np.testing.assert_array_equal(ours.get_xydata(), [[0.1, 2], [1, 20]])
+    np.testing.assert_array_equal(theirs.get_xydata(), [[0.1, 3]])
+    assert drawn(drawings).get_xscale() == drawn(drawings).get_yscale() == "log"
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
 def test_figures_need_no_pyplot():
     code = "import sys, jaxsr.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,98 @@
+"""The whole suite, part after part, into one file.
+
+    python -m benchmarks --json new.json
+    python -m benchmarks --parts sizes lapsrn --json new.json
+    python -m benchmarks --json new.json --compare old.json   and what changed beyond the spread
+
+Each part is one of `benchmarks`' commands in a process of its own (so that one's memory and threads
+are not the next's). Run nothing else meanwhile.
+"""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+from benchmarks import comparison, peers, plots
+from jaxsr import reports
+from jaxsr.errors import InputError
+
+Part = Literal["compiling", "dip", "sizes", "losses", "precisions", "fits", "lapsrn", "memory"]
+
+COMMANDS: dict[Part, tuple[str, ...]] = {
+    "compiling": ("compiling",),
+    "dip": ("dip", "--sizes", "128x128", "320x480"),
+    "sizes": ("dip", "--alone", "--rounds", "3", "--sizes", "64x64", "256x256", "512x512"),
+    "losses": ("dip", "--alone", "--sizes", "128x128", "--losses", "mse", "l1", "charbonnier"),
+    "precisions": ("dip", "--alone", "--sizes", "128x128", "--precisions", "float32", "bfloat16"),
+    "fits": ("dip", "--alone", "--sizes", "128x128", "--fits", "1", "2", "4", "8"),
+    "lapsrn": ("lapsrn",),
+    "memory": ("memory",),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The benchmark suite."""
+
+    json: pathlib.Path
+    """File for the results, with machine and versions; written after each part."""
+    parts: tuple[Part, ...] = get_args(Part)
+    """Which. `benchmarks.losses` and `benchmarks.quality` take an hour: they run by themselves."""
+    compare: pathlib.Path | None = None
+    """An earlier file: what changed since is printed at the end."""
+    plot: pathlib.Path | None = None
+    """A PNG of seconds an iteration by the image's size."""
+
+
+def read(path: pathlib.Path) -> dict[str, Any]:
+    """A record of the suite.
+
+    Raises:
+      InputError: the file is none.
+    """
+    try:
+        record: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"`--compare` (={path}) cannot be read: {error}") from error
+    if not isinstance(record, dict) or not comparison.rows(record):
+        raise InputError(f"`--compare` (={path}) must be a file that `python -m benchmarks` wrote")
+    return record
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Runs the parts; returns, and writes, what was found.
+
+    Raises:
+      InputError: an option that cannot be used, or a part that fails.
+    """
+    old = read(options.compare) if options.compare else None
+    found: dict[str, Any] = {"benchmark": "suite", "parts": {}}
+    for part in options.parts:
+        print(f"-- {part}: python -m benchmarks.{' '.join(COMMANDS[part])}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "part.json")
+            command = [sys.executable, "-m", f"benchmarks.{COMMANDS[part][0]}"]
+            command += [*COMMANDS[part][1:], "--json", str(path)]
+            if subprocess.run(command).returncode:
+                raise InputError(f"`--parts` (={part}) failed, see above; the others are kept")
+            found["parts"][part] = json.loads(path.read_text(encoding="utf-8"))
+        reports.write_json(options.json, found)
+    if options.plot:
+        plots.seconds_by_size(options.plot, found)
+    if old is not None:
+        print(comparison.table(comparison.changes(old, found)))
+    return found
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return peers.main(Options, run, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

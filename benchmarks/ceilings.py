@@ -1,0 +1,44 @@
+"""What this machine can do at best: products of matrices, and copying. Measured, not looked up."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import timing
+
+
+@dataclasses.dataclass(frozen=True)
+class Ceilings:
+    """The best of several measurements.
+
+    gflop_per_second: of a product of two square matrices.
+    gbytes_per_second: read and written while an array is copied (and changed, so that it must be).
+    """
+
+    gflop_per_second: float
+    gbytes_per_second: float
+
+
+def measure(precision: str, *, rounds: int = 7) -> Ceilings:
+    """Both ceilings, for `float32`, `tf32` or `bfloat16` products; arrays are float32 or bfloat16.
+
+    On a CPU matrices of 2048 and 64 Mi numbers, on a GPU of 8192 and 256 Mi.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    side, count = (2048, 2**26) if on_cpu else (8192, 2**28)
+    dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
+    key = jax.random.key(0)
+    a = jax.random.normal(key, (side, side), dtype)
+    x = jnp.zeros(count, dtype)
+    with jax.default_matmul_precision("tensorfloat32" if precision == "tf32" else "highest"):
+        product, _ = timing.compiled(jax.jit(jnp.matmul), a, a)
+    copy, _ = timing.compiled(jax.jit(lambda x: x + 1), x)
+    times = timing.interleaved(
+        {"product": lambda: product(a, a), "copy": lambda: copy(x)}, rounds=rounds
+    )
+    best = {name: min(time.seconds) for name, time in times.items()}
+    return Ceilings(
+        gflop_per_second=2 * side**3 / best["product"] / 1e9,
+        gbytes_per_second=2 * x.nbytes / best["copy"] / 1e9,
+    )

@@ -1,0 +1,75 @@
+"""What changed between two records of the suite, beyond what each varied by itself."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+
+class Change(NamedTuple):
+    """One figure of one row.
+
+    ratio: new to old; below 1 is faster, or smaller.
+    """
+
+    name: str
+    figure: str
+    old: float
+    new: float
+
+    @property
+    def ratio(self) -> float:
+        """New to old."""
+        return self.new / self.old
+
+
+def rows(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The results of a record by name, those of all its parts where it has parts."""
+    parts = record.get("parts", {"": record})
+    return {
+        result["name"]: result
+        for part in parts.values()
+        for result in part.get("results", [])
+        if "name" in result
+    }
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    """Every time and peak of memory that is in both and changed beyond the spread.
+
+    Times changed if their medians are further apart than both spreads together, memory if by over
+    2 %, which it varies by from run to run.
+    """
+    before, found = rows(old), []
+    for name, result in rows(new).items():
+        if name not in before:
+            continue
+        for figure, spread in _figures(result):
+            if not isinstance(before[name].get(figure), float | int):
+                continue
+            change = Change(name, figure, before[name][figure], result[figure])
+            if figure == "peak_bytes":
+                allowed = 0.02 * change.old
+            else:
+                allowed = spread + before[name].get("ours_spread", 0)
+            if abs(change.new - change.old) > allowed:
+                found.append(change)
+    return found
+
+
+def _figures(result: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Names of what is compared in a row, with the row's own spread."""
+    if "unit" in result:
+        yield f"ours_seconds_per_{result['unit']}", result["ours_spread"]
+    if "peak_bytes" in result:
+        yield "peak_bytes", 0.0
+
+
+def table(found: list[Change]) -> str:
+    """One line a change."""
+    if not found:
+        return "nothing changed beyond the spread"
+    width = max(len(change.name) for change in found)
+    return "\n".join(
+        f"{change.name:<{width}}  {change.figure}  {change.old:.4g} -> {change.new:.4g}  "
+        f"({change.ratio:.2f}x)"
+        for change in found
+    )

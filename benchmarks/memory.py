@@ -1,0 +1,95 @@
+"""The memory that Deep Image Prior needs at its peak, by size of the image, with and without remat.
+
+    python -m benchmarks.memory --sizes 512x512 1024x1024 --json FILE
+
+Each figure is of a fresh process, `python -m benchmarks.dip --alone`, from its start to its end: on
+a CPU the largest the process has been, on a GPU the most that JAX had allocated there. Remat's cost
+is in the same rows: seconds an iteration.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks import dip, peers
+from jaxsr.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Peak memory of Deep Image Prior (float32, Charbonnier)."""
+
+    sizes: tuple[str, ...] = ("512x512", "1024x1024")
+    """Image sizes, HEIGHTxWIDTH in pixels, multiples of 32 from 64."""
+    json: pathlib.Path | None = None
+    """File for the results, with machine and versions."""
+    rounds: int = 3
+    """Measurements of the time of two or more iterations; their median is reported."""
+
+
+def measure(size: str, *, remat: bool, rounds: int) -> dict[str, Any]:
+    """The figures of one size, as they stand in the JSON file.
+
+    Raises:
+      InputError: the process did not end well; its last line says why.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "dip.json")
+        command = [sys.executable, "-m", "benchmarks.dip", "--alone", "--sizes", size]
+        command += ["--rounds", str(rounds), "--json", str(path), *(["--remat"] if remat else [])]
+        ended = subprocess.run(command, capture_output=True, text=True)
+        if ended.returncode:
+            said = ended.stderr.strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
+            raise InputError(f"`sizes` (={size}) cannot be measured here: {said[0]}")
+        (result,) = json.loads(path.read_text(encoding="utf-8"))["results"]
+    kept = ("size", "remat", "compile_seconds", "unit", "ours_seconds_per_iteration")
+    return {
+        "name": f"memory {size}" + (" remat" if remat else ""),
+        **{key: result[key] for key in (*kept, "ours_spread", "seconds_per_megapixel")},
+        "peak_bytes": result["device_peak_bytes"] or result["peak_rss_bytes"],
+    }
+
+
+def say(result: Mapping[str, Any]) -> str:
+    """A result in one line."""
+    return (
+        f"{result['name']}: {result['peak_bytes'] / 2**30:.2f} GiB at the peak, "
+        f"{result['ours_seconds_per_iteration']:.4f} s an iteration"
+    )
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measures every size; returns, and writes if asked, what was found.
+
+    Raises:
+      InputError: an option that cannot be used.
+    """
+    for size in options.sizes:
+        dip.parse_size(size)
+    peers.check_counts(rounds=options.rounds)
+    return peers.collect(
+        "memory",
+        [
+            functools.partial(measure, size, remat=remat, rounds=options.rounds)
+            for size in options.sizes
+            for remat in (False, True)
+        ],
+        json=options.json,
+        alone=True,
+        say=say,
+    )
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return peers.main(Options, run, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

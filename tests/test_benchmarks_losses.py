@@ -1,0 +1,360 @@
+"""`python -m benchmarks.losses`: fits of a tiny network, and bookkeeping on fits made up here."""
+
+import csv
+import json
+import shutil
+import signal
+import types
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+import skimage.data
+
+from benchmarks import losses
+from experiments import problem
+from jaxsr import images
+from jaxsr.errors import InputError
+
+
+class Linear:
+    """A network of one matrix, which compiles in no time."""
+
+    def __init__(self, channels):
+        self.channels = channels
+
+    def init(self, key, latent):
+        return jax.random.normal(key, (latent.shape[-1], self.channels))
+
+    def apply(self, params, latent):
+        return jax.nn.sigmoid(latent @ params)
+
+
+def command(out, *more):
+    return ["--size", "64x64", "--iterations", "6", "--out", str(out), *map(str, more)]
+
+
+def cells(out):
+    return {path.name: path.read_bytes() for path in (out / "cells").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder of two losses and two seeds, and what `dip.fit` was given and made, fit by fit."""
+    folder = tmp_path_factory.mktemp("losses")
+    calls = []
+    real = losses.dip.fit
+
+    def watched(key, low, *args, **kwargs):
+        result = real(key, low, *args, **kwargs)
+        calls.append((key, low, kwargs, result))
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(losses, "SkipUNet", Linear)
+        patch.setattr(losses.dip, "fit", watched)
+        args = command(folder / "out", "--losses", "mse", "general-0", "--seeds", 0, 7)
+        assert losses.main(args) == 0
+        shutil.copytree(folder / "out", folder / "again")
+        (folder / "again" / "cells" / "general-0_seed7.json").unlink()
+        (folder / "again" / "cells" / ".half.tmp.json").write_text("{")  # what a kill leaves
+        assert losses.main(command(folder / "again", *args[6:])) == 0
+    return types.SimpleNamespace(path=folder, out=folder / "out", calls=calls, args=args)
+
+
+def cell(out, loss, seed):
+    return json.loads((out / "cells" / f"{loss}_seed{seed}.json").read_text())
+
+
+def decibels(image, truth):
+    error = np.asarray(image, np.float64) - np.asarray(truth, np.float64)
+    return -10 * np.log10(np.mean(error**2))
+
+
+def test_records_hold_what_was_fitted(finished):
+    assert len(finished.calls) == 5  # one of them after the deletion
+    truth = skimage.data.coffee()[60 + 32 : 188 - 32, 330 + 32 : 458 - 32]
+    small = PIL.Image.fromarray(truth).resize((16, 16), PIL.Image.Resampling.LANCZOS)
+    order = [("mse", 0), ("general-0", 0), ("mse", 7), ("general-0", 7), ("general-0", 7)]
+    starts = {}
+    for (loss, seed), (key, low, kwargs, result) in zip(order, finished.calls, strict=True):
+        np.testing.assert_array_equal(np.rint(np.asarray(low[0]) * 255), np.asarray(small))
+        np.testing.assert_array_equal(np.rint(np.asarray(kwargs["reference"][0]) * 255), truth)
+        assert (jax.random.key_data(key) == jax.random.key_data(jax.random.key(seed))).all()
+        record = cell(finished.path / "again", loss, seed)
+        assert record["loss"] == loss and record["seed"] == seed
+        assert len(record["psnr"]) == len(record["psnr_output"]) == 6
+        assert record["psnr"][-1] == pytest.approx(decibels(result.image, [truth / 255]), abs=1e-4)
+        np.testing.assert_array_equal(
+            np.array(record["psnr_output"], np.float32), result.history["psnr_output"]
+        )
+        assert record["iterations_per_second"] > 0 and record["compile_seconds"] > 0
+        starts.setdefault(seed, []).append((record["psnr"][0], record["psnr_output"][0]))
+    for values in starts.values():  # the first output is from before the first gradient
+        np.testing.assert_allclose(values, values[0][0], atol=1e-3)
+    assert abs(starts[0][0][0] - starts[7][0][0]) > 0.01
+
+
+def test_the_report_is_of_these_records(finished):
+    found = json.loads((finished.out / "losses.json").read_text())
+    truth = skimage.data.coffee()[92:156, 362:426]
+    small = PIL.Image.fromarray(truth).resize((16, 16), PIL.Image.Resampling.LANCZOS)
+    bicubic = np.asarray(small.resize((64, 64), PIL.Image.Resampling.BICUBIC))
+    assert found["bicubic_psnr"] == pytest.approx(decibels(bicubic / 255, truth / 255), abs=1e-5)
+    assert found["level"] == found["bicubic_psnr"] + 1
+    assert found["environment"]["versions"]["jax"] == jax.__version__
+    assert found["settings"]["size"] == "64x64" and found["settings"]["losses"][0] == "mse"
+    assert list(found["summary"]) == ["mse", "general-0"]
+    for loss, figures in found["summary"].items():
+        records = [cell(finished.out, loss, seed) for seed in (0, 7)]
+        psnr, speed = ([r[x] for r in records] for x in ("psnr", "iterations_per_second"))
+        values = {"psnr_6": [x[-1] for x in psnr], "iterations_per_second": speed}
+        for name, pair in values.items():
+            assert figures[name]["mean"] == pytest.approx(np.mean(pair), rel=1e-12)
+            assert figures[name]["spread"] == pytest.approx(np.std(pair, ddof=1), rel=1e-9)
+        assert figures["iterations_to_level"] == {"mean": None, "spread": None, "seeds": 0, "of": 2}
+    rows = list(csv.DictReader((finished.out / "losses.csv").read_text().splitlines()))
+    assert [(row["loss"], row["seed"]) for row in rows[:2]] == [("mse", "0"), ("general-0", "0")]
+    assert float(rows[3]["psnr_6"]) == cell(finished.out, "general-0", 7)["psnr"][-1]
+    assert rows[0]["iterations_to_level"] == ""
+    with PIL.Image.open(finished.out / "losses.png") as picture:
+        assert picture.size == (960, 540)
+
+
+def test_only_what_is_missing_is_fitted(finished, monkeypatch, tmp_path, capsys):
+    before, after = cells(finished.out), cells(finished.path / "again")
+    name = "general-0_seed7.json"
+    assert {**after, name: b""} == {**before, name: b"", ".half.tmp.json": b"{"}
+    remade, kept = json.loads(after[name]), json.loads(before[name])
+    assert remade["psnr"] == kept["psnr"] and remade["psnr_output"] == kept["psnr_output"]
+
+    shutil.copytree(finished.out, tmp_path / "out")
+    monkeypatch.setattr(losses, "fit", None)  # nothing may be computed
+    assert losses.main(command(tmp_path / "out", *finished.args[6:])) == 0
+    assert cells(tmp_path / "out") == before
+    for name in ("losses.json", "losses.csv", "losses.png"):
+        assert (tmp_path / "out" / name).read_bytes() == (finished.out / name).read_bytes()
+    header, *rows = capsys.readouterr().out.splitlines()[-3:]
+    assert header.split()[:3] == ["dB", "after", "6"] and header.endswith("compiled in s")
+    assert len({len(row) for row in (header, *rows)}) == 1
+    found = json.loads((finished.out / "losses.json").read_text())["summary"]["mse"]["psnr_6"]
+    assert f" mse  {found['mean']:.2f} +- {found['spread']:.2f}" in rows[0]
+
+
+@pytest.fixture
+def made_up(monkeypatch):
+    """`dip.fit` without work: PSNR rises by a decibel an iteration, on the level by the loss."""
+    calls = []
+
+    def fit(key, low, operator, *, config, loss, **_):
+        calls.append(loss)
+        psnr = np.arange(20, 20 + config.iterations, dtype=np.float32)
+        history = {"psnr": psnr, "psnr_output": psnr - 1}
+        return types.SimpleNamespace(
+            history=history, iterations=config.iterations, seconds=2.0, compile_seconds=1.0
+        )
+
+    monkeypatch.setattr(losses.dip, "fit", fit)
+    return calls
+
+
+def test_a_folder_is_of_one_setting(made_up, tmp_path, capsys):
+    out = tmp_path / "out"
+    args = ("--losses", "l1")
+    assert losses.main(command(out, *args)) == 0
+    before = cells(out)
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    PIL.Image.fromarray(noise).save(tmp_path / "noise.png")
+    for more, name in (
+        (("--size", "64x96"), "`size` (=64x96)"),
+        (("--iterations", 7), "`iterations` (=7)"),
+        (("--hr", tmp_path / "noise.png"), "`image_sha256`"),
+        (("--losses", "mse", "--iterations", 7), "`iterations` (=7)"),  # none of these is there
+    ):
+        capsys.readouterr()
+        assert losses.main(command(out, *args, *more)) == 2
+        captured = capsys.readouterr()
+        assert captured.err.startswith(name) and captured.err.count("\n") == 1
+        assert "choose another `out`" in captured.err
+    assert cells(out) == before
+
+    assert losses.main(command(out, "--losses", "l1", "huber", "--seeds", 1, 2)) == 0  # more of it
+    assert len(made_up) == 2 + 3 and before.items() <= cells(out).items()
+
+    path = out / "cells" / "l1_seed0.json"
+    record = json.loads(path.read_text())
+    record["made"]["jax"] = "0.0.1"
+    path.write_text(json.dumps(record))
+    assert losses.main(command(out, *args)) == 2
+    assert f"`jax` (={jax.__version__}) must be that of the fits" in capsys.readouterr().err
+    for damaged in (b"", b'{"psnr": [1', b"[]", b'{"made": {}}', b"\xff"):
+        path.write_bytes(damaged)
+        assert losses.main(command(out, *args)) == 2
+        captured = capsys.readouterr()
+        assert f"`{path}` is damaged" in captured.err and captured.err.count("\n") == 1
+
+
+def test_ctrl_c_keeps_the_finished_fits(made_up, monkeypatch, tmp_path, capsys):
+    out = tmp_path / "out"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    real = losses.dip.fit
+
+    def pressed(*args, **kwargs):
+        if len(made_up) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return real(*args, **kwargs)
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(losses.dip, "fit", pressed)
+            assert losses.main(command(out)) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    captured = capsys.readouterr()
+    assert captured.err == "" and captured.out.count("stopped: ") == 1
+    assert sorted(cells(out)) == ["l1_seed0.json", "mse_seed0.json"]
+    assert not (out / "losses.json").exists()
+    assert losses.main(command(out)) == 0
+    assert len(made_up) == 14 == len(cells(out))
+
+
+def test_an_overflow_has_no_figures(made_up, monkeypatch, tmp_path):
+    real = losses.dip.fit
+
+    def overflowed(key, *args, **kwargs):
+        result = real(key, *args, **kwargs)
+        if jax.random.key_data(key)[-1] == 1:
+            history = {name: values[:4] for name, values in result.history.items()}
+            return types.SimpleNamespace(**{**vars(result), "history": history, "iterations": 4})
+        return result
+
+    monkeypatch.setattr(losses.dip, "fit", overflowed)
+    args = command(tmp_path, "--losses", "l1", "--seeds", 0, 1, 2, "--iterations", 9)
+    assert losses.main(args) == 0
+    found = json.loads((tmp_path / "losses.json").read_text())
+    assert found["cells"][1]["psnr_9"] is None and found["cells"][1]["psnr_output"] is None
+    assert found["cells"][1]["iterations_per_second"] == 2.0  # four in two seconds
+    assert found["cells"][2]["psnr_9"] == 28
+    first = int(np.ceil(found["level"])) - 20 + 1
+    assert [row["iterations_to_level"] for row in found["cells"]] == [first, None, first]
+    missing = {"mean": None, "spread": None, "seeds": 2, "of": 3}
+    figures = found["summary"]["l1"]
+    assert figures["psnr_9"] == figures["iterations_to_level"] == missing
+    assert losses.table(found["summary"]).splitlines()[1].count("in 2 of 3") == 3
+
+
+def naive_stays_at(psnr, level):
+    for start in range(len(psnr)):
+        if all(value >= level for value in psnr[start:]):
+            return start + 1
+    return None
+
+
+def test_the_iteration_from_which_psnr_stays():
+    rng = np.random.default_rng(0)
+    found = set()
+    for _ in range(200):
+        psnr = np.round(np.cumsum(rng.normal(0.2, 1, rng.integers(1, 12))), 1)
+        found.add(losses.stays_at(psnr, 0.5))
+        assert losses.stays_at(psnr, 0.5) == naive_stays_at(psnr, 0.5)
+    assert {None, 1, 2, 5} <= found
+    assert losses.stays_at(np.array([1.0, 2.0, 2.0]), 2.0) == 2  # on the level is not below it
+    assert losses.stays_at(np.array([3.0, 3.0, np.nan]), 2.0) is None
+
+
+def test_figures_are_taken_where_asked():
+    psnr = np.linspace(20, 30, 2500)
+    record = {"psnr": psnr, "psnr_output": psnr - 1}
+    record |= {"iterations_per_second": 5.0, "compile_seconds": 9.0}
+    found = losses.figures_of(record, 25.0)
+    assert list(found)[:5] == [f"psnr_{n}" for n in (250, 500, 1000, 2000, 2500)]
+    assert found["psnr_250"] == psnr[249] and found["psnr_2500"] == 30
+    assert found["psnr_output"] == 29 and found["iterations_to_level"] == 1251
+    short = {
+        name: value[:500] if name in losses.HISTORIES else value for name, value in record.items()
+    }
+    assert list(losses.figures_of(short, 25.0))[:3] == ["psnr_250", "psnr_500", "psnr_output"]
+
+
+def test_means_and_spreads():
+    values = list(np.random.default_rng(1).normal(27, 0.3, 5))
+    found = losses.over_seeds(values)
+    assert found["mean"] == pytest.approx(np.mean(values), rel=1e-14)
+    assert found["spread"] == pytest.approx(np.std(values, ddof=1), rel=1e-12)
+    assert losses.over_seeds([3]) == {"mean": 3, "spread": None, "seeds": 1, "of": 1}
+    assert losses.over_seeds([3, None]) == {"mean": None, "spread": None, "seeds": 1, "of": 2}
+
+
+def test_the_table_is_aligned():
+    summary = {
+        "mse": {
+            "psnr_250": losses.over_seeds([27.0, 28.0]),
+            "iterations_to_level": losses.over_seeds([None]),
+        },
+        "general-0.5": {
+            "psnr_250": losses.over_seeds([27.5]),
+            "iterations_to_level": losses.over_seeds([9, 10]),
+        },
+    }
+    assert losses.table(summary).splitlines() == [
+        "   dB after            250  to +1 dB",
+        "        mse  27.50 +- 0.71         -",
+        "general-0.5          27.50   10 +- 1",
+    ]
+
+
+def barron(d, alpha):
+    x, b = (d / 0.05) ** 2, abs(alpha - 2)
+    return np.log(x / 2 + 1) if alpha == 0 else b / alpha * ((x / b + 1) ** (alpha / 2) - 1)
+
+
+def test_losses_by_name():
+    names = ["mse", "l1", "charbonnier", "huber", "general-0", "general-0.5", "general-1.5"]
+    assert list(losses.LOSSES) == names
+    d = np.linspace(-1, 1, 41)
+    for name in names[4:]:
+        found = losses.LOSSES[name](d, np.zeros(41))
+        np.testing.assert_allclose(found, barron(d, float(name[8:])), rtol=1e-4, atol=1e-6)
+
+
+def test_the_middle_of_the_image(tmp_path):
+    photograph = problem.photograph()
+    np.testing.assert_array_equal(losses.ground_truth(None, "128x128"), photograph)
+    np.testing.assert_array_equal(losses.ground_truth(None, "96x64"), photograph[16:112, 32:96])
+    coffee = images.from_uint8(skimage.data.coffee())
+    np.testing.assert_array_equal(losses.ground_truth(None, "320x480"), coffee[40:360, 60:540])
+    pixels = np.random.default_rng(0).integers(0, 255, (67, 100), np.uint8)
+    PIL.Image.fromarray(pixels).save(tmp_path / "gray.png")
+    found = losses.ground_truth(tmp_path / "gray.png", "64x96")
+    np.testing.assert_array_equal(found[..., 0], images.from_uint8(pixels[1:65, 2:98]))
+    with pytest.raises(InputError, match=r"`size` \(=96x64\) must fit into the image, of 67x100"):
+        losses.ground_truth(tmp_path / "gray.png", "96x64")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--size", "100x100"), "(=100x100) must be HEIGHTxWIDTH, each a multiple of 32 from 64"),
+        (("--size", "32x64"), "(=32x64)"),
+        (("--size", "640x640"), "`size` (=640x640) must fit into the image, of 400x600"),
+        (("--losses", "mse", "l3"), "('mse', 'l3')) must be among mse, l1, charbonnier, huber"),
+        (("--losses", "mse", "mse"), "`losses` (=('mse', 'mse'))"),
+        (("--losses",), "`losses` (=()) must be among"),
+        (("--seeds", "1", "1"), "`seeds` (=(1, 1)) must be in [0, 2^32), each once"),
+        (("--seeds", "-1"), "`seeds` (=(-1,))"),
+        (("--seeds", str(2**32)), "`seeds` (=(4294967296,))"),
+        (("--seeds",), "`seeds` (=())"),
+        (("--iterations", "0"), "`iterations` (=0) must be at least 1"),
+        (("--hr", "missing.png"), "`missing.png` does not exist"),
+        (("--hr", "text.png"), "`text.png` is not an image"),
+        (("--out", "text.png"), "`out` (=text.png) cannot be used: "),
+    ],
+)
+def test_bad_input_is_one_line(made_up, monkeypatch, tmp_path, capsys, more, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.png").write_text("no image")
+    assert losses.main(command("out", *more)) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err and captured.err.count("\n") == 1
+    assert captured.out == "" and made_up == []

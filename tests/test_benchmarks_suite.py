@@ -1,0 +1,209 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as suite
+from benchmarks import ceilings, comparison, compiling, dip, memory, quality, work
+from jaxsr import dip as solver
+from jaxsr import layers, losses, operators
+from jaxsr.models import SkipUNet
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 96)])
+def test_counted_work_is_the_compilers(monkeypatch, size):
+    """Of one step with plain convolutions; it counts the norms, losses and Adam besides: 2 %."""
+    monkeypatch.setattr(layers, "conv_general_dilated", jax.lax.conv_general_dilated)
+    model, config = SkipUNet(), solver.Config()
+
+    def start(key):
+        functions = {"init_fn": model.init, "apply_fn": model.apply}
+        return solver.init(key, size=size, config=config, **functions)
+
+    state = jax.eval_shape(start, jax.random.key(0))
+    target = jax.ShapeDtypeStruct((1, size[0] // 4, size[1] // 4, 3), jnp.float32)
+
+    def step(state, target):
+        return solver.step(
+            state,
+            target,
+            apply_fn=model.apply,
+            operator=operators.downsample(4),
+            loss=losses.mse,
+            config=config,
+        )
+
+    flops = jax.jit(step).lower(state, target).cost_analysis()["flops"]
+    assert work.dip_iteration(state.params, size).gflop == pytest.approx(flops / 1e9, rel=0.02)
+
+
+def test_traffic_is_that_of_a_network_counted_by_hand():
+    """One scale of 2 channels, 4 of the latent, at 4x4 pixels; in bytes."""
+    network = SkipUNet(down=(2,), up=(2,), skip=(0,), channels=1)
+    params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 4, 4, 4)))
+    size = sum(x.size for x in jax.tree.leaves(params))
+    halve = 2 * (16 * 4 + 4 * 2) + 5 * 4 * 2
+    down = 3 * (4 * 2 + 4 * 2) + 5 * 4 * 2
+    join = 7 * 16 * 2
+    up, mix = (3 * (16 * 2 + 16 * 2) + 5 * 16 * 2,) * 2
+    image = 3 * (16 * 2 + 16)
+    values = halve + down + join + up + mix + image
+    found = work.dip_iteration(params, (4, 4), value_bytes=2)
+    assert found.gbytes * 1e9 == pytest.approx(2 * values + 28 * size)
+
+
+def test_ceilings_are_of_the_best_round(monkeypatch):
+    seconds = {"product": (2.0, 0.5), "copy": (4.0, 1.0)}
+    timings = {name: ceilings.timing.Timing(value) for name, value in seconds.items()}
+    monkeypatch.setattr(ceilings.timing, "interleaved", lambda *_, **__: timings)
+    monkeypatch.setattr(ceilings.timing, "compiled", lambda *_: (None, 0.0))
+    found = ceilings.measure("float32")
+    assert found.gflop_per_second == pytest.approx(2 * 2048**3 / 0.5e9)
+    assert found.gbytes_per_second == pytest.approx(2 * 4 * 2**26 / 1e9)
+
+
+def row(name, seconds, spread, **others):
+    return {
+        "name": name,
+        "unit": "iteration",
+        "ours_seconds_per_iteration": seconds,
+        "ours_spread": spread,
+        **others,
+    }
+
+
+def test_changes_are_those_beyond_both_spreads():
+    old = {"parts": {"a": {"results": [row("fast", 1.0, 0.1), row("same", 1.0, 0.1)]}}}
+    old["parts"]["b"] = {"results": [row("gone", 1.0, 0.0), row("m", 1.0, 0.0, peak_bytes=100)]}
+    new = {"results": [row("fast", 0.7, 0.1), row("same", 0.85, 0.1), row("new", 9.0, 0.0)]}
+    new["results"].append(row("m", 1.0, 0.0, peak_bytes=103))
+    found = comparison.changes(old, new)
+    assert [(c.name, c.figure, c.ratio) for c in found] == [
+        ("fast", "ours_seconds_per_iteration", 0.7),
+        ("m", "peak_bytes", 1.03),
+    ]
+    assert "1 -> 0.7  (0.70x)" in comparison.table(found)
+    assert comparison.table([]) == "nothing changed beyond the spread"
+
+
+REAL_RUN = subprocess.run
+
+
+class Command:
+    """Stands in for `subprocess.run`: notes the command and writes what it would have."""
+
+    def __init__(self, record, *, code=0, where="--json"):
+        self.record, self.code, self.where, self.commands = record, code, where, []
+
+    def __call__(self, command, **options):
+        if command[0] != sys.executable:
+            return REAL_RUN(command, **options)
+        self.commands.append(command)
+        if self.code == 0:
+            path = pathlib.Path(command[command.index(self.where) + 1])
+            if self.where == "--out":
+                path.mkdir()
+                psnr = [20.0, 27.0, 26.0, 26.5, 26.4]
+                lines = ["iteration,psnr_y", *(f"{i},{p}" for i, p in enumerate(psnr, 1))]
+                (path / "history.csv").write_text("\n".join(lines) + "\n")
+                path = path / "metrics.json"
+            path.write_text(json.dumps(self.record))
+        return subprocess.CompletedProcess(command, self.code, "", "noise\nout of memory\n")
+
+
+def test_suite_gathers_its_parts(monkeypatch, tmp_path, capsys):
+    case = dip.Case((64, 96), "charbonnier", "float32", 1, False)
+    record = {"results": [row(case.name, 1.0, 0.1, size="64x96", peers={})]}
+    command = Command(record)
+    monkeypatch.setattr(subprocess, "run", command)
+    first, second = tmp_path / "a.json", tmp_path / "b.json"
+    assert suite.main(["--json", str(first), "--parts", "sizes", "lapsrn"]) == 0
+    assert [c[2] for c in command.commands] == ["benchmarks.dip", "benchmarks.lapsrn"]
+    assert json.loads(first.read_text())["parts"] == {"sizes": record, "lapsrn": record}
+    record["results"][0]["ours_seconds_per_iteration"] = 0.5
+    plot = tmp_path / "a.png"
+    args = ["--json", str(second), "--parts", "dip", "--compare", str(first), "--plot", str(plot)]
+    assert suite.main(args) == 0
+    assert f"{case.name}  ours_seconds_per_iteration  1 -> 0.5" in capsys.readouterr().out
+    assert plot.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"parts": {}}'])
+def test_suite_refuses_what_it_cannot_compare(tmp_path, capsys, text):
+    (tmp_path / "old.json").write_text(text)
+    args = ["--json", str(tmp_path / "a.json"), "--compare", str(tmp_path / "old.json")]
+    assert suite.main(args) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("`--compare` (=") and said.count("\n") == 1
+
+
+def test_suite_names_the_part_that_fails(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(subprocess, "run", Command({}, code=1))
+    assert suite.main(["--json", str(tmp_path / "a.json"), "--parts", "fits"]) == 2
+    assert "`--parts` (=fits) failed" in capsys.readouterr().err
+
+
+def test_memory_is_of_a_fresh_process(monkeypatch, tmp_path, capsys):
+    result = row("x", 0.5, 0.1, size="64x64", remat=False, compile_seconds=1.0)
+    result |= {"seconds_per_megapixel": 2.0, "device_peak_bytes": None, "peak_rss_bytes": 2**31}
+    command = Command({"results": [result]})
+    monkeypatch.setattr(subprocess, "run", command)
+    path = tmp_path / "memory.json"
+    assert memory.main(["--sizes", "64x64", "--json", str(path)]) == 0
+    plain, remat = json.loads(path.read_text())["results"]
+    assert (plain["name"], plain["peak_bytes"]) == ("memory 64x64", 2**31)
+    assert remat["name"] == "memory 64x64 remat"
+    assert ["--remat" in c for c in command.commands] == [False, True]
+    assert "memory 64x64: 2.00 GiB at the peak, 0.5000 s" in capsys.readouterr().out
+    monkeypatch.setattr(subprocess, "run", Command({}, code=1))
+    assert memory.main(["--sizes", "64x64"]) == 2
+    assert capsys.readouterr().err == "`sizes` (=64x64) cannot be measured here: out of memory\n"
+
+
+def test_first_iteration_is_cold_then_cached(monkeypatch, tmp_path, capsys):
+    command = Command({"compile_seconds": 3.0}, where="--out")
+    monkeypatch.setattr(subprocess, "run", command)
+    path = tmp_path / "compiling.json"
+    assert compiling.main(["--rounds", "2", "--json", str(path)]) == 0
+    assert [pathlib.Path(c[-1]).name for c in command.commands] == ["cold", "cached"] * 2
+    cold, cached = json.loads(path.read_text())["results"]
+    assert cold["name"] == "first iteration, cold" and cached["of_which_compile_seconds"] == 3.0
+    assert "first iteration, cached: 0.0 s" in capsys.readouterr().out
+
+
+def test_time_to_quality_counts_what_stays(monkeypatch, tmp_path, capsys):
+    """Above after 2, below at 3, above for good from 4: 4 iterations of a quarter second."""
+    record = {"iterations_per_second": 4.0, "compile_seconds": 9.0}
+    monkeypatch.setattr(subprocess, "run", Command(record, where="--out"))
+    monkeypatch.setattr(quality, "published_seconds", lambda _: 8.0)
+    monkeypatch.setattr(quality.peers, "is_alone", lambda asked: asked)
+    monkeypatch.setattr(quality.peers, "environment", lambda alone: {})
+    path = tmp_path / "quality.json"
+    assert quality.main(["--hr", "butterfly.png", "--json", str(path)]) == 0
+    (found,) = json.loads(path.read_text())["results"]
+    assert (found["iterations_to_quality"], found["seconds_to_quality"]) == (4, 1.0)
+    assert found["ratio"] == 8.0
+    assert "butterfly to 26.23 dB, seed 0: 1 s (4 iterations" in capsys.readouterr().out
+    assert quality.main(["--hr", "butterfly.png", "--psnr", "28", "--alone"]) == 0
+    assert "seed 0: not reached" in capsys.readouterr().out
+
+
+def test_published_seconds_are_of_the_images_size(monkeypatch, tmp_path):
+    from jaxsr import images
+
+    images.write(tmp_path / "a.png", np.zeros((70, 100, 3), np.float32))
+    asked = []
+
+    def run(options):
+        asked.extend(options.sizes)
+        return {"results": [{"torch_seconds_per_iteration": 0.5}]}
+
+    monkeypatch.setattr(dip, "run", run)
+    assert quality.published_seconds(quality.Options(hr=tmp_path / "a.png")) == 1000.0
+    assert asked == ["64x96"]
+    assert quality.main(["--hr", str(tmp_path / "none.png")]) == 2
