@@ -26,6 +26,7 @@ from jaxsr.reports import environment
 
 LossName = Literal["mse", "l1", "charbonnier", "huber", "general"]
 ProtocolName = Literal["plain", "dip", "standard", "paper-dip", "paper-lapsrn"]
+Recipe = Literal["best", "reference"]
 SNAPSHOTS = tuple(digit * 10**power for power in range(1, 6) for digit in (1, 2, 5))
 
 
@@ -72,7 +73,7 @@ class Settings:
     remat: bool = False
     """Compute inner results again for the gradient instead of keeping them: for images that do not
     fit into memory otherwise. README says what it saves and costs."""
-    recipe: Literal["best", "reference"] = "best"
+    recipe: Recipe = "best"
     """reference makes the released code's choices: kernel lanczos2, the last noisy output."""
     protocol: ProtocolName = "plain"
     """How --hr is cropped and degraded, and what the figures mean; spelled out beside them."""

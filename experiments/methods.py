@@ -56,7 +56,7 @@ def lapsrn(
         upscaling.margin(model, scale=scale)
     except InputError as error:
         raise InputError(f"`--checkpoint` (={checkpoint}): {error}") from error
-    record = pretrained.settings(model)
+    record = pretrained.settings(model) | {"weights_sha256": pretrained.digest(variables)}
     if precision == "bfloat16":
         model = model.clone(dtype=jnp.bfloat16)
 

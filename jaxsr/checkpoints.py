@@ -56,6 +56,8 @@ class Checkpoints:
             best_fn=_score if keep_best else None,
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
+            create=not read_only,
+            save_interval_steps=0 if read_only else 1,
             enable_async_checkpointing=False,
         )
         try:

@@ -1,5 +1,6 @@
 """A trained LapSRN in a folder: its settings as JSON, its weights as an Orbax checkpoint."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -7,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsr.checkpoints import Checkpoints
 from jaxsr.errors import InputError
@@ -19,6 +21,14 @@ _SETTINGS = ("factor", "depth", "spread", "pyramid", "residual", "features")
 def settings(model: LapSRN) -> dict[str, Any]:
     """The network and its settings, as `model.json` holds them; without `dtype`."""
     return {"network": "LapSRN"} | {name: getattr(model, name) for name in _SETTINGS}
+
+
+def digest(variables: dict[str, Any]) -> str:
+    """SHA-256 of all weights, in the order of their names: tells one training from another."""
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(variables):
+        found.update(np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()
 
 
 def save(folder: str | os.PathLike[str], model: LapSRN, variables: dict[str, Any]) -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import jax
@@ -126,3 +127,11 @@ def test_damaged_and_missing_weights_are_refused(folder):
     assert refusal(folder).startswith(f"`{weights}` cannot be restored, ")
     weights.rename(folder / "elsewhere")
     assert refusal(folder) == f"`{folder / 'weights'}` holds no checkpoint"
+
+
+def test_digest_tells_weights_apart():
+    weights = {"params": {"b": np.arange(4.0, dtype=np.float32), "a": np.ones((1, 2), np.float32)}}
+    expected = hashlib.sha256(b"".join(weights["params"][k].tobytes() for k in "ab")).hexdigest()
+    assert pretrained.digest(weights) == expected
+    weights["params"]["b"][3] += 1e-6
+    assert pretrained.digest(weights) != expected

@@ -1,0 +1,97 @@
+"""The rows of Table 1: what each is called, how it restores, and what the paper printed."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+
+from experiments import baselines, command, dip, methods
+from jaxsr import operators
+from jaxsr.protocols import PROTOCOLS, Protocol
+
+FACTOR = 4
+PUBLISHED = {  # PSNR in dB and SSIM, "Robust Loss with Deep Image Prior", Table 1
+    "bicubic": (25.09, 0.8055),
+    "lapsrn-1-1": (26.10, 0.7649),
+    "dip-mse": (25.45, 0.8036),
+    "lapsrn-2-1": (26.03, 0.7600),
+    "lapsrn-1-2": (25.99, 0.7605),
+    "dip-charbonnier": (26.28, 0.8340),
+}
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+LAPSRN = ("lapsrn-1-1", "lapsrn-2-1", "lapsrn-1-2")
+DIP = ("dip-mse", "dip-charbonnier")
+Restore = Callable[[methods.Case], tuple[np.ndarray, None]]
+NAMES = (*INTERPOLATIONS, "tv", *LAPSRN, *DIP)
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where rows find and keep what they need.
+
+    lapsrn: folder of the trained networks, each named as `experiments.lapsrn` names it.
+    fits: folder of the fits of Deep Image Prior.
+    device, precision: of the computation.
+    """
+
+    lapsrn: pathlib.Path
+    fits: pathlib.Path
+    device: command.Device
+    precision: command.Precision
+
+
+def seeded(name: str) -> bool:
+    """Whether a row depends on a seed that is drawn anew here."""
+    return name in DIP
+
+
+def protocol_name(name: str, table: str) -> dip.ProtocolName:
+    """The protocol of a row in a table: in `paper` the one that the paper's row was made under."""
+    if table == "paper":
+        return "paper-lapsrn" if name in LAPSRN else "paper-dip"
+    return "dip" if table == "set5" else "standard"
+
+
+def method(name: str, table: str, recipe: dip.Recipe, seed: int, places: Places) -> methods.Method:
+    """How a row restores an image.
+
+    Raises:
+      InputError: a trained network is missing.
+    """
+    chosen = protocol_name(name, table)
+    if name == "bicubic":
+        return methods.bicubic()
+    if name in INTERPOLATIONS:
+        return methods.Method(_interpolate(name), {"resampling": name})
+    if name == "tv":
+        return methods.Method(_least_squares(PROTOCOLS[chosen]), dataclasses.asdict(baselines.TV))
+    if name in LAPSRN:
+        folder = places.lapsrn / f"x{FACTOR}_charbonnier_w{name.removeprefix('lapsrn-')}_seed0"
+        return methods.lapsrn(folder, FACTOR, places.precision, self_ensemble=False)
+    settings = dip.Settings(
+        loss="mse" if name == "dip-mse" else "charbonnier",
+        factor=FACTOR,
+        recipe=recipe,
+        protocol=chosen,
+        seed=seed,
+        device=places.device,
+        precision=places.precision,
+    )
+    folder = places.fits / table / f"{name}_{recipe}_seed{seed}"
+    return methods.deep_image_prior(settings, folder)
+
+
+def _interpolate(name: str) -> Restore:
+    def restore(case: methods.Case) -> tuple[np.ndarray, None]:
+        return baselines.interpolated(case.lr, case.bicubic.shape[:2], name), None
+
+    return restore
+
+
+def _least_squares(chosen: Protocol) -> Restore:
+    def restore(case: methods.Case) -> tuple[np.ndarray, None]:
+        operator = operators.downsample(FACTOR, kernel=chosen.kernel)
+        return baselines.tv_least_squares(case.lr, case.bicubic, operator), None
+
+    return restore
