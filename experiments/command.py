@@ -41,6 +41,7 @@ def use_compilation_cache() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(root) / "jaxsr"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def device(name: Device) -> jax.Device:

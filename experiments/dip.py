@@ -62,7 +62,7 @@ class Settings:
     """Weight of the output's total variation in the loss."""
     average: float | None = None
     """Decay of the running average of the outputs, in [0, 1); 0 takes the last output alone.
-    Default 0.99, as the released denoising has it."""
+    Default 0.99, as the released denoising has it, after a start by polynomial decay."""
     seed: int = 0
     """Of all randomness: weights, latent, noise."""
     precision: command.Precision = "float32"

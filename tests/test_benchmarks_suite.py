@@ -165,15 +165,33 @@ def test_memory_is_of_a_fresh_process(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().err == "`sizes` (=64x64) cannot be measured here: out of memory\n"
 
 
+BAR = """
+import os, pathlib, sys, time
+cache = pathlib.Path(os.environ["XDG_CACHE_HOME"], "compiled")
+sys.stderr.write("coffee:   0%|          | 0/2000 [00:00<?, ?it/s]\\r")
+sys.stderr.flush()
+time.sleep(0 if cache.exists() else 0.5)
+cache.touch()
+sys.stderr.write("coffee:   0%|          | 1/2000 [00:01<9:59, 1.00it/s]\\r")
+sys.stderr.flush()
+time.sleep(60)
+"""
+
+
 def test_first_iteration_is_cold_then_cached(monkeypatch, tmp_path, capsys):
-    command = Command({"compile_seconds": 3.0}, where="--out")
-    monkeypatch.setattr(subprocess, "run", command)
-    path = tmp_path / "compiling.json"
-    assert compiling.main(["--rounds", "2", "--json", str(path)]) == 0
-    assert [pathlib.Path(c[-1]).name for c in command.commands] == ["cold", "cached"] * 2
-    cold, cached = json.loads(path.read_text())["results"]
-    assert cold["name"] == "first iteration, cold" and cached["of_which_compile_seconds"] == 3.0
-    assert "first iteration, cached: 0.0 s" in capsys.readouterr().out
+    """Of a program that compiles for half a second, keeps what it compiled, and goes on."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compiling, "DEMO", ("bar",))
+    (tmp_path / "bar.py").write_text(BAR)
+    assert compiling.main(["--rounds", "2", "--json", "compiling.json"]) == 0
+    cold, cached = json.loads(pathlib.Path("compiling.json").read_text())["results"]
+    assert cold["name"] == "first iteration, cold" and cached["name"] == "first iteration, cached"
+    saved = cold["ours_seconds_per_start"] - cached["ours_seconds_per_start"]
+    assert saved == pytest.approx(0.5, abs=0.4)
+    assert "first iteration, cached: " in capsys.readouterr().out
+    (tmp_path / "bar.py").write_text("raise SystemExit('no disk')")
+    assert compiling.main([]) == 2
+    assert capsys.readouterr().err == "the demo (=bar) ended early: no disk\n"
 
 
 def test_time_to_quality_counts_what_stays(monkeypatch, tmp_path, capsys):

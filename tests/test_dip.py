@@ -1,4 +1,5 @@
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -153,8 +154,10 @@ def test_the_step_is_what_it_says(x64):
     np.testing.assert_allclose(after.params[3, 1] - weights[3, 1], first_step, rtol=1e-4)
 
 
-def test_average_is_the_bias_corrected_one():
-    config = dip.Config(average=0.7)
+@pytest.mark.parametrize("decay", [0.99, 0.0, 0.06])
+def test_average_decays_polynomially_then_exponentially(decay):
+    """Weights by binomials, as the recursion's closed form has them; a fixed decay takes over."""
+    config = dip.Config(average=decay)
     state, observation, functions = problem(config)
     outputs = []
     for _ in range(4):
@@ -162,8 +165,11 @@ def test_average_is_the_bias_corrected_one():
         state, _ = dip.step(state, observation, **functions)
         noise = jax.random.normal(jax.random.fold_in(before.key, before.step), before.latent.shape)
         outputs.append(linear_apply(before.params, before.latent + 0.03 * noise))
-    weights = 0.7 ** np.arange(3, -1, -1)
-    expected = sum(w * x for w, x in zip(weights, outputs, strict=True)) / weights.sum()
+    polynomial = {0.99: 4, 0.0: 1, 0.06: 2}[decay]  # 20/21 > 0.94 > 20/22
+    weights = np.array([math.comb(t + 18, 19) for t in range(1, polynomial + 1)], np.float64)
+    expected = sum(w * x for w, x in zip(weights, outputs, strict=False)) / weights.sum()
+    for output in outputs[polynomial:]:
+        expected = decay * expected + (1 - decay) * output
     np.testing.assert_allclose(state.average, expected, rtol=1e-5)
 
 

@@ -1,5 +1,6 @@
 """A whole fit: chunks of compiled iterations, and between them what a person needs."""
 
+import concurrent.futures
 import dataclasses
 import functools
 import time
@@ -88,37 +89,39 @@ def fit(
             batch=observation.shape[0],
             dtype=observation.dtype,
         )
-        state = jax.jit(fresh)(key)
-        history: History = {}
+        lowered = jax.jit(fresh).lower(key)
+        shapes, history = lowered.out_info, History()
     else:
-        state, history = jax.tree.map(jnp.copy, resume[0]), dict(resume[1])
-    first = done = int(state.step)
-    stops = sorted({*pauses, config.iterations})
-
+        shapes, history = resume[0], dict(resume[1])
     # The total is no part of the program: without it, a fit that grows finds it in the cache.
     program_config = dataclasses.replace(config, iterations=1)
+    functions = {"apply_fn": apply_fn, "operator": operator, "loss": loss, "score": score}
     start = time.perf_counter()
-    chunk = _run_chunk.lower(
-        state,
-        observation,
-        reference,
-        0,
-        length=CHUNK_LENGTH,
-        apply_fn=apply_fn,
-        operator=operator,
-        loss=loss,
-        config=program_config,
-        score=score,
-    ).compile()
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        if resume is None:  # compiled beside the loop, and hardly optimised: it runs once
+            options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
+            initial = beside.submit(lowered.compile, options)
+        chunk = _run_chunk.lower(
+            shapes,
+            observation,
+            reference,
+            0,
+            length=CHUNK_LENGTH,
+            config=program_config,
+            **functions,
+        ).compile()
+        state = _copy(resume[0]) if resume else initial.result()(key)
     compile_seconds, seconds = time.perf_counter() - start, 0.0
+    first = done = int(state.step)
+    stops = sorted({*pauses, config.iterations})
 
     count, finite = 1, True
     while done < config.iterations:
         count = min(count, CHUNK_LENGTH, next(s for s in stops if s > done) - done)
-        start, kept = time.perf_counter(), jax.tree.map(jnp.copy, state)
+        start, kept = time.perf_counter(), _copy(state)
         state, records = jax.block_until_ready(chunk(state, observation, reference, count))
         elapsed = time.perf_counter() - start
-        records = {name: np.asarray(column[:count]) for name, column in records.items()}
+        records = {name: np.asarray(column)[:count] for name, column in records.items()}
         finite = bool(np.isfinite(records["loss"]).all() and _all_finite(state.params))
         if not finite:
             state = kept
@@ -141,6 +144,11 @@ def fit(
         iterations=done - first,
         seconds=seconds,
     )
+
+
+@jax.jit
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)
 
 
 @jax.jit

@@ -27,7 +27,8 @@ class Config:
       iterations: in all.
       learning_rate: of Adam (betas 0.9 and 0.999, epsilon 1e-8).
       noise_std: standard deviation of the noise added to the latent in every iteration.
-      average: decay of the running average of the outputs, in [0, 1); 0 keeps the last alone.
+      average: decay of the running average of the outputs, in [0, 1), once it is longer than the
+        polynomial decay by which it starts; 0 keeps the last output alone.
       tv_weight: of the output's total variation, added to the loss.
       latent_channels: channels of the latent.
     """
@@ -51,6 +52,11 @@ class Config:
         for name, holds, rule in rules:
             if not holds:
                 raise InputError(f"`{name}` (={getattr(self, name)}) must be {rule}")
+
+
+# Output t joins the running average with weight 20 / (t + 19), later with 1 - decay: a fixed decay
+# would carry the first, poor outputs along for its whole length (Shamir and Zhang, ICML 2013).
+POLYNOMIAL = 20
 
 
 class State(NamedTuple):
@@ -153,7 +159,7 @@ def step(
     (value, (image, seen)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, opt_state = _optimiser(config).update(gradient, state.opt_state, state.params)
     count = (state.step + 1).astype(image.dtype)
-    weight = (1 - config.average) / (1 - config.average**count)
+    weight = jnp.maximum(1 - config.average, POLYNOMIAL / (count + POLYNOMIAL - 1))
     average = state.average + weight * (image - state.average)
     record = {"loss": value, "psnr_fit": psnr(seen, observation)}
     if reference is not None:
@@ -173,7 +179,9 @@ def _run(
     loop_fn: Callable = lax.fori_loop,
     **functions: Any,
 ) -> tuple[State, dict[str, Array]]:
-    one: Callable[..., tuple[State, dict[str, Array]]] = functools.partial(step, **functions)
+    # Under jit the step is traced once, for its records and for the loop's body.
+    one: Callable[..., tuple[State, dict[str, Array]]]
+    one = jax.jit(functools.partial(step, **functions), inline=True)
     record = jax.eval_shape(one, state, observation, reference)[1]
     history = {name: jnp.full((length, *x.shape), jnp.nan, x.dtype) for name, x in record.items()}
 
