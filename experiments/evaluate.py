@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import tqdm
 
-from experiments import command, dip, lumas, methods, report, scores, upscale
+from experiments import command, dip, finished, lumas, methods, pages, scores, upscale
 from jaxsr import images, protocols, reports
 from jaxsr.errors import InputError
 
@@ -122,7 +122,7 @@ def run(settings: Settings) -> int:
     if rows:
         environment = reports.environment(on) | {"precision": settings.precision}
         write_scores(settings, method, files, rows, left_out, environment)
-        report.beside(settings.out)
+        pages.beside(finished.read, settings.out)
     for name, reason in left_out.items():
         print(f"left out {name}: {reason}", file=sys.stderr)
     return 1 if left_out else 0

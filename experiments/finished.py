@@ -11,6 +11,7 @@ from typing import Any
 from jaxsr import images, page
 from jaxsr.errors import InputError
 
+MEGABYTES = 32.0
 _METHODS = {"bicubic": "bicubic", "lapsrn": "LapSRN", "dip": "DIP"}
 _COLUMNS = ("PSNR", "SSIM", "bicubic PSNR", "bicubic SSIM", "gain")
 _LOSS = "loss (log)"
@@ -25,8 +26,8 @@ _QUANTITIES = {
 _DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 
 
-def read(folder: pathlib.Path, name: str, megabytes: float) -> page.Run:
-    """The run in a folder.
+def read(folder: pathlib.Path, name: str, *, megabytes: float = MEGABYTES) -> page.Run:
+    """The run in a folder; of an evaluation's images so many megabytes.
 
     Raises:
       InputError: there is no finished run, or its records are damaged.
@@ -38,7 +39,7 @@ def read(folder: pathlib.Path, name: str, megabytes: float) -> page.Run:
     if record is None:
         if any((folder / trace).exists() for trace in ("config.json", "images")):
             raise _unfinished(folder)
-        commands = "experiments.dip, experiments.evaluate or experiments.lapsrn"
+        commands = "experiments.dip, .evaluate, .lapsrn or .table1"
         raise InputError(f"`RUN` (={folder}) must be a folder that {commands} left: it is not")
     file, reader = record
     try:

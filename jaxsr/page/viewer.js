@@ -9,7 +9,8 @@ function fill(select, labels) {
 
 // What a key does to a value in [low, high]; undefined for keys that are not a slider's.
 function moved(event, value, low, high, step) {
-  const steps = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10};
+  const large = Math.max(1, Math.round((high - low) / 10 / step));
+  const steps = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -large, PageUp: large};
   if (event.ctrlKey || event.metaKey || event.altKey) return undefined;
   if (event.key === "Home") return low;
   if (event.key === "End") return high;
@@ -40,7 +41,7 @@ function viewer() {
     stage.classList.toggle("zoomed", view.zoom > 1);
     stage.style.setProperty("--at", `${view.at}%`);
     divider.setAttribute("aria-valuenow", Math.round(view.at));
-    divider.setAttribute("aria-valuetext", `${Math.round(view.at)} % ${sides[0].image.alt}`);
+    divider.setAttribute("aria-valuetext", `${Math.round(view.at)} % ${scene.pictures[sides[0].select.value].label}`);
     byId("zoom").value = `${Number(view.zoom.toPrecision(3))}×`;
     byId("out").disabled = view.zoom <= 1;
     byId("in").disabled = view.zoom >= most();
