@@ -38,12 +38,12 @@ def made(tmp_path_factory):
             image = PIL.Image.fromarray(noise).resize((64, 64), PIL.Image.Resampling.BICUBIC)
             image.save(folder / "data" / f"{name}.png")
         hr = folder / "data" / "plain.png"
-        fit = dip.Settings(hr=hr, out=pathlib.Path("fit"), iterations=4, protocol="dip")
+        fit = dip.Settings(hr=hr, out=pathlib.Path("fit"), iterations=2, protocol="dip")
         assert dip.run(fit) == 0
-        low = dip.Settings(lr=hr, factor=2, out=pathlib.Path("low"), iterations=2)
+        low = dip.Settings(lr=folder / "fit" / "lr.png", out=pathlib.Path("low"), iterations=1)
         assert dip.run(low) == 0
-        for method in ("bicubic", "dip"):
-            given = {"iterations": 2} if method == "dip" else {}
+        fits = {"iterations": 2, "seed": 1, "protocol": "dip"}
+        for method, given in (("bicubic", {}), ("dip", fits)):
             out = folder / "scores" / method
             assert evaluate.run(evaluate.Settings(hr.parent, out, method=method, **given)) == 0
         jax.config.update("jax_compilation_cache_dir", None)
@@ -126,7 +126,8 @@ def test_a_fit_as_it_was_recorded(runs):
 def test_a_fit_without_a_ground_truth(runs):
     document = read("low/report.html")
     (group,) = document.data()["groups"]
-    assert group["width"] == 128 and {p["caption"] for p in group["pictures"]} == {""}
+    assert (group["name"], group["width"]) == ("lr", 64)
+    assert {p["caption"] for p in group["pictures"]} == {""}
     labels = [p["label"] for p in group["pictures"]]
     assert labels == ["low resolution", "bicubic", "DIP", "DIP, last output"]
     (curve,) = document.data()["curves"]

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import subprocess
 
 import numpy as np
 import PIL.Image
@@ -10,7 +11,7 @@ import pytest
 from jaxsr import page
 
 CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None
 )
 HOSTILE = "<img src=x onerror=window.hacked=1>" + "a_very_long_name_" * 8
 HISTORY = [10 + 0.01 * n for n in range(1, 201)]
@@ -74,6 +75,8 @@ def browser():
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no chromium on PATH")
+    if subprocess.run([CHROMIUM, "--version"], capture_output=True).returncode:
+        pytest.skip(f"{CHROMIUM} does not run")  # Ubuntu has one that only names another
     with sync_api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
