@@ -1,28 +1,18 @@
 """What a finished run left in its folder, as `jaxsr.page` shows it."""
 
-import csv
 import dataclasses
 import json
-import math
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from jaxsr import images, page
+from experiments import shown
+from jaxsr import page
 from jaxsr.errors import InputError
 
 MEGABYTES = 32.0
 _METHODS = {"bicubic": "bicubic", "lapsrn": "LapSRN", "dip": "DIP"}
 _COLUMNS = ("PSNR", "SSIM", "bicubic PSNR", "bicubic SSIM", "gain")
-_LOSS = "loss (log)"
-_QUANTITIES = {
-    "psnr": "PSNR on all channels (dB)",
-    "psnr_y": "PSNR on Y (dB)",
-    "psnr_output": "PSNR of the output, all channels (dB)",
-    "psnr_y_output": "PSNR of the output on Y (dB)",
-    "psnr_fit": "fit to the low resolution (PSNR, dB)",
-    "loss": _LOSS,
-}
 _DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 
 
@@ -79,10 +69,10 @@ def _training_or_fit(
     scene = "" if length == "epochs" else config["name"]
     history = folder / "history.csv"
     if length == "epochs":
-        quantities = {"psnr": "PSNR on the test images (dB)", "loss": _LOSS}
-        curves = [_curve(history, name, scene, quantities)]
+        quantities = {"psnr": "PSNR on the test images (dB)", "loss": shown.LOSS}
+        curves = [shown.curve(history, name, scene, quantities)]
         return page.Run(name, "experiments.lapsrn", config, results, (), curves)
-    curves = [_curve(history, name, scene, _quantities(metrics))]
+    curves = [shown.curve(history, name, scene, shown.quantities(metrics))]
     protocol, figures, tables = metrics["protocol"] or "", {}, []
     if "psnr" in metrics:
         figures = {"DIP": metrics, "DIP, last output": metrics["last"]}
@@ -99,7 +89,7 @@ def _training_or_fit(
     pictures = [
         picture
         for file, label, role in files
-        for picture in _picture(
+        for picture in shown.picture(
             folder / f"{file}.png", scene, label, role, figures.get(label), protocol
         )
     ]
@@ -116,7 +106,7 @@ def _evaluation(
     label = _METHODS[method]
     pictures: list[page.Picture] = []
     curves: list[page.Curve] = []
-    shown = 0
+    kept = 0
     for row in record["images"]:
         scene = row["name"]
         if pathlib.PurePath(scene).name != scene:
@@ -129,21 +119,21 @@ def _evaluation(
         found = [
             picture
             for place, made_by, role, figures in files
-            for picture in _picture(
+            for picture in shown.picture(
                 folder / place / f"{scene}.png", scene, made_by, role, figures, protocol
             )
         ]
         if sum(len(p.png) for p in (*pictures, *found)) > megabytes * 1e6:
             break
-        shown += 1
+        kept += 1
         pictures += found
         history = folder / "dip" / scene / "history.csv"
         if method == "dip" and history.exists():
-            curves.append(_curve(history, f"{name}, {scene}", scene, _quantities(row)))
+            curves.append(shown.curve(history, f"{name}, {scene}", scene, shown.quantities(row)))
     own = ("protocol", "scale", "method", "settings", "checkpoint")
     results = {k: v for k, v in record.items() if k not in (*own, "images", "mean")}
     total = len(record["images"])
-    note = f"the first {shown} of {total} images are shown, within {megabytes:g} MB"
+    note = f"the first {kept} of {total} images are shown, within {megabytes:g} MB"
     beside = method != "bicubic"
     table = page.Table(
         f"{name}: {label} {record['scale']}×, protocol {protocol}: "
@@ -160,7 +150,7 @@ def _evaluation(
         pictures,
         curves,
         [table],
-        note if shown < total else "",
+        note if kept < total else "",
     )
 
 
@@ -171,43 +161,3 @@ def _figures(figures: dict[str, Any], beside: bool) -> Iterator[float]:
         other = figures["bicubic"]
         yield from (float(other["psnr"]), float(other["ssim"]))
         yield float(figures["psnr"]) - float(other["psnr"])
-
-
-def _picture(
-    path: pathlib.Path,
-    scene: str,
-    label: str,
-    role: page.Role,
-    figures: dict[str, Any] | None,
-    protocol: str,
-) -> Iterator[page.Picture]:
-    """The image in a file, if there is one."""
-    if not path.exists():
-        return
-    height, width = images.read(path).pixels.shape[:2]
-    png = path.read_bytes()
-    if not png.startswith(b"\x89PNG"):
-        raise InputError(f"`{path}` must be a PNG file")
-    psnr, ssim = (float(figures[k]) if figures else None for k in ("psnr", "ssim"))
-    yield page.Picture(scene, label, role, (width, height), png, psnr, ssim, f"protocol {protocol}")
-
-
-def _quantities(figures: dict[str, Any]) -> dict[str, str]:
-    """Columns of a fit's history by name: first that of the protocol, where it is on Y."""
-    on_y = "psnr" in figures and figures["psnr"] == figures.get("psnr_y")
-    first = "psnr_y" if on_y else "psnr"
-    return dict(sorted(_QUANTITIES.items(), key=lambda item: item[0] != first))
-
-
-def _curve(path: pathlib.Path, name: str, scene: str, quantities: dict[str, str]) -> page.Curve:
-    """What a history holds of some quantities."""
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            (count, *names), *rows = csv.reader(file)
-        columns = list(zip(*[map(float, row) for row in rows], strict=True))[1:]
-        finite = [[x if math.isfinite(x) else None for x in column] for column in columns]
-        history = dict(zip(names, finite, strict=True))
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"`{path}` is damaged ({error}): it must be as a run wrote it") from error
-    shown = {title: history[key] for key, title in quantities.items() if key in history}
-    return page.Curve(name, scene, count, shown)

@@ -3,10 +3,10 @@
 import pathlib
 import statistics
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments import rows, tables
+from experiments import rows, shown, tables
 from experiments.ledger import Ledger, Record
 from experiments.tables import Cell
 from jaxsr import page
@@ -22,7 +22,7 @@ def holds(folder: pathlib.Path) -> bool:
 
 
 def read(folder: pathlib.Path, name: str) -> page.Run:
-    """The tables of a ledger, what is missing included.
+    """The tables of a ledger, what is missing included; of fits the curves, and crops kept.
 
     Raises:
       InputError: a record is damaged.
@@ -30,23 +30,26 @@ def read(folder: pathlib.Path, name: str) -> page.Run:
     ledger = Ledger(folder)
     found = dict(_cell(ledger, path) for path in _files(folder))
     records = {cell: found.get(cell) for cell in _wanted(found)}
-    shown: list[page.Table] = []
+    both: list[page.Table] = []
     for table in dict.fromkeys(cell.table for cell in records):
         part = {cell: record for cell, record in records.items() if cell.table == table}
         head, *lines = tables.lines(table, part)
         head = [{"+-": "±", "": "SSIM"}.get(word, word) for word in head]
         means = [(row, [None if x == "missing" else x for x in cells]) for row, *cells in lines]
-        shown += [page.Table(tables.title(table), head, means), _by_image(table, part)]
+        both += [page.Table(tables.title(table), head, means), _by_image(table, part)]
     labels: dict[str, list[Record]] = {}
     for cell, record in records.items():
         if record is not None:
             labels.setdefault(cell.label, []).append(record)
+    costs = {label: _cost(made) for label, made in labels.items()}
     return page.Run(
         name,
         "experiments.table1",
-        {label: _common(r["settings"] for r in made) for label, made in labels.items()},
-        {label: _cost(made) for label, made in labels.items()},
-        tables=shown,
+        _settings(labels),
+        costs,
+        [each for cell, record in found.items() for each in _crop(folder, cell, record)],
+        [_curve(cell, record) for cell, record in found.items() if "history" in record],
+        both,
     )
 
 
@@ -71,10 +74,32 @@ def _cell(ledger: Ledger, path: pathlib.Path) -> tuple[Cell, Record]:
         cell = Cell(table, made["row"], recipe, made["image"], seed)
         if cell.name != name:
             raise ValueError(f"it is of {cell.name}")
+        if cell.row not in rows.NAMES or cell.image not in tables.names_of(table):
+            raise ValueError("no table has this row and image")
         record |= {key: float(record[key]) for key in _FIGURES}
+        if "history" in record:
+            _curve(cell, record)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"`{path}` is damaged ({error!r}): delete it to go on") from error
     return cell, record
+
+
+def _curve(cell: Cell, record: Record) -> page.Curve:
+    """The history in a record: its first value is that after `every` iterations."""
+    history, titles = record["history"], shown.quantities(record)
+    columns = {t: shown.finite(history[key]) for key, t in titles.items() if key in history}
+    name = f"{cell.label}, seed {cell.seed}"
+    scene = f"{cell.image}, table `{cell.table}`"
+    return page.Curve(name, scene, "iteration", columns, int(history["every"]))
+
+
+def _crop(folder: pathlib.Path, cell: Cell, record: Record) -> Iterator[page.Picture]:
+    """The crop beside a record; the figures are those of the whole image."""
+    label = f"{cell.label}, seed {cell.seed}" if rows.seeded(cell.row) else cell.label
+    role: page.Role = "baseline" if cell.row in rows.INTERPOLATIONS else "result"
+    scene = f"{cell.image}, a crop, table `{cell.table}`"
+    protocol = f"{record['settings'].get('protocol')}, whole image"
+    yield from shown.picture(folder / f"{cell.name}.png", scene, label, role, record, protocol)
 
 
 def _wanted(found: Iterable[Cell]) -> Iterator[Cell]:
@@ -106,13 +131,24 @@ def _by_image(table: str, records: Mapping[Cell, Record | None]) -> page.Table:
     return page.Table(f"{tables.title(table)}, by image", ("row", *images), lines)
 
 
-def _common(settings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What some cells were made with."""
-    kept = [{k: v for k, v in made.items() if k not in _OF_A_CELL} for made in settings]
-    return {key: _distinct(made.get(key) for made in kept) for key in kept[0]}
+def _settings(labels: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
+    """What the cells were made with: first what is the same for all rows, then each row's own."""
+    each = {}
+    for label, made in labels.items():
+        names = dict.fromkeys(name for record in made for name in record["settings"])
+        each[label] = {
+            name: _distinct(record["settings"].get(name) for record in made)
+            for name in names
+            if name not in _OF_A_CELL
+        }
+    first = next(iter(each.values()))
+    same = {k: v for k, v in first.items() if all(own.get(k) == v for own in each.values())}
+    return same | {
+        label: {k: v for k, v in own.items() if k not in same} for label, own in each.items()
+    }
 
 
-def _cost(records: list[Record]) -> dict[str, Any]:
+def _cost(records: Sequence[Record]) -> dict[str, Any]:
     """How many cells, how long they took altogether, and on what."""
     return {
         "cells": len(records),

@@ -272,8 +272,9 @@ def test_results_do_not_overwrite_their_data(runs, capsys):
         evaluate.run(settings)
 
 
-def cell(ledger, name, psnr, **settings):
+def cell(ledger, name, psnr, history=None, **settings):
     figures = {"psnr": psnr, "ssim": 0.75, "psnr_rgb": psnr - 1, "ssim_rgb": 0.5}
+    figures |= {"history": history} if history else {}
     table, _, file = name.split("/")
     made = {"row": "bicubic", "protocol": f"p-{table}", "image": file.partition("_")[0]} | settings
     environment = {"device": {"kind": "cpu"}, "versions": {"jax": "0.0"}}
@@ -287,7 +288,11 @@ def test_a_ledger_as_table1_shows_it(runs, capsys, monkeypatch):
         cell(ledger, f"paper/bicubic/{image}", psnr)
     for seed, psnr in ((0, 30.0), (1, 32.0)):
         own = {"row": "dip-mse", "recipe": "best", "seed": seed, "loss": "mse"}
-        cell(ledger, f"standard/dip-mse_best/16077_seed{seed}", psnr, **own)
+        history = {"every": 10, "psnr": [20.0 + seed, 21.0, "nan"], "learning_rate": [1, 1, 1]}
+        cell(ledger, f"standard/dip-mse_best/16077_seed{seed}", psnr, history, **own)
+    crops = {"paper/bicubic/16077": 0, "paper/bicubic/37073": 90}
+    for name, gray in crops.items():
+        PIL.Image.new("RGB", (12, 8), (gray,) * 3).save(ledger.folder / f"{name}.png")
     assert run("results/table1", "--out", "ledger.html") == 0
     document = read("ledger.html")
     capsys.readouterr()
@@ -314,6 +319,19 @@ def test_a_ledger_as_table1_shows_it(runs, capsys, monkeypatch):
     assert settings["bicubic protocol"] == ["p-paper"]
     assert found["experiments.table1: results"]["dip-mse (best) seconds"] == ["3"]
 
+    data = document.data()
+    assert [(curve["name"], curve["every"], curve["columns"]) for curve in data["curves"]] == [
+        (f"dip-mse (best), seed {seed}", 10, {"PSNR on all channels (dB)": [20.0 + seed, 21, None]})
+        for seed in (0, 1)
+    ]
+    assert {curve["scene"] for curve in data["curves"]} == {"16077, table `standard`"}
+    shown = {group["name"]: group["pictures"] for group in data["groups"]}
+    assert list(shown) == [f"{image}, a crop, table `paper`" for image in ("16077", "37073")]
+    (crop,) = shown["37073, a crop, table `paper`"]
+    assert crop["caption"] == "25.500 dB, SSIM 0.7500 (protocol p-paper, whole image)"
+    kept = (ledger.folder / "paper/bicubic/37073.png").read_bytes()
+    assert data["images"][crop["image"]].endswith(base64.b64encode(kept).decode())
+
 
 def rows_of(document):
     """Cells by row and table."""
@@ -337,6 +355,8 @@ def rows_of(document):
         ("paper/bicubic/16077", {"ssim": None}, "KeyError('ssim')"),
         ("paper/bicubic/37073", {}, "it is of paper/bicubic/16077"),
         ("paper/bicubic/16077", {"settings": [1]}, "is damaged"),
+        ("paper/bicubic/16077", {"history": {"psnr": [1.0]}}, "KeyError('every')"),
+        ("paper/bicubic/lena", {"settings": {"row": "bicubic", "image": "lena"}}, "no table has"),
     ],
 )
 def test_a_ledger_with_a_damaged_record(runs, capsys, name, change, said):

@@ -194,7 +194,8 @@ def test_settings_that_differ_are_marked():
 
 
 def test_what_is_empty_is_hidden():
-    document = Document(page.render([a_run(pictures=[], curves=[], tables=[])]))
+    nothing = page.Curve("c", "", "epoch", {})
+    document = Document(page.render([a_run(pictures=[], curves=[nothing], tables=[])]))
     hidden = [a["id"] for tag, a, _ in document.elements if tag == "section" and "hidden" in a]
     assert hidden == ["images", "curves", "tables"]
 

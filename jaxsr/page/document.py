@@ -82,7 +82,7 @@ def render(runs: Sequence[Run]) -> str:
     """The page of some runs, whose names differ, as HTML text."""
     names = [run.name for run in runs]
     groups, sources = _groups(runs)
-    curves = [dataclasses.asdict(curve) for run in runs for curve in run.curves]
+    curves = [dataclasses.asdict(curve) for run in runs for curve in run.curves if curve.columns]
     shown = elements(table for run in runs for table in run.tables)
     notes = [f"<p>{html.escape(f'{run.name}: {run.note}')}</p>" for run in runs if run.note]
     style, script = _asset("page.css"), _asset("viewer.js") + _asset("curves.js")
