@@ -17,7 +17,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from experiments import command, folder, problem
+from experiments import command, finished, folder, pages, problem
 from jaxsr import dip, losses
 from jaxsr.errors import InputError
 from jaxsr.models import SkipUNet
@@ -150,6 +150,7 @@ def run(settings: Settings) -> int:
     ):
         if results.finished(config.iterations):
             print(f"{out} is finished: {results.summary()}")
+            pages.beside(finished.read, out)
             return 0
         network = SkipUNet(
             channels=task.lr.shape[-1],
@@ -200,6 +201,7 @@ def run(settings: Settings) -> int:
             return command.INTERRUPTED
         results.write_report(result, environment(on) | {"precision": settings.precision})
         print(results.summary())
+    pages.beside(finished.read, out)
     return 0
 
 

@@ -17,9 +17,11 @@ from typing import Any, Literal
 import numpy as np
 import tqdm
 
-from experiments import command, dip, lumas, methods, scores, upscale
+from experiments import command, dip, finished, lumas, methods, pages, scores, upscale
 from jaxsr import images, protocols, reports
 from jaxsr.errors import InputError
+
+PLACES = ("images", "bicubic", "hr")  # of results, baselines and ground truths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Settings:
     data: pathlib.Path
     """A folder of ground-truth images, or one of them."""
     out: pathlib.Path
-    """Output folder: scores.csv, scores.json, and the results in images/."""
+    """Output folder: report.html, scores.csv, scores.json, and the results in images/."""
     scale: int = 4
     """Of the enlargement: an integer from 2, and one that the checkpoint's network makes."""
     protocol: dip.ProtocolName = "standard"
@@ -94,7 +96,7 @@ def run(settings: Settings) -> int:
     settings = settings.resolved()
     files = image_files(settings.data)
     for name, path in files.items():
-        if (settings.out / "images" / f"{name}.png").resolve() == path.resolve():
+        if path.resolve() in [(settings.out / p / f"{name}.png").resolve() for p in PLACES]:
             raise InputError(f"`--out` (={settings.out}) would overwrite `{path}`: choose another")
     on = command.device(settings.device)
     rows: list[tuple[str, scores.Figures]] = []
@@ -102,7 +104,8 @@ def run(settings: Settings) -> int:
     with command.computing(on, settings.precision):
         method = settings.restorer()
         try:
-            (settings.out / "images").mkdir(parents=True, exist_ok=True)
+            for place in PLACES:
+                (settings.out / place).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             message = f"`--out` (={settings.out}) cannot be used: {error.strerror}"
             raise InputError(message) from error
@@ -118,7 +121,8 @@ def run(settings: Settings) -> int:
             return command.INTERRUPTED
     if rows:
         environment = reports.environment(on) | {"precision": settings.precision}
-        report(settings, method, files, rows, left_out, environment)
+        write_scores(settings, method, files, rows, left_out, environment)
+        pages.beside(finished.read, settings.out)
     for name, reason in left_out.items():
         print(f"left out {name}: {reason}", file=sys.stderr)
     return 1 if left_out else 0
@@ -142,7 +146,7 @@ def image_files(data: pathlib.Path) -> dict[str, pathlib.Path]:
 def evaluate(
     settings: Settings, method: methods.Method, name: str, path: pathlib.Path
 ) -> scores.Figures:
-    """One image: its result in `images/`, its figures and, below `bicubic`, the baseline's.
+    """One image: its files, its figures and, below `bicubic`, the baseline's.
 
     Raises:
       InputError: the file cannot be read, or the image is too small.
@@ -156,7 +160,8 @@ def evaluate(
     if settings.explain:
         pair = {str(settings.method): result, "bicubic": baseline}
         row["explain"] = {k: lumas.compare(_coloured(v, hr), hr, scale) for k, v in pair.items()}
-    images.write(settings.out / "images" / f"{name}.png", _coloured(result, hr))
+    for place, pixels in zip(PLACES, (result, baseline, hr), strict=True):
+        images.write(settings.out / place / f"{name}.png", _coloured(pixels, hr))
     return row
 
 
@@ -165,7 +170,7 @@ def _coloured(result: np.ndarray, hr: np.ndarray) -> np.ndarray:
     return result if result.shape == hr.shape else protocols.with_true_chroma(result, hr)
 
 
-def report(
+def write_scores(
     settings: Settings,
     method: methods.Method,
     files: dict[str, pathlib.Path],

@@ -16,29 +16,22 @@ import itertools
 import os
 import pathlib
 import signal
-import statistics
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 
-from experiments import command, dip, methods, rows, scores
-from experiments.ledger import Ledger, Record
+from experiments import command, dip, methods, pages, recorded, rows
+from experiments.ledger import Ledger
+from experiments.tables import Cell, TableName, names_of, show
 from jaxsr import images, reports
 from jaxsr.errors import InputError
 from jaxsr.protocols import PROTOCOLS
 
-TableName = Literal["paper", "standard", "set5"]
-IMAGES: dict[str, tuple[str, ...]] = {
-    "bsds300": (
-        *("16077", "37073", "101085", "189080", "21077"),
-        *("85048", "86000", "106024", "210088", "253027"),
-    ),
-    "set5": ("baby", "bird", "butterfly", "head", "woman"),
-}
+RUNS = pathlib.Path("runs/table1")  # of fits, and of the page
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,38 +82,6 @@ class Settings:
             raise InputError(f"`--budget` (={self.budget}) must be above 0")
 
 
-class Cell(NamedTuple):
-    """What is computed once: an image by a row of a table."""
-
-    table: TableName
-    row: str
-    recipe: dip.Recipe
-    image: str
-    seed: int
-
-    @property
-    def group(self) -> "Cell":
-        """The cell without its image."""
-        return self._replace(image="")
-
-    @property
-    def label(self) -> str:
-        """Of its row in the table."""
-        return f"{self.row} ({self.recipe})" if rows.seeded(self.row) else self.row
-
-    @property
-    def name(self) -> str:
-        """In the ledger."""
-        if not rows.seeded(self.row):
-            return f"{self.table}/{self.row}/{self.image}"
-        return f"{self.table}/{self.row}_{self.recipe}/{self.image}_seed{self.seed}"
-
-
-def names_of(table: str) -> tuple[str, ...]:
-    """The images of a table."""
-    return IMAGES["set5" if table == "set5" else "bsds300"]
-
-
 def cells(settings: Settings) -> Iterator[Cell]:
     """All that is asked for, the cheap first."""
     for row in sorted(settings.only, key=rows.NAMES.index):
@@ -156,6 +117,8 @@ def run(settings: Settings) -> int:
     records = {cell: ledger.read(cell.name, {}) for cell in cells(settings)}
     for table in settings.tables:
         print(show(table, {c: record for c, record in records.items() if c.table == table}))
+    if any(records.values()):
+        pages.beside(recorded.read, settings.results, out=RUNS / pages.NAME)
     return code
 
 
@@ -168,8 +131,7 @@ def compute(
       InputError: it holds one under other settings, or what they need is missing.
     """
     table, row, recipe, _, seed = group[0]
-    fits = pathlib.Path("runs/table1")
-    places = rows.Places(settings.lapsrn, fits, settings.device, settings.precision)
+    places = rows.Places(settings.lapsrn, RUNS, settings.device, settings.precision)
     method = rows.method(row, table, recipe, seed, places)
     protocol = PROTOCOLS[rows.protocol_name(row, table)]
     made: dict[str, Any] = {"row": row, "protocol": protocol.name, "precision": settings.precision}
@@ -197,48 +159,6 @@ def _file(data: pathlib.Path, name: str) -> pathlib.Path:
     if not files:
         raise InputError(f"`{data}` must hold {name}.jpg or {name}.png, at any depth")
     return files[0]
-
-
-def show(table: str, records: Mapping[Cell, Record | None]) -> str:
-    """A table as text: each row's means over its cells; in `paper` beside what was published."""
-    beside = ["published", "", "difference"] if table == "paper" else ["RGB PSNR", "RGB SSIM"]
-    lines = [["row", "cells", "PSNR", "+-", "SSIM", *beside]]
-    for label in dict.fromkeys(cell.label for cell in records):
-        wanted = {cell: record for cell, record in records.items() if cell.label == label}
-        found = {cell: record for cell, record in wanted.items() if record is not None}
-        line = [label, f"{len(found)}/{len(wanted)}", *(["missing"] if not found else [])]
-        if found:
-            psnr, ssim, *rgb = (
-                statistics.fmean(record[name] for record in found.values())
-                for name in ("psnr", "ssim", "psnr_rgb", "ssim_rgb")
-            )
-            spread = spread_over_seeds(found)
-            line += [f"{psnr:.3f}", "" if spread is None else f"{spread:.3f}", f"{ssim:.4f}"]
-            published = rows.PUBLISHED.get(next(iter(found)).row)
-            whole = {cell.image for cell in found} == {*names_of(table)}
-            if table != "paper":
-                line += [f"{rgb[0]:.3f}", f"{rgb[1]:.4f}"]
-            elif published and whole and len(found) == len(wanted):
-                line += [f"{published[0]:.2f}", f"{published[1]:.4f}"]
-                line += [f"{psnr - published[0]:+.2f}"]
-        lines.append([*line, *[""] * (len(lines[0]) - len(line))])
-    return f"\ntable `{table}`, 4x, PSNR in dB\n{scores.table(lines)}"
-
-
-def spread_over_seeds(found: Mapping[Cell, Record]) -> float | None:
-    """The standard deviation over seeds of the mean PSNR over images; None for a single seed.
-
-    Of the images that every seed has.
-    """
-    seeds: dict[int, dict[str, float]] = {}
-    for cell, record in found.items():
-        seeds.setdefault(cell.seed, {})[cell.image] = record["psnr"]
-    common = set.intersection(*map(set, seeds.values()))
-    if len(seeds) < 2 or not common:
-        return None
-    return statistics.stdev(
-        statistics.fmean(psnr[image] for image in common) for psnr in seeds.values()
-    )
 
 
 if __name__ == "__main__":

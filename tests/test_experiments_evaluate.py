@@ -81,8 +81,9 @@ def test_bicubic_on_set5_as_published(shared, tmp_path, capsys):
     assert [*rows] == [*names, "mean"]
     mean = record["mean"]
     assert f"{mean['psnr']:.3f} {mean['ssim']:.4f}" == "28.432 0.8108"
-    assert printed[-1].split() == ["mean", "28.432", "0.8108"]
-    assert len({len(line) for line in printed[-6:]}) == 1  # aligned
+    assert printed[-2].split() == ["mean", "28.432", "0.8108"]
+    assert printed[-1] == "to look at: out/report.html"
+    assert len({len(line) for line in printed[-7:-1]}) == 1  # aligned
     assert protocols.PROTOCOLS["standard"].description in "".join(printed)
     for name in ("psnr", "ssim", "psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y"):
         values = [image[name] for image in record["images"]]

@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 import scipy.optimize
 
-from experiments import baselines, command, dip, rows, table1
+from experiments import baselines, command, dip, rows, table1, tables
 from experiments.ledger import Ledger
 from jaxsr import models, operators, pretrained
 from jaxsr.errors import InputError
@@ -26,7 +26,7 @@ IMAGES = ("16077", "37073")
 @pytest.fixture(autouse=True)
 def here(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
-    monkeypatch.setitem(table1.IMAGES, "bsds300", IMAGES)
+    monkeypatch.setitem(tables.IMAGES, "bsds300", IMAGES)
     monkeypatch.chdir(tmp_path)
     for seed, name in enumerate(IMAGES):
         pixels = np.random.default_rng(seed).integers(0, 256, (64, 96, 3), np.uint8)
@@ -162,7 +162,7 @@ def test_fits_are_of_their_row_recipe_and_seed(monkeypatch, capsys):
         ("mse", "reference", "paper-dip", seed, image) for seed in (0, 2) for image in IMAGES
     }
     assert len(asked) == 5  # the third was begun twice
-    line = capsys.readouterr().out.splitlines()[-1].split()
+    line = capsys.readouterr().out.splitlines()[-2].split()
     assert line[:5] == ["dip-mse", "(reference)", "4/4", "21.000", "1.414"]
 
 
@@ -174,7 +174,7 @@ def test_budget_ends_like_ctrl_c(monkeypatch, capsys):
 
 def test_spread_is_over_seeds_of_common_images():
     def cell(image, seed):
-        return table1.Cell("paper", "dip-mse", "best", image, seed)
+        return tables.Cell("paper", "dip-mse", "best", image, seed)
 
     found = {
         cell("a", 0): {"psnr": 20.0},
@@ -183,8 +183,8 @@ def test_spread_is_over_seeds_of_common_images():
         cell("b", 1): {"psnr": 25.0},
         cell("c", 1): {"psnr": 99.0},
     }
-    assert table1.spread_over_seeds(found) == pytest.approx(np.std([21, 23], ddof=1))
-    assert table1.spread_over_seeds({cell("a", 0): {"psnr": 1.0}}) is None
+    assert tables.spread_over_seeds(found) == pytest.approx(np.std([21, 23], ddof=1))
+    assert tables.spread_over_seeds({cell("a", 0): {"psnr": 1.0}}) is None
 
 
 @pytest.mark.parametrize(

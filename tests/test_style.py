@@ -28,6 +28,7 @@ FLOORS = (
     ),
     ("weights", "pretrained", "training", "upscaling"),
     ("dip.solver", "dip.fitting", "dip", "reports", "figures"),
+    ("page.tables", "page.document", "page"),
 )
 ORDER = [name for floor in FLOORS for name in floor]
 

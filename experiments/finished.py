@@ -1,0 +1,163 @@
+"""What a finished run left in its folder, as `jaxsr.page` shows it."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from experiments import shown
+from jaxsr import page
+from jaxsr.errors import InputError
+
+MEGABYTES = 32.0
+_METHODS = {"bicubic": "bicubic", "lapsrn": "LapSRN", "dip": "DIP"}
+_COLUMNS = ("PSNR", "SSIM", "bicubic PSNR", "bicubic SSIM", "gain")
+_DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+
+
+def read(folder: pathlib.Path, name: str, *, megabytes: float = MEGABYTES) -> page.Run:
+    """The run in a folder; of an evaluation's images so many megabytes.
+
+    Raises:
+      InputError: there is no finished run, or its records are damaged.
+    """
+    if not folder.is_dir():
+        raise InputError(f"`RUN` (={folder}) must be a folder that is there")
+    kinds = ("scores.json", _evaluation), ("metrics.json", _training_or_fit)
+    record = next((kind for kind in kinds if (folder / kind[0]).exists()), None)
+    if record is None:
+        if any((folder / trace).exists() for trace in ("config.json", "images")):
+            raise _unfinished(folder)
+        commands = "experiments.dip, .evaluate, .lapsrn or .table1"
+        raise InputError(f"`RUN` (={folder}) must be a folder that {commands} left: it is not")
+    file, reader = record
+    try:
+        return reader(folder, name, _read_json(folder / file), megabytes)
+    except InputError:
+        raise
+    except _DAMAGE as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"`{folder / file}` is damaged ({reason}): it must be as a run wrote it"
+        ) from error
+
+
+def _unfinished(folder: pathlib.Path) -> InputError:
+    return InputError(f"`RUN` (={folder}) must be finished: give its own command again")
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"`{path}` is damaged ({reason}): it must be as a run wrote it") from error
+    if not isinstance(record, dict):
+        raise InputError(f"`{path}` is damaged: it must hold a JSON object")
+    return record
+
+
+def _training_or_fit(
+    folder: pathlib.Path, name: str, metrics: dict[str, Any], megabytes: float
+) -> page.Run:
+    config = _read_json(folder / "config.json")
+    length = "epochs" if "epochs" in metrics else "iterations"
+    if metrics[length] != config[length]:
+        raise _unfinished(folder)
+    results = {k: v for k, v in metrics.items() if k not in ("settings", length)}
+    scene = "" if length == "epochs" else config["name"]
+    history = folder / "history.csv"
+    if length == "epochs":
+        quantities = {"psnr": "PSNR on the test images (dB)", "loss": shown.LOSS}
+        curves = [shown.curve(history, name, scene, quantities)]
+        return page.Run(name, "experiments.lapsrn", config, results, (), curves)
+    curves = [shown.curve(history, name, scene, shown.quantities(metrics))]
+    protocol, figures, tables = metrics["protocol"] or "", {}, []
+    if "psnr" in metrics:
+        figures = {"DIP": metrics, "DIP, last output": metrics["last"]}
+        figures["bicubic"] = metrics["bicubic"]
+        made = f"DIP {config['factor']}×, protocol {protocol}: {metrics['protocol_description']}"
+        tables = [page.Table(made, ("run", *_COLUMNS), [(name, [*_figures(metrics, True)])])]
+    files: tuple[tuple[str, str, page.Role], ...] = (
+        ("lr", "low resolution", "input"),
+        ("bicubic", "bicubic", "baseline"),
+        ("sr", "DIP", "result"),
+        ("sr_last", "DIP, last output", "result"),
+        ("hr", "ground truth", "truth"),
+    )
+    pictures = [
+        picture
+        for file, label, role in files
+        for picture in shown.picture(
+            folder / f"{file}.png", scene, label, role, figures.get(label), protocol
+        )
+    ]
+    size = next((p.size for p in pictures if p.role != "input"), None)
+    # The low resolution is shown as large as the rest.
+    pictures = [dataclasses.replace(p, size=size or p.size) for p in pictures]
+    return page.Run(name, "experiments.dip", config, results, pictures, curves, tables)
+
+
+def _evaluation(
+    folder: pathlib.Path, name: str, record: dict[str, Any], megabytes: float
+) -> page.Run:
+    method, protocol = record["method"], record["protocol"]
+    label = _METHODS[method]
+    pictures: list[page.Picture] = []
+    curves: list[page.Curve] = []
+    kept = 0
+    for row in record["images"]:
+        scene = row["name"]
+        if pathlib.PurePath(scene).name != scene:
+            raise ValueError(f"the name {scene!r} must be that of a file")
+        files: tuple[tuple[str, str, page.Role, Any], ...] = (
+            ("bicubic", "bicubic", "baseline", row["bicubic"]),
+            ("images", label, "baseline" if method == "bicubic" else "result", row),
+            ("hr", "ground truth", "truth", None),
+        )
+        found = [
+            picture
+            for place, made_by, role, figures in files
+            for picture in shown.picture(
+                folder / place / f"{scene}.png", scene, made_by, role, figures, protocol
+            )
+        ]
+        if sum(len(p.png) for p in (*pictures, *found)) > megabytes * 1e6:
+            break
+        kept += 1
+        pictures += found
+        history = folder / "dip" / scene / "history.csv"
+        if method == "dip" and history.exists():
+            curves.append(shown.curve(history, f"{name}, {scene}", scene, shown.quantities(row)))
+    own = ("protocol", "scale", "method", "settings", "checkpoint")
+    results = {k: v for k, v in record.items() if k not in (*own, "images", "mean")}
+    total = len(record["images"])
+    note = f"the first {kept} of {total} images are shown, within {megabytes:g} MB"
+    beside = method != "bicubic"
+    table = page.Table(
+        f"{name}: {label} {record['scale']}×, protocol {protocol}: "
+        f"{record['protocol_description']}",
+        ("image", *(_COLUMNS if beside else _COLUMNS[:2])),
+        [(row["name"], [*_figures(row, beside)]) for row in record["images"]],
+        ("mean", [*_figures(record["mean"], beside)]),
+    )
+    return page.Run(
+        name,
+        "experiments.evaluate",
+        {setting: record[setting] for setting in own},
+        results,
+        pictures,
+        curves,
+        [table],
+        note if kept < total else "",
+    )
+
+
+def _figures(figures: dict[str, Any], beside: bool) -> Iterator[float]:
+    """PSNR and SSIM; beside bicubic's also those, and the gain."""
+    yield from (float(figures["psnr"]), float(figures["ssim"]))
+    if beside:
+        other = figures["bicubic"]
+        yield from (float(other["psnr"]), float(other["ssim"]))
+        yield float(figures["psnr"]) - float(other["psnr"])

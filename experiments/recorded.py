@@ -1,0 +1,162 @@
+"""What a ledger of `experiments.table1` holds, as `jaxsr.page` shows it."""
+
+import pathlib
+import statistics
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from experiments import rows, shown, tables
+from experiments.ledger import Ledger, Record
+from experiments.tables import Cell
+from jaxsr import page
+from jaxsr.errors import InputError
+
+_FIGURES = ("psnr", "ssim", "psnr_rgb", "ssim_rgb", "seconds")
+_OF_A_CELL = ("row", "image", "seed")
+
+
+def holds(folder: pathlib.Path) -> bool:
+    """Whether a folder is a ledger of tables."""
+    return any(_files(folder))
+
+
+def read(folder: pathlib.Path, name: str) -> page.Run:
+    """The tables of a ledger, what is missing included; of fits the curves, and crops kept.
+
+    Raises:
+      InputError: a record is damaged.
+    """
+    ledger = Ledger(folder)
+    found = dict(_cell(ledger, path) for path in _files(folder))
+    records = {cell: found.get(cell) for cell in _wanted(found)}
+    both: list[page.Table] = []
+    for table in dict.fromkeys(cell.table for cell in records):
+        part = {cell: record for cell, record in records.items() if cell.table == table}
+        head, *lines = tables.lines(table, part)
+        head = [{"+-": "±", "": "SSIM"}.get(word, word) for word in head]
+        means = [(row, [None if x == "missing" else x for x in cells]) for row, *cells in lines]
+        both += [page.Table(tables.title(table), head, means), _by_image(table, part)]
+    labels: dict[str, list[Record]] = {}
+    for cell, record in records.items():
+        if record is not None:
+            labels.setdefault(cell.label, []).append(record)
+    costs = {label: _cost(made) for label, made in labels.items()}
+    return page.Run(
+        name,
+        "experiments.table1",
+        _settings(labels),
+        costs,
+        [each for cell, record in found.items() for each in _crop(folder, cell, record)],
+        [_curve(cell, record) for cell, record in found.items() if "history" in record],
+        both,
+    )
+
+
+def _files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    for table in typing.get_args(tables.TableName):
+        yield from sorted((folder / table).glob("*/*.json"))
+
+
+def _cell(ledger: Ledger, path: pathlib.Path) -> tuple[Cell, Record]:
+    """A record and what it is of.
+
+    Raises:
+      InputError: it is damaged.
+    """
+    name = path.relative_to(ledger.folder).with_suffix("").as_posix()
+    record = ledger.read(name, {})
+    try:
+        assert record is not None
+        made = record["settings"]
+        seed, recipe = made.get("seed", 0), made.get("recipe", "reference")
+        table: Any = path.parts[-3]
+        cell = Cell(table, made["row"], recipe, made["image"], seed)
+        if cell.name != name:
+            raise ValueError(f"it is of {cell.name}")
+        if cell.row not in rows.NAMES or cell.image not in tables.names_of(table):
+            raise ValueError("no table has this row and image")
+        record |= {key: float(record[key]) for key in _FIGURES}
+        if "history" in record:
+            _curve(cell, record)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"`{path}` is damaged ({error!r}): delete it to go on") from error
+    return cell, record
+
+
+def _curve(cell: Cell, record: Record) -> page.Curve:
+    """The history in a record: its first value is that after `every` iterations."""
+    history, titles = record["history"], shown.quantities(record)
+    columns = {t: shown.finite(history[key]) for key, t in titles.items() if key in history}
+    name = f"{cell.label}, seed {cell.seed}"
+    scene = f"{cell.image}, table `{cell.table}`"
+    return page.Curve(name, scene, "iteration", columns, int(history["every"]))
+
+
+def _crop(folder: pathlib.Path, cell: Cell, record: Record) -> Iterator[page.Picture]:
+    """The crop beside a record; the figures are those of the whole image."""
+    label = f"{cell.label}, seed {cell.seed}" if rows.seeded(cell.row) else cell.label
+    role: page.Role = "baseline" if cell.row in rows.INTERPOLATIONS else "result"
+    scene = f"{cell.image}, a crop, table `{cell.table}`"
+    protocol = f"{record['settings'].get('protocol')}, whole image"
+    yield from shown.picture(folder / f"{cell.name}.png", scene, label, role, record, protocol)
+
+
+def _wanted(found: Iterable[Cell]) -> Iterator[Cell]:
+    """The cells of the tables begun, by row, with the seeds and recipes that are there."""
+    found = list(found)
+    for table in dict.fromkeys(cell.table for cell in found):
+        for row in rows.NAMES:
+            alike = [c for c in found if (c.table, c.row) == (table, row)]
+            kinds = sorted(
+                {(c.recipe, c.seed) for c in alike}, key=lambda kind: (kind[0] == "best", kind[1])
+            )
+            for recipe, seed in kinds or [("reference", 0)]:
+                for image in tables.names_of(table):
+                    yield Cell(table, row, recipe, image, seed)
+
+
+def _by_image(table: str, records: Mapping[Cell, Record | None]) -> page.Table:
+    """PSNR of each row and image, the mean over seeds."""
+    images = tables.names_of(table)
+    lines = []
+    for label in dict.fromkeys(cell.label for cell in records):
+        values: list[float | None] = []
+        for image in images:
+            own = [
+                r["psnr"] for c, r in records.items() if r and (c.label, c.image) == (label, image)
+            ]
+            values.append(statistics.fmean(own) if own else None)
+        lines.append((label, values))
+    return page.Table(f"{tables.title(table)}, by image", ("row", *images), lines)
+
+
+def _settings(labels: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
+    """What the cells were made with: first what is the same for all rows, then each row's own."""
+    each = {}
+    for label, made in labels.items():
+        names = dict.fromkeys(name for record in made for name in record["settings"])
+        each[label] = {
+            name: _distinct(record["settings"].get(name) for record in made)
+            for name in names
+            if name not in _OF_A_CELL
+        }
+    first = next(iter(each.values()))
+    same = {k: v for k, v in first.items() if all(own.get(k) == v for own in each.values())}
+    return same | {
+        label: {k: v for k, v in own.items() if k not in same} for label, own in each.items()
+    }
+
+
+def _cost(records: Sequence[Record]) -> dict[str, Any]:
+    """How many cells, how long they took altogether, and on what."""
+    return {
+        "cells": len(records),
+        "seconds": sum(record["seconds"] for record in records),
+        "device": _distinct(record.get("device", {}).get("kind") for record in records),
+        "jax": _distinct(record.get("versions", {}).get("jax") for record in records),
+    }
+
+
+def _distinct(values: Iterable[Any]) -> str:
+    return ", ".join(dict.fromkeys(map(str, values)))

@@ -1,0 +1,67 @@
+"""Finished runs as one HTML page: images to compare, curves, scores and settings.
+
+    python -m experiments.report runs/dip/coffee_x4_charbonnier_seed0 --out report.html
+    python -m experiments.report runs/dip/* scores/set5 runs/lapsrn/* --out all.html
+    python -m experiments.report results/table1 --out table1.html
+
+RUN is a folder that experiments.dip, experiments.evaluate or experiments.lapsrn left, or the ledger
+of experiments.table1. The page works offline and asks nothing of the network; every number in it is
+as the run recorded it.
+"""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from experiments import command, finished, pages, recorded
+from jaxsr.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Finished runs as one HTML page."""
+
+    runs: tyro.conf.Positional[tuple[pathlib.Path, ...]]
+    """Folders that experiments.dip, .evaluate or .lapsrn left, or ledgers of experiments.table1."""
+    out: pathlib.Path = pathlib.Path("report.html")
+    """The page to write."""
+    megabytes: float = finished.MEGABYTES
+    """Of an evaluation's images: those beyond are left out of the page, which says so."""
+
+
+def run(settings: Settings) -> int:
+    """The page; the exit code."""
+    if settings.out.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"`--out` (={settings.out}) must end in .html")
+    if not settings.megabytes >= 0:
+        raise InputError(f"`--megabytes` (={settings.megabytes}) must be at least 0")
+    if not settings.runs:
+        raise InputError("`RUN` (=nothing) must be at least one folder of a finished run")
+    # A folder named twice is shown once.
+    distinct = {folder.resolve(): folder for folder in reversed(settings.runs)}
+    folders = list(reversed(distinct.values()))
+    runs = [
+        recorded.read(folder, name)
+        if recorded.holds(folder)
+        else finished.read(folder, name, megabytes=settings.megabytes)
+        for folder, name in zip(folders, _names(folders), strict=True)
+    ]
+    pages.write(runs, settings.out)
+    print(f"{settings.out}: open it in a browser")
+    return 0
+
+
+def _names(folders: Sequence[pathlib.Path]) -> list[str]:
+    """As much of the ends of the paths as tells them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    depth = 1
+    while len({p[-depth:] for p in parts}) < len(parts):
+        depth += 1
+    return ["/".join(p[-depth:]).removeprefix("//") for p in parts]
+
+
+if __name__ == "__main__":
+    sys.exit(command.main(Settings, run))

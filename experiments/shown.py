@@ -1,0 +1,73 @@
+"""An image in a file, and the history of a run, as `jaxsr.page` shows them."""
+
+import csv
+import math
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from jaxsr import images, page
+from jaxsr.errors import InputError
+
+LOSS = "loss (log)"
+_QUANTITIES = {
+    "psnr": "PSNR on all channels (dB)",
+    "psnr_y": "PSNR on Y (dB)",
+    "psnr_output": "PSNR of the output, all channels (dB)",
+    "psnr_y_output": "PSNR of the output on Y (dB)",
+    "psnr_fit": "fit to the low resolution (PSNR, dB)",
+    "loss": LOSS,
+}
+
+
+def picture(
+    path: pathlib.Path,
+    scene: str,
+    label: str,
+    role: page.Role,
+    figures: Mapping[str, Any] | None,
+    protocol: str,
+) -> Iterator[page.Picture]:
+    """The image in a file, if there is one; its figures are those recorded of it, if any.
+
+    Raises:
+      InputError: it is no PNG file, or damaged.
+    """
+    if not path.exists():
+        return
+    height, width = images.read(path).pixels.shape[:2]
+    png = path.read_bytes()
+    if not png.startswith(b"\x89PNG"):
+        raise InputError(f"`{path}` must be a PNG file")
+    psnr, ssim = (float(figures[k]) if figures else None for k in ("psnr", "ssim"))
+    yield page.Picture(scene, label, role, (width, height), png, psnr, ssim, f"protocol {protocol}")
+
+
+def quantities(figures: Mapping[str, Any]) -> dict[str, str]:
+    """Columns of a fit's history by name: first that of the protocol, where it is on Y."""
+    on_y = "psnr" in figures and figures["psnr"] == figures.get("psnr_y")
+    first = "psnr_y" if on_y else "psnr"
+    return dict(sorted(_QUANTITIES.items(), key=lambda item: item[0] != first))
+
+
+def curve(path: pathlib.Path, name: str, scene: str, titles: Mapping[str, str]) -> page.Curve:
+    """What a history, as CSV, holds of the columns that have titles.
+
+    Raises:
+      InputError: the file is missing or damaged.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            (count, *names), *rows = csv.reader(file)
+        _, *columns = zip(*[map(float, row) for row in rows], strict=True)
+        history = dict(zip(names, map(finite, columns), strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"`{path}` is damaged ({error}): it must be as a run wrote it") from error
+    return page.Curve(
+        name, scene, count, {t: history[k] for k, t in titles.items() if k in history}
+    )
+
+
+def finite(column: Iterable[Any]) -> list[float | None]:
+    """As numbers, None for infinities and NaN."""
+    return [x if math.isfinite(x) else None for x in map(float, column)]

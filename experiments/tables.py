@@ -1,0 +1,101 @@
+"""The tables of `experiments.table1`: their images, their cells, and what the cells add up to."""
+
+import statistics
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from experiments import dip, rows, scores
+from experiments.ledger import Record
+
+TableName = Literal["paper", "standard", "set5"]
+IMAGES: dict[str, tuple[str, ...]] = {
+    "bsds300": (
+        *("16077", "37073", "101085", "189080", "21077"),
+        *("85048", "86000", "106024", "210088", "253027"),
+    ),
+    "set5": ("baby", "bird", "butterfly", "head", "woman"),
+}
+
+
+class Cell(NamedTuple):
+    """What is computed once: an image by a row of a table."""
+
+    table: TableName
+    row: str
+    recipe: dip.Recipe
+    image: str
+    seed: int
+
+    @property
+    def group(self) -> "Cell":
+        """The cell without its image."""
+        return self._replace(image="")
+
+    @property
+    def label(self) -> str:
+        """Of its row in the table."""
+        return f"{self.row} ({self.recipe})" if rows.seeded(self.row) else self.row
+
+    @property
+    def name(self) -> str:
+        """In the ledger."""
+        if not rows.seeded(self.row):
+            return f"{self.table}/{self.row}/{self.image}"
+        return f"{self.table}/{self.row}_{self.recipe}/{self.image}_seed{self.seed}"
+
+
+def names_of(table: str) -> tuple[str, ...]:
+    """The images of a table."""
+    return IMAGES["set5" if table == "set5" else "bsds300"]
+
+
+def title(table: str) -> str:
+    """Of a table, in words."""
+    return f"table `{table}`, {rows.FACTOR}x, PSNR in dB"
+
+
+def lines(table: str, records: Mapping[Cell, Record | None]) -> list[list[str]]:
+    """A table, its head first: each row's means over its cells; in `paper` beside the published."""
+    beside = ["published", "", "difference"] if table == "paper" else ["RGB PSNR", "RGB SSIM"]
+    made = [["row", "cells", "PSNR", "+-", "SSIM", *beside]]
+    for label in dict.fromkeys(cell.label for cell in records):
+        wanted = {cell: record for cell, record in records.items() if cell.label == label}
+        found = {cell: record for cell, record in wanted.items() if record is not None}
+        line = [label, f"{len(found)}/{len(wanted)}", *(["missing"] if not found else [])]
+        if found:
+            psnr, ssim, *rgb = (
+                statistics.fmean(record[name] for record in found.values())
+                for name in ("psnr", "ssim", "psnr_rgb", "ssim_rgb")
+            )
+            spread = spread_over_seeds(found)
+            line += [f"{psnr:.3f}", "" if spread is None else f"{spread:.3f}", f"{ssim:.4f}"]
+            published = rows.PUBLISHED.get(next(iter(found)).row)
+            whole = {cell.image for cell in found} == {*names_of(table)}
+            if table != "paper":
+                line += [f"{rgb[0]:.3f}", f"{rgb[1]:.4f}"]
+            elif published and whole and len(found) == len(wanted):
+                line += [f"{published[0]:.2f}", f"{published[1]:.4f}"]
+                line += [f"{psnr - published[0]:+.2f}"]
+        made.append([*line, *[""] * (len(made[0]) - len(line))])
+    return made
+
+
+def show(table: str, records: Mapping[Cell, Record | None]) -> str:
+    """A table as text."""
+    return f"\n{title(table)}\n{scores.table(lines(table, records))}"
+
+
+def spread_over_seeds(found: Mapping[Cell, Record]) -> float | None:
+    """The standard deviation over seeds of the mean PSNR over images; None for a single seed.
+
+    Of the images that every seed has.
+    """
+    seeds: dict[int, dict[str, float]] = {}
+    for cell, record in found.items():
+        seeds.setdefault(cell.seed, {})[cell.image] = record["psnr"]
+    common = set.intersection(*map(set, seeds.values()))
+    if len(seeds) < 2 or not common:
+        return None
+    return statistics.stdev(
+        statistics.fmean(psnr[image] for image in common) for psnr in seeds.values()
+    )

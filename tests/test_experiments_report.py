@@ -1,0 +1,379 @@
+"""`python -m experiments.report` on runs that the experiments left, made once and tiny."""
+
+import base64
+import csv
+import functools
+import json
+import math
+import os
+import pathlib
+import re
+import shutil
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+from test_page import Document
+
+from experiments import command, dip, evaluate, pages, report, table1, tables
+from experiments.ledger import Ledger
+from jaxsr import models, page, reports
+from jaxsr.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A fit, a fit of a low resolution, and two evaluations, one by fits."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        network = functools.partial(models.SkipUNet, down=(8,), up=(8,), skip=(2,))
+        patch.setattr(dip, "SkipUNet", network)
+        patch.chdir(folder)
+        jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        (folder / "data").mkdir()
+        for i, name in enumerate(("<b>bold", "plain")):
+            noise = np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)
+            image = PIL.Image.fromarray(noise).resize((64, 64), PIL.Image.Resampling.BICUBIC)
+            image.save(folder / "data" / f"{name}.png")
+        hr = folder / "data" / "plain.png"
+        fit = dip.Settings(hr=hr, out=pathlib.Path("fit"), iterations=2, protocol="dip")
+        assert dip.run(fit) == 0
+        low = dip.Settings(lr=folder / "fit" / "lr.png", out=pathlib.Path("low"), iterations=1)
+        assert dip.run(low) == 0
+        fits = {"iterations": 2, "seed": 1, "protocol": "dip"}
+        for method, given in (("bicubic", {}), ("dip", fits)):
+            out = folder / "scores" / method
+            assert evaluate.run(evaluate.Settings(hr.parent, out, method=method, **given)) == 0
+        jax.config.update("jax_compilation_cache_dir", None)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    columns = {"loss": [0.5, 0.25], "learning_rate": [1e-3, 1e-3], "psnr": [20.0, 21.5]}
+    (folder / "training").mkdir()
+    columns = {name: np.array(column, np.float32) for name, column in columns.items()}
+    reports.write_csv(folder / "training" / "history.csv", columns, count="epoch")
+    reports.write_json(folder / "training" / "config.json", {"loss": "charbonnier", "epochs": 2})
+    reports.write_json(folder / "training" / "metrics.json", {"epochs": 2, "psnr": 21.5})
+    return folder
+
+
+@pytest.fixture
+def runs(made, tmp_path, monkeypatch):
+    """A copy of them, to work in."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
+    return tmp_path
+
+
+def run(*args):
+    return command.main(report.Settings, report.run, [str(arg) for arg in args])
+
+
+def read(path):
+    return Document(pathlib.Path(path).read_text(encoding="utf-8"))
+
+
+def figures(document):
+    return [float(a["value"]) for tag, a, _ in document.elements if tag == "data"]
+
+
+def history(folder):
+    with open(folder / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_fit_as_it_was_recorded(runs):
+    metrics = json.loads((runs / "fit/metrics.json").read_text())
+    document = read("fit/report.html")  # `experiments.dip` has written it
+    assert document.texts("h1") == ["fit"]
+    data = document.data()
+    (group,) = data["groups"]
+    assert (group["name"], group["width"], group["height"]) == ("plain", 64, 64)
+    files = {
+        "low resolution": "lr",
+        "bicubic": "bicubic",
+        "DIP": "sr",
+        "DIP, last output": "sr_last",
+        "ground truth": "hr",
+    }
+    assert [p["label"] for p in group["pictures"]] == list(files)
+    for shown in group["pictures"]:
+        kept = (runs / "fit" / f"{files[shown['label']]}.png").read_bytes()
+        assert data["images"][shown["image"]].encode().endswith(b"," + base64.b64encode(kept))
+    captions = {p["label"]: p["caption"] for p in group["pictures"]}
+    for label, own in (
+        ("DIP", metrics),
+        ("bicubic", metrics["bicubic"]),
+        ("DIP, last output", metrics["last"]),
+    ):
+        assert captions[label] == f"{own['psnr']:.3f} dB, SSIM {own['ssim']:.4f} (protocol dip)"
+    other = metrics["bicubic"]
+    five = [metrics["psnr"], metrics["ssim"], other["psnr"], other["ssim"]]
+    assert figures(document)[:5] == [*five, metrics["psnr"] - other["psnr"]]
+
+    (curve,) = data["curves"]
+    assert (curve["name"], curve["scene"], curve["count"]) == ("fit", "plain", "iteration")
+    rows = history(runs / "fit")
+    assert next(iter(curve["columns"])) == "PSNR on Y (dB)"  # that of the protocol
+    for title, column in (("PSNR on Y (dB)", "psnr_y"), ("loss (log)", "loss")):
+        assert curve["columns"][title] == [float(row[column]) for row in rows]
+    assert "charbonnier" in document.texts("td")
+    assert run("fit", "--out", "again.html") == 0
+    assert (runs / "again.html").read_bytes() == (runs / "fit/report.html").read_bytes()
+
+
+def test_a_fit_without_a_ground_truth(runs):
+    document = read("low/report.html")
+    (group,) = document.data()["groups"]
+    assert (group["name"], group["width"]) == ("lr", 64)
+    assert {p["caption"] for p in group["pictures"]} == {""}
+    labels = [p["label"] for p in group["pictures"]]
+    assert labels == ["low resolution", "bicubic", "DIP", "DIP, last output"]
+    (curve,) = document.data()["curves"]
+    assert list(curve["columns"]) == ["fit to the low resolution (PSNR, dB)", "loss (log)"]
+
+
+def test_an_evaluation_by_fits(runs):
+    scores = json.loads((runs / "scores/dip/scores.json").read_text())
+    document = read("scores/dip/report.html")
+    data = document.data()
+    assert [group["name"] for group in data["groups"]] == ["<b>bold", "plain"]
+    for group, row in zip(data["groups"], scores["images"], strict=True):
+        captions = {p["label"]: p["caption"] for p in group["pictures"]}
+        assert captions["DIP"].startswith(f"{row['psnr']:.3f} dB, SSIM {row['ssim']:.4f} (")
+        assert captions["bicubic"].startswith(f"{row['bicubic']['psnr']:.3f} dB")
+        assert captions["ground truth"] == "the reference"
+    expected = [
+        value
+        for row in (*scores["images"], scores["mean"])
+        for value in (
+            *(row["psnr"], row["ssim"], row["bicubic"]["psnr"], row["bicubic"]["ssim"]),
+            row["psnr"] - row["bicubic"]["psnr"],
+        )
+    ]
+    assert figures(document)[:15] == expected
+    assert [curve["scene"] for curve in data["curves"]] == ["<b>bold", "plain"]
+    assert (runs / "scores/dip/dip/plain/report.html").exists()
+
+
+def test_runs_side_by_side(runs):
+    args = ("fit", "scores/bicubic", "./fit", "training", "scores/dip/dip/plain")
+    assert run(*args, "--out", "all.html") == 0
+    document = read("all.html")
+    assert document.texts("h1") == ["4 runs"]
+    data = document.data()
+    names = [(curve["name"], curve["count"]) for curve in data["curves"]]
+    assert names == [("fit", "iteration"), ("training", "epoch"), ("plain", "iteration")]
+    assert data["curves"][1]["columns"] == {
+        "PSNR on the test images (dB)": [20.0, 21.5],
+        "loss (log)": [0.5, 0.25],
+    }
+    labels = [
+        p["label"] for p in next(g for g in data["groups"] if g["name"] == "plain")["pictures"]
+    ]
+    assert {"DIP · fit", "DIP · plain"} < set(labels)
+    assert labels.count("ground truth") == 1
+    shutil.copytree("fit", "more/fit")
+    assert run("fit", "more/fit", "--out", "two.html") == 0
+    assert read("two.html").texts("h1") == [f"{runs.name}/fit, more/fit"]
+
+
+def test_images_beyond_the_limit_are_left_out_and_it_says_so(runs, capsys):
+    assert run("scores/bicubic", "--out", "small.html", "--megabytes", "0") == 0
+    document = read("small.html")
+    assert document.data()["groups"] == []
+    notes = [text for text in document.texts("p") if "MB" in text]
+    assert notes == ["bicubic: the first 0 of 2 images are shown, within 0 MB"]
+    assert len(figures(document)) >= 6  # their scores stay
+    assert "small.html: open it" in capsys.readouterr().out
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:20])
+
+
+def change(path, **values):
+    record = json.loads(path.read_text()) | values
+    path.write_text(json.dumps({k: v for k, v in record.items() if v is not None}))
+
+
+def empty(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def point_elsewhere(folder):
+    shutil.copytree("scores/dip", folder, dirs_exist_ok=True)
+    change(folder / "scores.json", images=[{"name": "../../hr"}])
+
+
+FIT = pathlib.Path("fit")
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda: cut(FIT / "metrics.json"), "`fit/metrics.json` is damaged ("),
+        (lambda: cut(FIT / "config.json"), "`fit/config.json` is damaged ("),
+        (lambda: cut(FIT / "sr.png"), "fit/sr.png"),
+        (lambda: shutil.copy(FIT / "sr.png", FIT / "history.csv"), "`fit/history.csv` is damaged"),
+        (lambda: os.remove("fit/history.csv"), "`fit/history.csv` is damaged ("),
+        (lambda: (FIT / "history.csv").write_text("iteration,loss\n1,x\n"), "is damaged"),
+        (lambda: (FIT / "history.csv").write_text("iteration,loss\n1\n"), "is damaged"),
+        (lambda: (FIT / "metrics.json").write_text("[1]"), "must hold a JSON object"),
+        (lambda: change(FIT / "metrics.json", bicubic=[1]), "`fit/metrics.json` is damaged"),
+        (lambda: change(FIT / "metrics.json", iterations=3), "must be finished"),
+        (lambda: change(FIT / "config.json", iterations=None), "KeyError: 'iterations'"),
+        (lambda: os.remove("fit/metrics.json"), "`RUN` (=fit) must be finished"),
+        (lambda: shutil.rmtree("fit"), "`RUN` (=fit) must be a folder that is there"),
+        (lambda: empty(FIT), "`RUN` (=fit) must be a folder that experiments.dip, "),
+        (lambda: point_elsewhere(FIT), "the name '../../hr' must be that of a file"),
+    ],
+)
+def test_damage_is_told_in_one_line(runs, capsys, harm, said):
+    harm()
+    assert run("scores/bicubic", "fit", "--out", "new.html") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1 and said in err
+    assert not (runs / "new.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("fit", "--out", "page.txt"), "`--out` (=page.txt) must end in .html"),
+        (("fit", "--out", "none/page.html"), "`none/page.html` cannot be written"),
+        (("fit", "--megabytes", "-1"), "`--megabytes` (=-1.0) must be at least 0"),
+        (("fit", "--megabytes", "nan"), "`--megabytes` (=nan) must be at least 0"),
+        ((), "`RUN` (=nothing) must be at least one"),
+    ],
+)
+def test_bad_input_is_one_line(runs, capsys, args, said):
+    assert run(*args) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
+
+
+def test_a_page_that_fails_costs_nothing_else(runs, capsys, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("no\nluck")
+
+    monkeypatch.setattr(page, "render", refuse)
+    assert evaluate.run(evaluate.Settings(runs / "data", pathlib.Path("new"))) == 0
+    assert (runs / "new/scores.json").exists() and not (runs / "new/report.html").exists()
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err == "`new/report.html` was not made (RuntimeError: no luck); all else is there"
+
+
+def test_results_do_not_overwrite_their_data(runs, capsys):
+    settings = evaluate.Settings(runs / "scores/dip/hr", pathlib.Path("scores/dip"))
+    with pytest.raises(InputError, match="would overwrite"):
+        evaluate.run(settings)
+
+
+def cell(ledger, name, psnr, history=None, **settings):
+    figures = {"psnr": psnr, "ssim": 0.75, "psnr_rgb": psnr - 1, "ssim_rgb": 0.5}
+    figures |= {"history": history} if history else {}
+    table, _, file = name.split("/")
+    made = {"row": "bicubic", "protocol": f"p-{table}", "image": file.partition("_")[0]} | settings
+    environment = {"device": {"kind": "cpu"}, "versions": {"jax": "0.0"}}
+    ledger.write(name, made, figures, seconds=1.5, environment=environment)
+
+
+def test_a_ledger_as_table1_shows_it(runs, capsys, monkeypatch):
+    monkeypatch.setitem(tables.IMAGES, "bsds300", ("16077", "37073"))
+    ledger = Ledger(pathlib.Path("results/table1"))
+    for image, psnr in (("16077", 20.125), ("37073", 25.5)):
+        cell(ledger, f"paper/bicubic/{image}", psnr)
+    for seed, psnr in ((0, 30.0), (1, 32.0)):
+        own = {"row": "dip-mse", "recipe": "best", "seed": seed, "loss": "mse"}
+        history = {"every": 10, "psnr": [20.0 + seed, 21.0, "nan"], "learning_rate": [1, 1, 1]}
+        cell(ledger, f"standard/dip-mse_best/16077_seed{seed}", psnr, history, **own)
+    crops = {"paper/bicubic/16077": 0, "paper/bicubic/37073": 90}
+    for name, gray in crops.items():
+        PIL.Image.new("RGB", (12, 8), (gray,) * 3).save(ledger.folder / f"{name}.png")
+    assert run("results/table1", "--out", "ledger.html") == 0
+    document = read("ledger.html")
+    capsys.readouterr()
+    args = ["--seeds", "0", "1", "--recipes", "best"]
+    assert command.main(table1.Settings, table1.run, args) == 0
+    printed = capsys.readouterr().out
+    assert "to look at: runs/table1/report.html" in printed
+    assert (runs / "runs/table1/report.html").read_bytes() == (runs / "ledger.html").read_bytes()
+
+    found = rows_of(document)
+    words = [re.split(r"\s{2,}", line.strip()) for line in printed.splitlines()]
+    assert ["bicubic", "2/2", "22.812", "0.7500", "25.09", "0.8055", "-2.28"] in words
+    assert found["table `paper`, 4x, PSNR in dB"]["bicubic"] == [
+        *("2/2", "22.812", "", "0.7500", "25.09", "0.8055", "-2.28"),
+    ]
+    standard = found["table `standard`, 4x, PSNR in dB"]
+    assert ["dip-mse (best)", "2/4", "31.000", "1.414", "0.7500", "30.000", "0.5000"] in words
+    assert standard["dip-mse (best)"][:4] == ["2/4", "31.000", "1.414", "0.7500"]
+    assert standard["tv"][:2] == ["0/2", "missing"]
+    by_image = found["table `standard`, 4x, PSNR in dB, by image"]
+    assert by_image["dip-mse (best)"] == ["31.000", "missing"]
+    settings = found["experiments.table1"]
+    assert settings["dip-mse (best) loss"] == ["mse"]
+    assert settings["bicubic protocol"] == ["p-paper"]
+    assert found["experiments.table1: results"]["dip-mse (best) seconds"] == ["3"]
+
+    data = document.data()
+    assert [(curve["name"], curve["every"], curve["columns"]) for curve in data["curves"]] == [
+        (f"dip-mse (best), seed {seed}", 10, {"PSNR on all channels (dB)": [20.0 + seed, 21, None]})
+        for seed in (0, 1)
+    ]
+    assert {curve["scene"] for curve in data["curves"]} == {"16077, table `standard`"}
+    shown = {group["name"]: group["pictures"] for group in data["groups"]}
+    assert list(shown) == [f"{image}, a crop, table `paper`" for image in ("16077", "37073")]
+    (crop,) = shown["37073, a crop, table `paper`"]
+    assert crop["caption"] == "25.500 dB, SSIM 0.7500 (protocol p-paper, whole image)"
+    kept = (ledger.folder / "paper/bicubic/37073.png").read_bytes()
+    assert data["images"][crop["image"]].endswith(base64.b64encode(kept).decode())
+
+
+def rows_of(document):
+    """Cells by row and table."""
+    found, row = {}, []
+    for tag, attributes, text in document.elements:
+        if tag == "table":
+            rows = found.setdefault(attributes["aria-label"], {})
+        elif tag == "th" and attributes["scope"] == "row":
+            row = rows.setdefault(text, [])
+        elif tag == "td":
+            row.append(text)
+        elif tag == "data":
+            row[-1] = text
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("paper/bicubic/16077", {"psnr": "x"}, "could not convert"),
+        ("paper/bicubic/16077", {"ssim": None}, "KeyError('ssim')"),
+        ("paper/bicubic/37073", {}, "it is of paper/bicubic/16077"),
+        ("paper/bicubic/16077", {"settings": [1]}, "is damaged"),
+        ("paper/bicubic/16077", {"history": {"psnr": [1.0]}}, "KeyError('every')"),
+        ("paper/bicubic/lena", {"settings": {"row": "bicubic", "image": "lena"}}, "no table has"),
+    ],
+)
+def test_a_ledger_with_a_damaged_record(runs, capsys, name, change, said):
+    ledger = Ledger(runs / "ledger")
+    cell(ledger, "paper/bicubic/16077", 20.0)
+    path = runs / "ledger" / f"{name}.json"
+    record = json.loads((runs / "ledger/paper/bicubic/16077.json").read_text()) | change
+    path.write_text(json.dumps({k: v for k, v in record.items() if v is not None}))
+    assert run("ledger", "--out", "page.html") == 2
+    err = capsys.readouterr().err
+    assert f"`{path.relative_to(runs)}`" in err.replace(f"{runs}/", "") and said in err
+    assert err.count("\n") == 1
+
+
+def test_a_name_that_is_no_text(tmp_path):
+    """A file name may be any bytes; the page is UTF-8 all the same."""
+    name = os.fsdecode(b"caf\xe9")
+    run = page.Run(name, "experiments.dip", {}, {"psnr": math.pi})
+    pages.write([run], tmp_path / "page.html")
+    assert "<h1>caf?</h1>" in (tmp_path / "page.html").read_text(encoding="utf-8")

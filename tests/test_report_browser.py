@@ -1,0 +1,336 @@
+"""The page in a real browser: what a mouse, keys, a finger and a screen reader find."""
+
+import io
+import shutil
+import subprocess
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from jaxsr import page
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None
+)
+HOSTILE = "<img src=x onerror=window.hacked=1>" + "a_very_long_name_" * 8
+HISTORY = [10 + 0.01 * n for n in range(1, 201)]
+
+
+def png(red, green, blue, size=(60, 40)):
+    """A colour, with a white square that shows where it is."""
+    image = PIL.Image.new("RGB", size, (red, green, blue))
+    image.paste((255, 255, 255), (size[0] // 2, size[1] // 2, size[0] // 2 + 6, size[1] // 2 + 4))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def pictures(name):
+    shown = {
+        ("low resolution", "input"): png(90, 90, 0, (15, 10)),
+        ("bicubic", "baseline"): png(200, 0, 0),
+        ("DIP", "result"): png(0, 0, 200),
+        ("ground truth", "truth"): png(0, 150, 0),
+    }
+    return [
+        page.Picture(name, label, role, (60, 40), data, 20.0 + len(label), 0.5, "protocol dip")
+        for (label, role), data in shown.items()
+    ]
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    quantities = {"PSNR on Y (dB)": HISTORY, "loss (log)": [1 / n for n in range(1, 201)]}
+    runs = [
+        page.Run(
+            HOSTILE,
+            "experiments.dip",
+            {"loss": "mse", "hr": HOSTILE},
+            {"psnr": 12.0},
+            [*pictures("first"), *pictures(HOSTILE)],
+            [page.Curve(HOSTILE, "first", "iteration", quantities)],
+            [page.Table("scores", ("run", "PSNR", "SSIM"), [(HOSTILE, (23.0, 0.5))])],
+            note=HOSTILE,
+        ),
+        page.Run(
+            "another",
+            "experiments.dip",
+            {"loss": "l1"},
+            {},
+            curves=[
+                page.Curve(
+                    "another", "second", "iteration", {"PSNR on Y (dB)": HISTORY[9::10]}, every=10
+                )
+            ],
+        ),
+    ]
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(page.render(runs), encoding="utf-8")
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium on PATH")
+    if subprocess.run([CHROMIUM, "--version"], capture_output=True).returncode:
+        pytest.skip(f"{CHROMIUM} does not run")  # Ubuntu has one that only names another
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser, html):
+    """Opens the page; whatever is logged, thrown or asked of the network fails the test."""
+    contexts, wrong = [], []
+
+    def visit(**options):
+        contexts.append(browser.new_context(**options))
+        tab = contexts[-1].new_page()
+        tab.set_default_timeout(5000)
+        tab.on("console", lambda message: wrong.append(message.text))
+        tab.on("pageerror", lambda error: wrong.append(str(error)))
+        tab.on(
+            "request",
+            lambda r: r.url == html or r.url.startswith("data:") or wrong.append(r.url),
+        )
+        tab.goto(html)
+        return tab
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def value(tab):
+    return int(
+        tab.get_by_role("slider", name="Share of the left image").get_attribute("aria-valuenow")
+    )
+
+
+def colour(tab, across, down=0.25):
+    """Of the stage at a share of its width and height."""
+    x, y = at(tab, across, down)
+    data = tab.screenshot(clip={"x": x, "y": y, "width": 1, "height": 1})
+    with PIL.Image.open(io.BytesIO(data)) as image:
+        return image.convert("RGB").getpixel((0, 0))
+
+
+def choice(place, name):
+    return place.get_by_role("combobox", name=name, exact=True)
+
+
+def at(tab, across, down=0.5):
+    tab.locator("#stage").scroll_into_view_if_needed()
+    box = tab.locator("#stage").bounding_box()
+    return box["x"] + across * box["width"], box["y"] + down * box["height"]
+
+
+def boxes(tab):
+    return [tab.locator(f"#image-{side}").bounding_box() for side in ("left", "right")]
+
+
+def test_images_load(visit):
+    tab = visit()
+    for group in range(2):
+        tab.select_option("#group", index=group)
+        for i, width in enumerate((15, 60, 60, 60)):
+            tab.select_option("#left", index=i)
+            tab.wait_for_function(f"document.getElementById('image-left').naturalWidth === {width}")
+    assert all(box["width"] > 100 and box["height"] > 60 for box in boxes(tab))
+
+
+def test_the_divider_follows_the_mouse(visit):
+    tab = visit()
+    assert value(tab) == 50
+    assert [colour(tab, x) for x in (0.4, 0.6)] == [(200, 0, 0), (0, 0, 200)]
+    tab.mouse.move(*at(tab, 0.5))
+    tab.mouse.down()
+    tab.mouse.move(*at(tab, 0.4))
+    tab.mouse.move(*at(tab, 0.25))
+    assert value(tab) == 25
+    tab.mouse.up()
+    tab.mouse.move(*at(tab, 0.8))
+    assert value(tab) == 25
+    assert [colour(tab, x) for x in (0.2, 0.4)] == [(200, 0, 0), (0, 0, 200)]
+    tab.mouse.click(*at(tab, 0.9))
+    assert value(tab) == 90
+
+
+def test_the_divider_follows_keys(visit):
+    tab = visit()
+    tab.get_by_role("slider", name="Share of the left image").focus()
+    for key, expected in (
+        *(("ArrowLeft", 49), ("ArrowDown", 48), ("ArrowRight", 49), ("PageUp", 59)),
+        *(("PageDown", 49), ("End", 100), ("ArrowUp", 100), ("Home", 0), ("ArrowLeft", 0)),
+    ):
+        tab.keyboard.press(key)
+        assert value(tab) == expected, key
+    assert colour(tab, 0.1) == (0, 0, 200)
+    tab.keyboard.press("End")
+    assert colour(tab, 0.9) == (200, 0, 0)
+
+
+def test_any_pair_with_its_figures(visit):
+    tab = visit()
+    captions = tab.locator(".captions p")
+    assert "bicubic" in captions.nth(0).inner_text()
+    assert "27.000 dB, SSIM 0.5000 (protocol dip)" in captions.nth(0).inner_text()
+    assert "23.000 dB" in captions.nth(1).inner_text()
+    choice(tab, "Left").select_option("ground truth")
+    assert tab.locator("#image-left").get_attribute("alt") == "first, ground truth"
+    assert "32.000 dB" in captions.nth(0).inner_text()
+    tab.wait_for_function("document.getElementById('image-left').complete")
+    assert [colour(tab, x) for x in (0.3, 0.7)] == [(0, 150, 0), (0, 0, 200)]
+    choice(tab, "Right").select_option("low resolution")
+    tab.wait_for_function("document.getElementById('image-right').naturalWidth === 15")
+    assert colour(tab, 0.7) == (90, 90, 0)
+    tab.select_option("#group", index=1)  # keeps the pair
+    names = [tab.locator(f"#image-{side}").get_attribute("alt") for side in ("left", "right")]
+    assert names == [f"{HOSTILE}, ground truth", f"{HOSTILE}, low resolution"]
+
+
+@pytest.mark.parametrize("mode", ["slider", "beside"])
+def test_both_images_zoom_alike(visit, mode):
+    tab = visit(reduced_motion="reduce")
+    choice(tab, "View").select_option(mode)
+    pane = tab.locator("#pane-left").bounding_box()
+    apart = tab.locator("#pane-right").bounding_box()["x"] - pane["x"]
+    assert (apart > 100) == (mode == "beside")
+
+    def shown():
+        """The zoom, and the shares of the left and upper rest that are out of sight."""
+        left, right = boxes(tab)
+        pane = tab.locator("#pane-left").bounding_box()
+        assert right["x"] - left["x"] == pytest.approx(apart, abs=0.5)
+        assert [left[k] for k in ("y", "width", "height")] == pytest.approx(
+            [right[k] for k in ("y", "width", "height")], abs=0.5
+        )
+        zoom = left["width"] / pane["width"]
+        hidden = (pane["x"] - left["x"]) / pane["width"], (pane["y"] - left["y"]) / pane["height"]
+        return pytest.approx((zoom, *hidden), abs=0.01)
+
+    assert shown() == (1, 0, 0)
+    tab.get_by_role("button", name="Zoom in").click()
+    assert shown() == (2, 0.5, 0.5)
+    tab.locator("#stage").focus()
+    for key in ("+", "ArrowRight", "ArrowUp"):
+        tab.keyboard.press(key)
+    assert shown() == (4, 1.5 + 0.1, 1.5 - 0.1)
+    pane = tab.locator("#pane-left").bounding_box()
+    x, y = pane["x"] + 0.25 * pane["width"], pane["y"] + 0.5 * pane["height"]
+    tab.mouse.move(x, y)
+    tab.mouse.down()
+    tab.mouse.move(x - 0.2 * pane["width"], y + 0.1 * pane["height"])
+    tab.mouse.up()
+    assert shown() == (4, 1.6 + 0.2, 1.4 - 0.1)
+    assert tab.get_by_role("status").inner_text() == "4×"
+    tab.get_by_role("button", name="whole image").click()
+    assert shown() == (1, 0, 0) and tab.get_by_role("button", name="Zoom out").is_disabled()
+    tab.mouse.move(x, y)
+    tab.keyboard.down("Control")
+    tab.mouse.wheel(0, -200)
+    tab.keyboard.up("Control")
+    tab.wait_for_function("document.getElementById('zoom').value === '2.72×'")
+    assert shown() == (np.e, 0.25 * (np.e - 1), 0.5 * (np.e - 1))  # the pointed at stays
+
+
+def test_curves_follow_the_pointer_and_keys(visit):
+    tab = visit()
+    plot = tab.get_by_role("slider", name="Values at one iteration")
+    plot.scroll_into_view_if_needed()
+    items = tab.locator(".legend li")
+    assert items.all_inner_texts()[0] == "iteration 200"
+    box = plot.bounding_box()
+    left, right = 64, 12  # margins of the axes
+    tab.mouse.move(box["x"] + left + (box["width"] - left - right) * 73 / 200, box["y"] + 50)
+    # One of the two curves has every tenth iteration alone: the cursor goes where both have values.
+    texts = [" ".join(text.split()) for text in items.all_inner_texts()]
+    assert texts == ["iteration 70", f"{HOSTILE} {HISTORY[69]:.3f}", f"another {HISTORY[69]:.3f}"]
+    choice(tab.locator(".plot"), "Image").select_option("first")
+    plot.focus()
+    for key, expected in (("ArrowRight", 80), ("PageUp", 100), ("Home", 10), ("End", 200)):
+        tab.keyboard.press(key)
+        text = plot.get_attribute("aria-valuetext")
+        assert text == f"iteration {expected}: {HOSTILE} {HISTORY[expected - 1]:.3f}"
+    choice(tab, "Quantity").select_option("loss (log)")
+    assert plot.get_attribute("aria-valuetext") == f"iteration 200: {HOSTILE} 0.005"
+
+
+def luminance(css):
+    """Of WCAG 2.2, section "relative luminance"."""
+    parts = css[css.index("(") + 1 : -1].replace(",", " ").split()[:3]
+    linear = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+        for c in (float(part) / 255 for part in parts)
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_in_both_schemes(visit, scheme):
+    tab = visit(color_scheme=scheme)
+
+    def style(selector, name):
+        return tab.locator(selector).first.evaluate(f"e => getComputedStyle(e).{name}")
+
+    ground = luminance(style("section", "backgroundColor"))
+    assert (ground < 0.05) == (scheme == "dark")
+    for selector in ("h2", "#help", ".caption", "td", "summary", ".legend li", ".missing, td"):
+        text = luminance(style(selector, "color"))
+        contrast = (max(text, ground) + 0.05) / (min(text, ground) + 0.05)
+        assert contrast >= 4.5, selector
+
+
+def test_a_phone(visit):
+    tab = visit(viewport={"width": 390, "height": 780}, has_touch=True, is_mobile=True)
+    for mode in ("slider", "beside"):
+        choice(tab, "View").select_option(mode)
+        widths = tab.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert widths == [390, 390]
+        assert all(box["x"] >= 0 and box["x"] + box["width"] <= 390 for box in boxes(tab))
+    choice(tab, "View").select_option("slider")
+    tab.locator("#stage").scroll_into_view_if_needed()
+    tab.touchscreen.tap(*at(tab, 0.2))
+    assert value(tab) == 20
+    small = tab.evaluate(
+        "[...document.querySelectorAll('button, select')].map(e => e.getBoundingClientRect())"
+        ".filter(box => box.height && Math.min(box.width, box.height) < 40).length"
+    )
+    assert small == 0
+
+
+def test_all_that_takes_the_focus_has_a_name(visit):
+    tab = visit()
+    session = tab.context.new_cdp_session(tab)
+    nodes = session.send("Accessibility.getFullAXTree")["nodes"]
+    named = {}
+    for node in nodes:
+        properties = {p["name"]: p["value"].get("value") for p in node.get("properties", ())}
+        if properties.get("focusable") and not node["ignored"]:
+            role, name = node["role"]["value"], node.get("name", {}).get("value", "")
+            named.setdefault(role, []).append(name)
+    assert all(
+        name.strip() for role, names in named.items() if role != "RootWebArea" for name in names
+    )
+    assert len(named["slider"]) == 2 and len(named["combobox"]) == 6
+    images = [n for n in nodes if n["role"]["value"] in ("image", "img")]
+    assert [n["name"]["value"] for n in images][:2] == ["first, bicubic", "first, DIP"]
+
+
+def test_text_is_no_code(visit):
+    tab = visit()
+    assert tab.evaluate("window.hacked") is None
+    assert tab.locator("h1").inner_text() == f"{HOSTILE}, another"
+    assert tab.locator("img").count() == 2
+
+
+def test_without_scripts_the_tables_are_there(visit):
+    tab = visit(java_script_enabled=False)
+    assert "need JavaScript" in tab.locator("noscript").inner_text()
+    assert tab.get_by_role("table", name="scores").is_visible()
