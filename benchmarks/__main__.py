@@ -56,10 +56,13 @@ def read(path: pathlib.Path) -> dict[str, Any]:
       InputError: the file is none.
     """
     try:
-        record: Any = json.loads(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        known = bool(comparison.rows(record))
     except (OSError, ValueError) as error:
         raise InputError(f"`--compare` (={path}) cannot be read: {error}") from error
-    if not isinstance(record, dict) or not comparison.rows(record):
+    except (KeyError, TypeError, AttributeError):
+        known = False
+    if not known:
         raise InputError(f"`--compare` (={path}) must be a file that `python -m benchmarks` wrote")
     return record
 

@@ -22,13 +22,11 @@ class Change(NamedTuple):
 
 
 def rows(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The results of a record by name, those of all its parts where it has parts."""
-    parts = record.get("parts", {"": record})
+    """The results of a record of the suite by part and name: several parts time the same thing."""
     return {
-        result["name"]: result
-        for part in parts.values()
-        for result in part.get("results", [])
-        if "name" in result
+        f"{name}: {result['name']}": result
+        for name, part in record["parts"].items()
+        for result in part["results"]
     }
 
 

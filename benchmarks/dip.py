@@ -124,6 +124,7 @@ def _peers(
     """PyTorch's programs of so many iterations, their start, how far the losses differ there."""
     from benchmarks import torch_peer
 
+    torch_peer.torch.compiler.reset()  # sizes it has seen make it give up on the next ones
     network = torch_peer.skip_unet()
     params = weights.skip_unet_from_torch(torch_peer.parameters_as_numpy(network))
     torch_peer.configure(threads=peers.cores(), precision="float32")

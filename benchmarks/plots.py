@@ -1,6 +1,7 @@
 """What a record of the suite looks like: seconds an iteration by the image's size, as a PNG."""
 
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ def seconds_by_size(path: pathlib.Path, record: Mapping[str, Any]) -> None:
     """
     lines: dict[str, dict[float, float]] = {}
     for name, row in comparison.rows(record).items():
-        if not name.startswith("dip ") or not name.endswith(" charbonnier float32"):
+        if not re.fullmatch(r"(dip|sizes): dip \d+x\d+ charbonnier float32", name):
             continue
         height, width = map(int, row["size"].split("x"))
         lines.setdefault("jaxsr", {})[height * width / 1e6] = row["ours_seconds_per_iteration"]

@@ -190,6 +190,6 @@ def fit_of(
     z, y = (torch.tensor(x.transpose(0, 3, 1, 2)).to(**place) for x in (latent, target))
     network = copy.deepcopy(network).to(**place)
     if compiled:
-        network.compile()
+        network.compile(dynamic=False)
     operator = downsample(factor, channels=y.shape[1]).to(y.device, y.dtype)
     return Fit(network, operator, z, y, loss=LOSSES[loss], precision=precision, **options)

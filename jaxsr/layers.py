@@ -84,7 +84,7 @@ def _norm(slope: float, x: Array, scale: Array, bias: Array) -> Array:
 
 
 def _norm_forward(slope: float, x: Array, scale: Array, bias: Array) -> tuple[Array, Any]:
-    wide = x.astype(scale.dtype)
+    wide = x.astype(_accurate(x, scale))
     mean = wide.mean((1, 2), keepdims=True)
     inverse = lax.rsqrt(((wide - mean) ** 2).mean((1, 2), keepdims=True) + 1e-5)
     y = (wide - mean) * (inverse * scale[None, None, None]) + bias[None, None, None]
@@ -95,8 +95,8 @@ def _norm_forward(slope: float, x: Array, scale: Array, bias: Array) -> tuple[Ar
 
 def _norm_backward(slope: float, kept: Any, dy: Array) -> tuple[Array, Array, Array]:
     x, scale, bias, mean, inverse = kept
-    unit = (x.astype(scale.dtype) - mean) * inverse
-    dy = dy.astype(scale.dtype)
+    wide = _accurate(x, scale)
+    unit, dy = (x.astype(wide) - mean) * inverse, dy.astype(wide)
     if slope != 1:
         before = unit * scale[None, None, None] + bias[None, None, None]
         dy = jnp.where(before > 0, dy, slope * dy)
@@ -104,7 +104,13 @@ def _norm_backward(slope: float, kept: Any, dy: Array) -> tuple[Array, Array, Ar
     flat = dy.mean((1, 2), keepdims=True)
     dx = (inverse * scale[None, None, None]) * (dy - flat - unit * along)
     pixels = x.shape[1] * x.shape[2]
-    return dx.astype(x.dtype), pixels * along.sum((0, 1, 2)), pixels * flat.sum((0, 1, 2))
+    dscale, dbias = (pixels * mean.sum((0, 1, 2)) for mean in (along, flat))
+    return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(bias.dtype)
+
+
+def _accurate(x: Array, scale: Array) -> Dtype:
+    """The type to compute statistics in: at least float32, whatever x and the parameters are."""
+    return jnp.promote_types(jnp.promote_types(x.dtype, scale.dtype), jnp.float32)
 
 
 _norm.defvjp(_norm_forward, _norm_backward)

@@ -80,12 +80,13 @@ def row(name, seconds, spread, **others):
 def test_changes_are_those_beyond_both_spreads():
     old = {"parts": {"a": {"results": [row("fast", 1.0, 0.1), row("same", 1.0, 0.1)]}}}
     old["parts"]["b"] = {"results": [row("gone", 1.0, 0.0), row("m", 1.0, 0.0, peak_bytes=100)]}
-    new = {"results": [row("fast", 0.7, 0.1), row("same", 0.85, 0.1), row("new", 9.0, 0.0)]}
-    new["results"].append(row("m", 1.0, 0.0, peak_bytes=103))
+    a = [row("fast", 0.7, 0.1), row("same", 0.85, 0.1), row("new", 9.0, 0.0)]
+    b = [row("m", 1.0, 0.0, peak_bytes=103), row("fast", 1.0, 0.1)]  # in another part: another row
+    new = {"parts": {"a": {"results": a}, "b": {"results": b}}}
     found = comparison.changes(old, new)
     assert [(c.name, c.figure, c.ratio) for c in found] == [
-        ("fast", "ours_seconds_per_iteration", 0.7),
-        ("m", "peak_bytes", 1.03),
+        ("a: fast", "ours_seconds_per_iteration", 0.7),
+        ("b: m", "peak_bytes", 1.03),
     ]
     assert "1 -> 0.7  (0.70x)" in comparison.table(found)
     assert comparison.table([]) == "nothing changed beyond the spread"
@@ -127,13 +128,15 @@ def test_suite_gathers_its_parts(monkeypatch, tmp_path, capsys):
     assert json.loads(first.read_text())["parts"] == {"sizes": record, "lapsrn": record}
     record["results"][0]["ours_seconds_per_iteration"] = 0.5
     plot = tmp_path / "a.png"
-    args = ["--json", str(second), "--parts", "dip", "--compare", str(first), "--plot", str(plot)]
+    args = ["--json", str(second), "--parts", "sizes", "--compare", str(first), "--plot", str(plot)]
     assert suite.main(args) == 0
     assert f"{case.name}  ours_seconds_per_iteration  1 -> 0.5" in capsys.readouterr().out
     assert plot.stat().st_size > 1000
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"parts": {}}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"parts": {}}', '{"parts": []}', '{"parts": {"a": 1}}']
+)
 def test_suite_refuses_what_it_cannot_compare(tmp_path, capsys, text):
     (tmp_path / "old.json").write_text(text)
     args = ["--json", str(tmp_path / "a.json"), "--compare", str(tmp_path / "old.json")]

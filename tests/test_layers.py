@@ -12,6 +12,24 @@ from jaxsr import layers
 jit = functools.partial(jax.jit, compiler_options={"xla_llvm_disable_expensive_passes": True})
 
 
+def test_norm_is_as_accurate_as_the_wider_of_image_and_parameters(x64):
+    """Standardised in NumPy, with gradients that have the types of what they are gradients of."""
+    x = 100 + np.random.default_rng(0).normal(size=(1, 8, 8, 2))
+    exact = (x - x.mean((1, 2))) / np.sqrt(x.var((1, 2)) + 1e-5)
+    for image, narrow in ((jnp.float64, jnp.float32), (jnp.float32, jnp.bfloat16)):
+        params = {"scale": jnp.ones(2, narrow), "bias": jnp.zeros(2, narrow)}
+
+        def squares(params, x):
+            return (layers.Norm().apply({"params": params}, x) ** 2).sum()
+
+        y = layers.Norm().apply({"params": params}, jnp.asarray(x, image))
+        assert y.dtype == image
+        np.testing.assert_allclose(y, exact, atol=1e-10 if image == jnp.float64 else 1e-4)
+        gradient = jax.grad(squares)(params, jnp.asarray(x, image))
+        assert {value.dtype for value in gradient.values()} == {jnp.dtype(narrow)}
+        np.testing.assert_allclose(gradient["scale"], 2 * 64, rtol=1e-2)
+
+
 def test_reflect_pad_equals_numpy():
     x = np.random.RandomState(0).uniform(0, 1, (2, 2, 5, 3)).astype(np.float32)
     expected = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
