@@ -72,7 +72,7 @@ class Settings:
     """Where to compute; auto is JAX's choice."""
     remat: bool = False
     """Compute inner results again for the gradient instead of keeping them: for images that do not
-    fit into memory otherwise. README says what it saves and costs."""
+    fit into memory otherwise; `python -m benchmarks.memory` shows what it saves and costs."""
     recipe: Recipe = "best"
     """reference makes the released code's choices: kernel lanczos2, the last noisy output."""
     protocol: ProtocolName = "plain"
