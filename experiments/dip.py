@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -133,8 +134,8 @@ class Settings:
         )
 
 
-def run(settings: Settings) -> int:
-    """One fit, from the image to the folder; the exit code."""
+def run(settings: Settings, *, stop: Callable[[], bool] = lambda: False) -> int:
+    """One fit, from the image to the folder; the exit code. `stop` ends it as Ctrl-C does."""
     kernel = problem.PROTOCOLS[settings.protocol].kernel
     settings = settings.resolved(kernel)
     assert settings.kernel is not None  # resolved
@@ -168,7 +169,7 @@ def run(settings: Settings) -> int:
             def on_chunk(progress: dip.Progress) -> bool:
                 bar.show(progress)
                 results.keep(progress, settings.checkpoint_every, SNAPSHOTS)
-                return interrupted()
+                return interrupted() or stop()
 
             result = dip.fit(
                 key,

@@ -1,6 +1,7 @@
 """The folder of one fit: what is written when, and how a stopped run is taken up again."""
 
 import contextlib
+import json
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,8 +16,9 @@ from experiments.record import as_config, claim, read_metrics
 from jaxsr import dip, figures, images, operators, reports
 from jaxsr.checkpoints import Checkpoints
 
-# Settings that may differ when a run is taken up again: the image is known by its pixels instead.
-_FREE = ("out", "hr", "lr", "name")
+# Settings that may differ when a run is taken up again: the image is known by its pixels instead,
+# and `remat` changes no value.
+_FREE = ("out", "hr", "lr", "name", "remat")
 
 
 def pauses(iterations: int, every: int, snapshots: tuple[int, ...]) -> list[int]:
@@ -61,6 +63,7 @@ class RunFolder:
             if pixels is not None and not (path / f"{name}.png").exists():
                 images.write(path / f"{name}.png", pixels)
         self._checkpoints = Checkpoints(path / "checkpoints")
+        self._seconds = 0.0  # that the iterations took, over all calls
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -80,6 +83,7 @@ class RunFolder:
         history = {name: np.zeros(step, np.float32) for name in self._columns()}
         like = {"state": jax.eval_shape(start), "history": history}
         tree = self._checkpoints.restore(like)
+        self._seconds = float(self._clock().get(str(step), "nan"))
         print(f"resuming {self.path} from iteration {step}")
         return tree["state"], tree["history"]
 
@@ -99,13 +103,25 @@ class RunFolder:
     def keep(self, progress: dip.Progress, every: int, snapshots: tuple[int, ...]) -> None:
         """A checkpoint after every `every` iterations, the image after those of `snapshots`."""
         step = int(progress.state.step)
+        self._seconds += progress.seconds
         if step in snapshots:
             self._write(f"snapshots/{step:06d}.png", progress.state.average)
         if step % every == 0:
             self._save(progress.state, progress.history)
 
     def _save(self, state: dip.State, history: dip.History) -> None:
+        # Before the checkpoint: a kill between the two leaves a time that nothing reads.
+        clock = self._clock() | {str(int(state.step)): self._seconds}
+        reports.write_json(self.path / "seconds.json", clock)
         self._checkpoints.save(int(state.step), {"state": state, "history": history})
+
+    def _clock(self) -> dict[str, Any]:
+        """The seconds up to each checkpoint, by its step; unknown where the file is damaged."""
+        try:
+            clock = json.loads((self.path / "seconds.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return clock if isinstance(clock, dict) else {}
 
     def _write(self, name: str, image: jax.Array) -> None:
         images.write(self.path / name, self._pixels(image), alpha=self.problem.alpha)
@@ -173,6 +189,7 @@ class RunFolder:
             "iterations": len(history["loss"]),
             "iterations_per_second": result.iterations / result.seconds if result.seconds else None,
             "compile_seconds": result.compile_seconds,
+            "seconds": self._seconds,
             **environment,
             "seed": self._seed,
         }

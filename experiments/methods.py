@@ -32,10 +32,12 @@ class Method(NamedTuple):
     restore: a case to the result, of the size of its `bicubic`, and to the protocol's figures where
       the method has computed them.
     settings: that it depends on, for the report.
+    fits: where it leaves a run's folder for each image, by its name; None where it leaves none.
     """
 
     restore: Callable[[Case], tuple[np.ndarray, Figures | None]]
     settings: dict[str, Any]
+    fits: pathlib.Path | None = None
 
 
 def bicubic() -> Method:
@@ -69,25 +71,29 @@ def lapsrn(
     return Method(restore, record | {"self_ensemble": self_ensemble})
 
 
-def deep_image_prior(settings: dip.Settings, folder: pathlib.Path) -> Method:
+def deep_image_prior(
+    settings: dip.Settings, folder: pathlib.Path, *, stop: Callable[[], bool] = lambda: False
+) -> Method:
     """A fit of `experiments.dip` for each image, in its own folder below `folder`.
 
-    A finished fit is read and not repeated, a stopped one goes on.
+    A finished fit is read and not repeated, a stopped one goes on; once `stop` says so it stops.
 
     Raises:
       InputError: a setting is out of its range.
     """
     settings = settings.resolved(PROTOCOLS[settings.protocol].kernel)
     settings.config()
+    told_elsewhere = ("hr", "lr", "out", "factor", "protocol", "device", "precision")
+    without_effect = ("checkpoint_every", "remat")  # on the values
     shown = {
         name: value
         for name, value in dataclasses.asdict(settings).items()
-        if name not in ("hr", "lr", "out", "factor", "protocol", "device", "precision")
+        if name not in (*told_elsewhere, *without_effect)
     }
 
     def restore(case: Case) -> tuple[np.ndarray, Figures]:
         out = folder / case.name
-        code = dip.run(dataclasses.replace(settings, hr=case.path, out=out))
+        code = dip.run(dataclasses.replace(settings, hr=case.path, out=out), stop=stop)
         if code == command.INTERRUPTED:
             raise KeyboardInterrupt
         if code:
@@ -96,4 +102,4 @@ def deep_image_prior(settings: dip.Settings, folder: pathlib.Path) -> Method:
         figures = {name: float(metrics[name]) for name in metrics["bicubic"]}
         return images.read(out / "sr.png").pixels, figures
 
-    return Method(restore, shown)
+    return Method(restore, shown, folder)

@@ -94,7 +94,7 @@ def load(
     _check_size("the low resolution", observed)
     height, width = truth.shape[:2]
     baseline = protocol.bicubic(observed, (height, width))
-    return Problem(name, factor, observed, baseline, truth, None, protocol, _digest(pixels))
+    return Problem(name, factor, observed, baseline, truth, None, protocol, digest(pixels))
 
 
 def _upscale(path: pathlib.Path, factor: int, protocol: Protocol) -> Problem:
@@ -104,7 +104,7 @@ def _upscale(path: pathlib.Path, factor: int, protocol: Protocol) -> Problem:
     baseline = np.clip(imresize(observed, factor), 0, 1).astype(np.float32)
     if alpha is not None:
         alpha = np.clip(imresize(alpha, factor), 0, 1).astype(np.float32)
-    return Problem(path.stem, factor, observed, baseline, None, alpha, protocol, _digest(observed))
+    return Problem(path.stem, factor, observed, baseline, None, alpha, protocol, digest(observed))
 
 
 def _check_size(name: str, pixels: np.ndarray) -> None:
@@ -118,5 +118,6 @@ def photograph() -> np.ndarray:
     return images.from_uint8(skimage.data.coffee()[60:188, 330:458])
 
 
-def _digest(pixels: np.ndarray) -> str:
+def digest(pixels: np.ndarray) -> str:
+    """SHA-256 of an image's decoded pixels, to know it by, whatever its file."""
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()

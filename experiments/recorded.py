@@ -1,19 +1,19 @@
 """What a ledger of `experiments.table1` holds, as `jaxsr.page` shows it."""
 
+import dataclasses
 import pathlib
 import statistics
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments import rows, shown, tables
+from experiments import pictures, rows, shown, tables
 from experiments.ledger import Ledger, Record
 from experiments.tables import Cell
 from jaxsr import page
 from jaxsr.errors import InputError
 
-_FIGURES = ("psnr", "ssim", "psnr_rgb", "ssim_rgb", "seconds")
-_OF_A_CELL = ("row", "image", "seed")
+_OF_A_CELL = ("row", "image", "input_sha256", "seed")
 
 
 def holds(folder: pathlib.Path) -> bool:
@@ -76,7 +76,6 @@ def _cell(ledger: Ledger, path: pathlib.Path) -> tuple[Cell, Record]:
             raise ValueError(f"it is of {cell.name}")
         if cell.row not in rows.NAMES or cell.image not in tables.names_of(table):
             raise ValueError("no table has this row and image")
-        record |= {key: float(record[key]) for key in _FIGURES}
         if "history" in record:
             _curve(cell, record)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -94,12 +93,22 @@ def _curve(cell: Cell, record: Record) -> page.Curve:
 
 
 def _crop(folder: pathlib.Path, cell: Cell, record: Record) -> Iterator[page.Picture]:
-    """The crop beside a record; the figures are those of the whole image."""
+    """The crop beside a record, low resolution and truth; the figures are of the whole image."""
     label = f"{cell.label}, seed {cell.seed}" if rows.seeded(cell.row) else cell.label
     role: page.Role = "baseline" if cell.row in rows.INTERPOLATIONS else "result"
     scene = f"{cell.image}, a crop, table `{cell.table}`"
     protocol = f"{record['settings'].get('protocol')}, whole image"
-    yield from shown.picture(folder / f"{cell.name}.png", scene, label, role, record, protocol)
+    for picture in shown.picture(pictures.path(folder, cell), scene, label, role, record, protocol):
+        yield picture
+        # The low resolution is shown as large as the rest; all cells of the image have the same.
+        others: tuple[tuple[str, str, page.Role], ...] = (
+            ("lr", "low resolution", "input"),
+            ("truth", "ground truth", "truth"),
+        )
+        for place, name, part in others:
+            file = folder / cell.table / place / f"{cell.image}.png"
+            for other in shown.picture(file, scene, name, part, None, ""):
+                yield dataclasses.replace(other, size=picture.size)
 
 
 def _wanted(found: Iterable[Cell]) -> Iterator[Cell]:

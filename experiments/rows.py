@@ -32,13 +32,14 @@ class Places:
 
     lapsrn: folder of the trained networks, each named as `experiments.lapsrn` names it.
     fits: folder of the fits of Deep Image Prior.
-    device, precision: of the computation.
+    device, precision: of the computation. stop: asked by a fit whether it should stop now.
     """
 
     lapsrn: pathlib.Path
     fits: pathlib.Path
     device: command.Device
     precision: command.Precision
+    stop: Callable[[], bool] = lambda: False
 
 
 def seeded(name: str) -> bool:
@@ -79,7 +80,7 @@ def method(name: str, table: str, recipe: dip.Recipe, seed: int, places: Places)
         precision=places.precision,
     )
     folder = places.fits / table / f"{name}_{recipe}_seed{seed}"
-    return methods.deep_image_prior(settings, folder)
+    return methods.deep_image_prior(settings, folder, stop=places.stop)
 
 
 def _interpolate(name: str) -> Restore:

@@ -2,29 +2,27 @@
 
     python -m experiments.table1 --bsds300 BSDS300 --lapsrn runs/lapsrn      all that is missing
     python -m experiments.table1 --bsds300 BSDS300 --only dip-mse --seeds 0 1 --budget 60
-    python -m experiments.table1 --set5 Set5 --tables set5                   Set5, protocol `dip`
+    python -m experiments.table1 --set5 Set5                                 Set5, protocol `dip`
     python -m experiments.table1                                             what is there
 
 Ten test images of BSDS300 at 4x, in two tables: `paper`, each row under the protocol that the paper
 used for it (they differ), and `standard`, all under the field's. A third, `set5`, is the paper's
-question for future work. Each finished cell (method, image, seed) is a record under --results: runs
-add up, none is computed twice, what is missing is shown as missing.
+question for future work. Each finished cell (method, image, seed) is a record under --results, see
+`experiments.ledger`: runs add up, none is computed twice, what is missing is shown as missing.
 """
 
 import dataclasses
 import itertools
-import os
 import pathlib
-import signal
 import sys
-import threading
 import time
+import typing
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 
-from experiments import command, dip, methods, pages, recorded, rows
+from experiments import command, dip, fits, inputs, methods, pages, pictures, recorded, rows
 from experiments.ledger import Ledger
 from experiments.tables import Cell, TableName, names_of, show
 from jaxsr import images, reports
@@ -44,8 +42,8 @@ class Settings:
     """A folder with the five images of Set5."""
     lapsrn: pathlib.Path = pathlib.Path("runs/lapsrn")
     """Where `experiments.lapsrn` left the networks of the three weights."""
-    tables: tuple[TableName, ...] = ("paper", "standard")
-    """Which tables."""
+    tables: tuple[TableName, ...] = ()
+    """Which tables. Default: those of the images given; without any, all."""
     only: tuple[str, ...] = rows.NAMES
     """Which rows."""
     images: tuple[str, ...] = ()
@@ -63,8 +61,8 @@ class Settings:
     device: command.Device = "auto"
     """Where to compute; auto is JAX's choice."""
 
-    def check(self) -> None:
-        """Refuses what names nothing.
+    def resolved(self) -> "Settings":
+        """With the tables filled in.
 
         Raises:
           InputError: a row or an image is unknown, or a number out of its range.
@@ -72,7 +70,9 @@ class Settings:
         for name in self.only:
             if name not in rows.NAMES:
                 raise InputError(f"`--only` (={name}) must be among {', '.join(rows.NAMES)}")
-        known = [name for table in self.tables for name in names_of(table)]
+        given = [table for table in typing.get_args(TableName) if self.data(table)]
+        chosen = self.tables or tuple(given) or typing.get_args(TableName)
+        known = dict.fromkeys(name for table in chosen for name in names_of(table))
         for name in self.images:
             if name not in known:
                 raise InputError(f"`--images` (={name}) must be among {', '.join(known)}")
@@ -80,6 +80,11 @@ class Settings:
             raise InputError(f"`--seeds` (={self.seeds}) must be one or more in [0, 2^32)")
         if self.budget is not None and not 0 < self.budget < float("inf"):
             raise InputError(f"`--budget` (={self.budget}) must be above 0")
+        return dataclasses.replace(self, tables=tuple(dict.fromkeys(chosen)))
+
+    def data(self, table: str) -> pathlib.Path | None:
+        """The folder of a table's images, where it is given."""
+        return self.set5 if table == "set5" else self.bsds300
 
 
 def cells(settings: Settings) -> Iterator[Cell]:
@@ -95,70 +100,133 @@ def cells(settings: Settings) -> Iterator[Cell]:
 
 
 def run(settings: Settings) -> int:
-    """Computes what is missing and can be, then shows the tables; the exit code."""
-    settings.check()
+    """Computes what is missing and can be, then shows the tables; the exit code, 1 if it cannot."""
+    settings = settings.resolved()
     ledger, on = Ledger(settings.results), command.device(settings.device)
-    stop = threading.Timer(60 * (settings.budget or 0), os.kill, (os.getpid(), signal.SIGINT))
-    stop.daemon = True  # as if Ctrl-C were pressed: a fit keeps what it has
+    end = time.monotonic() + 60 * (settings.budget or float("inf"))
     code = 0
     try:
-        if settings.budget is not None:
-            stop.start()
-        with command.computing(on, settings.precision):
-            for group, members in itertools.groupby(cells(settings), lambda cell: cell.group):
-                data = settings.set5 if group.table == "set5" else settings.bsds300
-                if data is not None:
-                    compute(list(members), data, settings, ledger, on)
-    except KeyboardInterrupt:
-        print("stopped: what is finished is kept, the same command goes on from there")
+        with command.interruptible() as pressed:
+            places = rows.Places(
+                settings.lapsrn,
+                RUNS,
+                settings.device,
+                settings.precision,
+                stop=lambda: pressed() or time.monotonic() > end,
+            )
+            try:
+                with command.computing(on, settings.precision):
+                    code = 0 if fill(settings, ledger, places, on) else 1
+            except KeyboardInterrupt:
+                print("stopped: what is finished is kept, the same command goes on from there")
+                code = command.INTERRUPTED
+            records = {cell: ledger.read(cell.name, {}) for cell in cells(settings)}
+            for table in settings.tables:
+                print(show(table, {c: record for c, record in records.items() if c.table == table}))
+            if any(records.values()):
+                pages.beside(recorded.read, settings.results, out=RUNS / pages.NAME)
+    except KeyboardInterrupt:  # Ctrl-C again
+        print("stopped")
         code = command.INTERRUPTED
-    finally:
-        stop.cancel()
-    records = {cell: ledger.read(cell.name, {}) for cell in cells(settings)}
-    for table in settings.tables:
-        print(show(table, {c: record for c, record in records.items() if c.table == table}))
-    if any(records.values()):
-        pages.beside(recorded.read, settings.results, out=RUNS / pages.NAME)
     return code
 
 
-def compute(
-    group: list[Cell], data: pathlib.Path, settings: Settings, ledger: Ledger, on: jax.Device
-) -> None:
-    """Sees to it that the ledger holds these cells, which differ in their images alone.
+def fill(settings: Settings, ledger: Ledger, places: rows.Places, on: jax.Device) -> bool:
+    """Sees to it that the ledger holds what can be computed; whether that was all.
+
+    What cannot is left out, and said once.
 
     Raises:
-      InputError: it holds one under other settings, or what they need is missing.
+      InputError: the ledger holds a cell under other settings, or of another image.
+      KeyboardInterrupt: `places.stop` said so.
     """
-    table, row, recipe, _, seed = group[0]
-    places = rows.Places(settings.lapsrn, RUNS, settings.device, settings.precision)
-    method = rows.method(row, table, recipe, seed, places)
-    protocol = PROTOCOLS[rows.protocol_name(row, table)]
-    made: dict[str, Any] = {"row": row, "protocol": protocol.name, "precision": settings.precision}
-    made |= {name: value for name, value in method.settings.items() if name != "checkpoint_every"}
-    for cell in group:
-        if ledger.read(cell.name, made | {"image": cell.image}) is not None:
+    told: set[str] = set()
+
+    def leave_out(what: str, why: object) -> None:
+        line = f"left out {what}: {why}"
+        if line not in told:
+            print(line, file=sys.stderr, flush=True)
+        told.add(line)
+
+    asked = dict.fromkeys((cell.table, cell.image) for cell in cells(settings))
+    found = {
+        table: inputs.find(folder, [image for of, image in asked if of == table])
+        for table in dict.fromkeys(table for table, _ in asked)
+        if (folder := settings.data(table))
+    }
+    for table, image in asked:
+        if table in found and image not in found[table]:
+            leave_out(image, f"`{settings.data(table)}` must hold {image}.jpg or {image}.png")
+    for group, members in itertools.groupby(cells(settings), lambda cell: cell.group):
+        table, row, recipe, _, seed = group
+        if table not in found:
             continue
-        path = _file(data, cell.image)
-        print(f"{cell.name} ...", flush=True)
-        start = time.perf_counter()
-        hr, low = protocol.degrade(images.read(path).pixels, rows.FACTOR)
-        baseline = protocol.bicubic(low, hr.shape[:2])
-        result, figures = method.restore(methods.Case(cell.image, path, low, baseline))
-        ledger.write(
-            cell.name,
-            made | {"image": cell.image},
-            figures or protocol.score(result, hr, rows.FACTOR),
-            seconds=time.perf_counter() - start,
-            environment=reports.environment(on),
-        )
+        try:
+            method = rows.method(row, table, recipe, seed, places)
+        except InputError as error:
+            leave_out(row, error)
+            continue
+        made = {"row": row, "protocol": rows.protocol_name(row, table)}
+        made |= {"precision": settings.precision} | method.settings
+        for cell in (cell for cell in members if cell.image in found[table]):
+            if places.stop():
+                raise KeyboardInterrupt
+            source = found[table][cell.image]
+            own = made | {"image": cell.image, "input_sha256": source.sha256}
+            if finished(cell, own, ledger):
+                continue
+            with ledger.claim(cell.name) as owner:
+                if owner:
+                    print(f"skipped {cell.name}: {owner} computes it, by {cell.name}.claim")
+                elif not finished(cell, own, ledger):  # meanwhile
+                    print(f"{cell.name} ...", flush=True)
+                    try:
+                        compute(cell, source.path, method, own, ledger, on)
+                    except InputError as error:
+                        leave_out(cell.name, error)
+    return not told
 
 
-def _file(data: pathlib.Path, name: str) -> pathlib.Path:
-    files = sorted(path for path in data.rglob(f"{name}.*") if path.suffix in (".jpg", ".png"))
-    if not files:
-        raise InputError(f"`{data}` must hold {name}.jpg or {name}.png, at any depth")
-    return files[0]
+def finished(cell: Cell, made: dict[str, Any], ledger: Ledger) -> bool:
+    """Whether the ledger holds all that it keeps of a cell.
+
+    Raises:
+      InputError: its record is damaged, or was made under other settings.
+    """
+    record = ledger.read(cell.name, made)
+    return bool(record) and (not cell.shown or pictures.path(ledger.folder, cell).exists())
+
+
+def compute(
+    cell: Cell,
+    path: pathlib.Path,
+    method: methods.Method,
+    made: dict[str, Any],
+    ledger: Ledger,
+    on: jax.Device,
+) -> None:
+    """Adds a cell to the ledger; where its crop alone was missing, that.
+
+    Raises:
+      InputError: the image or what the method needs is missing or damaged, or a fit diverged.
+    """
+    start = time.perf_counter()
+    protocol = PROTOCOLS[made["protocol"]]
+    hr, low = protocol.degrade(images.read(path).pixels, rows.FACTOR)
+    baseline = protocol.bicubic(low, hr.shape[:2])
+    result, figures = method.restore(methods.Case(cell.image, path, low, baseline))
+    kept: dict[str, Any] = {**(figures or protocol.score(result, hr, rows.FACTOR))}
+    took = {"seconds": time.perf_counter() - start, **reports.environment(on)}
+    if method.fits:
+        took = fits.record(method.fits / cell.image)
+        kept["history"] = took.pop("history")
+    if cell.shown:
+        pictures.keep(ledger.folder, cell, hr, low, result)
+        if method.fits:
+            folder = method.fits / cell.image
+            kept["snapshots"] = pictures.keep_snapshots(ledger.folder, cell, folder)
+    if ledger.read(cell.name, {}) is None:
+        ledger.write(cell.name, made, kept, seconds=took.pop("seconds"), environment=took)
 
 
 if __name__ == "__main__":

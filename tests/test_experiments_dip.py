@@ -126,8 +126,17 @@ def test_resumes_to_the_same_bytes(tmp_path, monkeypatch):
         monkeypatch.setattr(folder.RunFolder, "keep", dying)
         with pytest.raises(Killed):
             run(*common, 20, "--out", "broken")
-    monkeypatch.setattr(folder.RunFolder, "keep", keep)
+    chunks = []
+
+    def counting(self, progress, *args):
+        chunks.append(progress.seconds)
+        keep(self, progress, *args)
+
+    monkeypatch.setattr(folder.RunFolder, "keep", counting)
+    before = json.loads((tmp_path / "broken" / "seconds.json").read_text())
     assert run(*common, 20, "--out", "broken") == 0
+    seconds = json.loads((tmp_path / "broken" / "metrics.json").read_text())["seconds"]
+    assert seconds == pytest.approx(before["16"] + sum(chunks)) and before["16"] > before["9"] > 0
     for name in ("sr.png", "sr_last.png", "history.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
 

@@ -1,11 +1,21 @@
 """`python -m experiments.table1` in-process, its ledger and the rows without a network."""
 
+import csv
 import dataclasses
+import functools
+import hashlib
 import itertools
 import json
+import math
+import os
 import pathlib
+import shutil
 import signal
+import socket
 import statistics
+import subprocess
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +24,11 @@ import PIL.Image
 import pytest
 import scipy.optimize
 
-from experiments import baselines, command, dip, rows, table1, tables
+from experiments import baselines, command, dip, table1, tables
 from experiments.ledger import Ledger
-from jaxsr import models, operators, pretrained
+from jaxsr import images, models, operators, pretrained, upscaling
 from jaxsr.errors import InputError
-from jaxsr.protocols import PROTOCOLS
+from jaxsr.protocols import PROTOCOLS, with_true_chroma
 
 IMAGES = ("16077", "37073")
 
@@ -27,6 +37,7 @@ IMAGES = ("16077", "37073")
 def here(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
     monkeypatch.setitem(tables.IMAGES, "bsds300", IMAGES)
+    monkeypatch.setattr(tables, "SHOWN", {})
     monkeypatch.chdir(tmp_path)
     for seed, name in enumerate(IMAGES):
         pixels = np.random.default_rng(seed).integers(0, 256, (64, 96, 3), np.uint8)
@@ -139,37 +150,243 @@ def test_another_network_is_not_mixed_in(capsys):
     assert "was made with `weights_sha256` (=" in capsys.readouterr().err
 
 
-def test_fits_are_of_their_row_recipe_and_seed(monkeypatch, capsys):
+@pytest.fixture
+def small_fits(monkeypatch, tmp_path):
+    """Fits of 25 iterations of a small network, compiled once."""
+    network = functools.partial(models.SkipUNet, down=(8,), up=(8,), skip=(2,))
+    monkeypatch.setattr(dip, "SkipUNet", network)
+    monkeypatch.setattr(dip, "Settings", functools.partial(dip.Settings, iterations=25))
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def test_fits_are_of_their_row_recipe_and_seed(monkeypatch, small_fits, capsys):
+    """One is stopped by the budget, and one picture of a cell is lost."""
+    monkeypatch.setattr(tables, "SHOWN", {"37073": (8, 16)})
+    monkeypatch.setattr(tables, "SIDE", 32)
     asked = []
+    fit = dip.run
 
-    def fit(settings):
+    def late(settings, *, stop):
         asked.append(settings)
-        if len(asked) == 3:  # the budget is over
-            return command.INTERRUPTED
-        settings.out.mkdir(parents=True)
-        figures = dict.fromkeys(("psnr", "ssim", "psnr_rgb", "ssim_rgb"), 20.0 + settings.seed)
-        (settings.out / "metrics.json").write_text(json.dumps(figures | {"bicubic": figures}))
-        PIL.Image.new("RGB", (96, 64)).save(settings.out / "sr.png")
-        return 0
+        return fit(settings, stop=lambda: stop() or len(asked) == 2)
 
-    monkeypatch.setattr(dip, "run", fit)
+    monkeypatch.setattr(dip, "run", late)
     args = ["--bsds300", "data", "--tables", "paper", "--only", "dip-mse", "--seeds", "0", "2"]
+    args += ["--images", "37073"]
     assert run(*args) == command.INTERRUPTED
     assert "stopped: what is finished is kept" in capsys.readouterr().out
-    assert len(records()) == 2
+    assert len(records()) == 1
     assert run(*args) == 0
     assert {(s.loss, s.recipe, s.protocol, s.seed, s.hr.stem) for s in asked} == {
-        ("mse", "reference", "paper-dip", seed, image) for seed in (0, 2) for image in IMAGES
+        ("mse", "reference", "paper-dip", seed, "37073") for seed in (0, 2)
     }
-    assert len(asked) == 5  # the third was begun twice
-    line = capsys.readouterr().out.splitlines()[-2].split()
-    assert line[:5] == ["dip-mse", "(reference)", "4/4", "21.000", "1.414"]
+    assert len(asked) == 3  # the second was begun twice
+    printed = capsys.readouterr().out
+    assert "resuming runs/table1/paper/dip-mse_reference_seed2/37073" in printed
+
+    kept, psnr = records(), []
+    for seed in (0, 2):
+        record = json.loads(kept[f"paper/dip-mse_reference/37073_seed{seed}.json"])
+        folder = pathlib.Path(f"runs/table1/paper/dip-mse_reference_seed{seed}/37073")
+        metrics = json.loads((folder / "metrics.json").read_text())
+        for name in ("psnr", "ssim_y", "seconds", "device", "versions"):
+            assert record[name] == metrics[name]
+        assert {"remat", "checkpoint_every"}.isdisjoint(record["settings"])
+        psnr.append(metrics["psnr"])
+        with open(folder / "history.csv", newline="") as file:
+            lines = list(csv.DictReader(file))
+        history = record["history"]
+        assert history.pop("every") == 10 and set(history) == set(lines[0]) - {"iteration"}
+        for name, column in history.items():
+            expected = [float(lines[i][name]) for i in (9, 19)]
+            assert column == pytest.approx(expected, rel=5e-6)
+            assert all(len(f"{x:.6g}") >= len(str(x)) for x in column)
+    line = next(x for x in printed.splitlines() if x.startswith("dip-mse")).split()
+    assert line[2:5] == ["2/2", f"{statistics.fmean(psnr):.3f}", f"{statistics.stdev(psnr):.3f}"]
+
+    name = "results/table1/paper/dip-mse_reference/37073_seed0"
+    record = json.loads(pathlib.Path(f"{name}.json").read_text())
+    run_folder = pathlib.Path("runs/table1/paper/dip-mse_reference_seed0/37073")
+    assert record["snapshots"] == [10, 20]
+    tiles = [images.read(run_folder / "snapshots" / f"{i:06d}.png").pixels for i in (10, 20)]
+    strip = np.concatenate([tile[8:40, 16:48] for tile in tiles], axis=1)
+    np.testing.assert_array_equal(images.read(f"{name}_snapshots.png").pixels, strip)
+    crop = images.read(run_folder / "sr.png").pixels[8:40, 16:48]
+    np.testing.assert_array_equal(images.read(f"{name}.png").pixels, crop)
+    assert len(list(pathlib.Path("results").rglob("*_seed*.png"))) == 2  # one seed is enough
+
+    before = pathlib.Path(f"{name}.png").read_bytes()
+    pathlib.Path(f"{name}.png").unlink()
+    assert run(*args) == 0  # a finished fit is read again, its record stays
+    assert records() == kept and pathlib.Path(f"{name}.png").read_bytes() == before
 
 
-def test_budget_ends_like_ctrl_c(monkeypatch, capsys):
-    monkeypatch.setattr(rows, "method", lambda *_: signal.pause())
-    assert run("--bsds300", "data", "--budget", 0.001) == command.INTERRUPTED
-    assert "stopped" in capsys.readouterr().out
+def test_crops_are_of_the_result_the_truth_and_what_was_seen(monkeypatch):
+    monkeypatch.setattr(tables, "SHOWN", {"16077": (8, 24)})
+    monkeypatch.setattr(tables, "SIDE", 16)
+    model = models.LapSRN(features=4, depth=1)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))
+    pretrained.save("nets/x4_charbonnier_w1-1_seed0", model, variables)
+    args = ("--bsds300", "data", "--images", "16077", "--lapsrn", "nets", "--only")
+    assert run(*args, "bicubic") == 0
+    assert run(*args, "lapsrn-1-1", "--tables", "paper") == 0
+    hr = images.read("data/deep/16077.png").pixels
+    ledger = pathlib.Path("results/table1")
+    for table, protocol in (("paper", "paper-dip"), ("standard", "standard")):
+        truth, low = PROTOCOLS[protocol].degrade(hr, 4)
+        baseline = PROTOCOLS[protocol].bicubic(low, truth.shape[:2])
+        for name, expected in (
+            ("truth", truth[8:24, 24:40]),
+            ("lr", low[2:6, 6:10]),
+            ("bicubic", baseline[8:24, 24:40]),
+        ):
+            found = images.read(ledger / table / name / "16077.png").pixels
+            assert np.abs(found - np.clip(expected, 0, 1)).max() < 0.5001 / 255
+    truth, low = PROTOCOLS["paper-lapsrn"].degrade(hr, 4)
+    result = upscaling.upscale(low, model, variables)
+    expected = with_true_chroma(result, truth)[8:24, 24:40]
+    found = images.read(ledger / "paper/lapsrn-1-1/16077.png").pixels
+    assert np.abs(found - expected).max() < 1.5 / 255
+    monkeypatch.setattr(tables, "SHOWN", {})
+    assert run("--bsds300", "data", "--only", "nearest") == 0
+    assert not list(ledger.rglob("nearest/*.png"))
+
+
+def test_budget_ends_between_cells(monkeypatch, capsys):
+    begun = []
+    compute = table1.compute
+
+    def slow(cell, *args):
+        begun.append(cell)
+        compute(cell, *args)
+        time.sleep(0.6)
+
+    monkeypatch.setattr(table1, "compute", slow)
+    assert run("--bsds300", "data", "--only", "bicubic", "--budget", 0.01) == command.INTERRUPTED
+    printed = capsys.readouterr().out
+    assert "stopped: what is finished is kept" in printed and "table `standard`" in printed
+    assert len(begun) == len(records()) == 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_at_any_time_is_one_line(monkeypatch, capsys, times):
+    def press(*_):
+        for _ in range(times):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(table1, "compute", press)
+    before = signal.getsignal(signal.SIGINT)
+    args = ("--bsds300", "data", "--only", "bicubic")
+    assert run(*args) == command.INTERRUPTED
+    out, err = capsys.readouterr()
+    assert out.count("stopped") == 1 and not err
+    monkeypatch.setattr(table1, "show", press)
+    assert run("--only", "bicubic", "--tables", "paper") == (
+        0 if times == 1 else command.INTERRUPTED
+    )
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_cannot_be_computed_is_left_out(capsys):
+    (pathlib.Path("data/deep/37073.png")).unlink()
+    args = ("--bsds300", "data", "--only", "bicubic", "lapsrn-1-1")
+    assert run(*args) == 1
+    out, err = capsys.readouterr()
+    image, network = err.splitlines()
+    assert image == "left out 37073: `data` must hold 37073.jpg or 37073.png"
+    assert network.startswith("left out lapsrn-1-1: `runs/lapsrn/x4_charbonnier_w1-1_seed0` holds")
+    lines = [line.split() for line in out.splitlines()]
+    assert ["bicubic", "1/2"] in [line[:2] for line in lines]
+    assert ["lapsrn-1-1", "0/2", "missing"] in lines
+    assert len(records()) == 2
+
+
+def test_set5_alone(capsys):
+    shutil.copytree("data", "five")
+    for name in tables.IMAGES["set5"]:
+        shutil.copy("data/deep/16077.png", f"five/{name}.png")
+    assert run("--set5", "five", "--only", "bicubic") == 0
+    out = capsys.readouterr().out
+    assert "table `set5`" in out and "table `paper`" not in out and "5/5" in out
+    assert set(records()) == {f"set5/bicubic/{name}.json" for name in tables.IMAGES["set5"]}
+
+
+def test_an_image_is_known_by_its_pixels(capsys):
+    digest = hashlib.sha256(images.read("data/deep/16077.png").pixels.tobytes()).hexdigest()
+    shutil.copytree("data", "data/copies")  # of the same pixels: no matter
+    PIL.Image.open("data/deep/16077.png").save("data/copies/deep/16077.png", compress_level=1)
+    args = ("--bsds300", "data", "--only", "bicubic", "--tables", "paper")
+    assert run(*args) == 0
+    record = json.loads(records()["paper/bicubic/16077.json"])
+    assert record["settings"]["input_sha256"] == digest
+    PIL.Image.open("data/deep/37073.png").save("data/copies/deep/16077.png")
+    capsys.readouterr()
+    assert run(*args) == 2
+    err = capsys.readouterr().err
+    assert "`data/copies/deep/16077.png` and `data/deep/16077.png` share a name" in err
+    assert err.count("\n") == 1
+    shutil.copy("data/copies/deep/16077.png", "data/deep/16077.png")
+    assert run(*args) == 2
+    err = capsys.readouterr().err
+    assert f"was made with `input_sha256` (={digest})" in err and err.count("\n") == 1
+
+
+def test_gray_and_flat_images(capsys):
+    """They have no figures on RGB; and a PSNR without bound."""
+    PIL.Image.open("data/deep/16077.png").convert("L").save("data/deep/16077.png")
+    PIL.Image.new("RGB", (96, 64), (77, 77, 77)).save("data/deep/37073.png")
+    args = ("--bsds300", "data", "--only", "bicubic", "nearest")
+    assert run(*args) == 0
+    out = capsys.readouterr().out
+    lines = [line.split() for line in out.splitlines() if line.startswith("bicubic")]
+    assert lines[0][1:3] == ["2/2", "inf"] and lines[1][4:] == ["gray", "gray"]
+    assert "to look at: runs/table1/report.html" in out
+    record = json.loads(records()["paper/bicubic/37073.json"], parse_constant=pytest.fail)
+    assert record["psnr"] == "inf" and record["ssim"] == 1
+    assert "psnr_rgb" not in json.loads(records()["paper/bicubic/16077.json"])
+    assert run(*args) == 0
+    assert (
+        tables.spread_over_seeds(
+            {
+                tables.Cell("paper", "dip-mse", "best", "a", seed): {"psnr": psnr}
+                for seed, psnr in enumerate((math.inf, 20.0))
+            }
+        )
+        is None
+    )
+
+
+def test_two_processes_share_a_ledger(capsys, monkeypatch):
+    """A claim is respected while its process lives, or may; the others' cells are computed."""
+    living = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    host = socket.gethostname()
+    args = ("--bsds300", "data", "--tables", "paper", "--only", "bicubic", "nearest")
+    ledger = Ledger(pathlib.Path("results/table1"))
+    claims = {
+        "paper/nearest/16077": {"pid": living.pid, "host": host},
+        "paper/nearest/37073": {"pid": living.pid, "host": "elsewhere"},
+        "paper/bicubic/16077": {"pid": os.getpid(), "host": host},  # of an earlier process
+    }
+    for name, owner in claims.items():
+        path = ledger.folder / f"{name}.claim"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(owner))
+    assert run(*args) == 0
+    assert set(records()) == {f"paper/bicubic/{image}.json" for image in IMAGES}
+    out = capsys.readouterr().out
+    assert out.count("skipped paper/nearest/") == 2 and f'"pid": {living.pid}' in out
+    living.communicate(b"\n")
+    assert run(*args) == 0
+    assert "paper/nearest/16077.json" in records()
+    left = [str(path) for path in ledger.folder.rglob("*.claim")]
+    assert left == ["results/table1/paper/nearest/37073.claim"]
+    with ledger.claim("a/b") as nobody:
+        assert nobody is None and (ledger.folder / "a/b.claim").exists()
+    assert not (ledger.folder / "a/b.claim").exists()
 
 
 def test_spread_is_over_seeds_of_common_images():
@@ -191,11 +408,11 @@ def test_spread_is_over_seeds_of_common_images():
     ("args", "said"),
     [
         (("--only", "magic"), "`--only` (=magic) must be among nearest, "),
-        (("--images", "lena"), "`--images` (=lena) must be among 16077, "),
+        (("--images", "lena"), "`--images` (=lena) must be among 16077, 37073, baby, bird, "),
         (("--seeds", -1), "`--seeds` (=(-1,)) must be one or more in [0, 2^32)"),
         (("--budget", 0), "`--budget` (=0.0) must be above 0"),
         (("--set5", "data", "--tables", "set5"), "`data` must hold baby.jpg or baby.png"),
-        (("--bsds300", "data", "--only", "lapsrn-1-1"), "holds no trained network"),
+        (("--bsds300", "nowhere"), "`nowhere` must hold 16077.jpg or 16077.png"),
     ],
 )
 def test_bad_input_is_one_line(capsys, args, said):
@@ -206,12 +423,26 @@ def test_bad_input_is_one_line(capsys, args, said):
 
 def test_ledger_refuses_damaged_records(tmp_path):
     ledger = Ledger(tmp_path / "r")
-    assert ledger.read("a/b", {"x": 1}) is None
-    ledger.write("a/b", {"x": 1, "y": (1, 2)}, {"psnr": 3.0}, seconds=1.5, environment={"d": 1})
-    expected = {"settings": {"x": 1, "y": [1, 2]}, "psnr": 3.0, "seconds": 1.5, "d": 1}
-    assert ledger.read("a/b", {"x": 1, "y": (1, 2)}) == expected
+    settings, figures = {"x": 1, "y": (1, 2)}, {"psnr": math.inf, "ssim": 0.5}
+    assert ledger.read("a/b", settings) is None
+    ledger.write("a/b", settings, figures, seconds=1.5, environment={"d": 1})
+    expected = {"settings": {"x": 1, "y": [1, 2]}, **figures, "seconds": 1.5, "d": 1}
+    assert ledger.read("a/b", settings) == expected
     with pytest.raises(InputError, match=r"was made with `x` \(=1\), now it is 2"):
         ledger.read("a/b", {"x": 2})
-    (tmp_path / "r" / "a" / "b.json").write_text('{"psnr": 3}')
-    with pytest.raises(InputError, match="is damaged"):
-        ledger.read("a/b", {})
+    for damage in ('{"psnr": 3}', "[1]", "{", '{"settings": [1], "psnr": 1, "ssim": 1}', "\xff"):
+        (tmp_path / "r" / "a" / "b.json").write_text(damage, encoding="latin-1")
+        with pytest.raises(InputError, match="is damaged"):
+            ledger.read("a/b", {"x": 1})
+
+
+def test_a_damaged_record_is_one_line(capsys):
+    args = ("--bsds300", "data", "--only", "bicubic", "--tables", "paper")
+    assert run(*args) == 0
+    path = pathlib.Path("results/table1/paper/bicubic/16077.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"psnr": "much"}))
+    capsys.readouterr()
+    for given in (args, args[2:]):
+        assert run(*given) == 2
+        err = capsys.readouterr().err
+        assert f"`{path}` is damaged" in err and err.count("\n") == 1
