@@ -11,32 +11,40 @@ EVERY = 10
 DIGITS = 6
 
 
-def record(folder: pathlib.Path) -> dict[str, Any]:
-    """Of a run's folder `seconds`, `device`, `versions` and `history`, see `experiments.ledger`.
+def history(folder: pathlib.Path) -> dict[str, Any]:
+    """The columns of a run's history, thinned and rounded: `history` in `experiments.ledger`.
 
     Raises:
-      InputError: its metrics or its history are missing or damaged.
+      InputError: the file is missing or damaged.
     """
-    metrics = read_metrics(folder)
     path = folder / "history.csv"
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))[EVERY - 1 :: EVERY]
-        names = [name for name in rows[0] if name != "iteration"] if rows else []
-        history = {
-            name: [float(f"{float(row[name]):.{DIGITS}g}") for row in rows] for name in names
-        }
-        return {
-            "seconds": float(metrics.get("seconds", "nan")),  # of earlier versions: unknown
-            "device": metrics["device"],
-            "versions": metrics["versions"],
-            "history": {"every": EVERY, **history},
-        }
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise InputError(
-            f"`{folder}` holds a damaged fit ({error!r}): delete it to fit anew"
-        ) from error
+            (_, *names), *lines = csv.reader(file)
+        kept = [[_rounded(x) for x in values] for _, *values in lines[EVERY - 1 :: EVERY]]
+        columns = zip(*kept, strict=True) if kept else [()] * len(names)
+        return {"every": EVERY, **dict(zip(names, map(list, columns), strict=True))}
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"`{path}` is damaged ({error}): delete its folder to fit anew") from error
 
 
 def _rounded(text: str) -> float:
     return float(f"{float(text):.{DIGITS}g}")
+
+
+def cost(folder: pathlib.Path) -> tuple[float, dict[str, Any]]:
+    """The seconds of a run, see `experiments.ledger`, and on what it computed.
+
+    Raises:
+      InputError: its metrics are damaged.
+    """
+    metrics = read_metrics(folder)
+    try:
+        if "seconds" not in metrics:
+            # Of a version that kept no total: exact where the fit was never resumed.
+            metrics["seconds"] = metrics["iterations"] / metrics["iterations_per_second"]
+        environment = {name: metrics[name] for name in ("device", "versions")}
+        return float(metrics["seconds"]), environment
+    except (KeyError, TypeError, ValueError) as error:
+        path = folder / "metrics.json"
+        raise InputError(f"`{path}` is damaged ({error!r}): delete it to write it anew") from error

@@ -66,7 +66,7 @@ def method(name: str, table: str, recipe: dip.Recipe, seed: int, places: Places)
     if name in INTERPOLATIONS:
         return methods.Method(_interpolate(name), {"resampling": name})
     if name == "tv":
-        return methods.Method(_least_squares(PROTOCOLS[chosen]), dataclasses.asdict(baselines.TV))
+        return methods.Method(_least_squares(PROTOCOLS[chosen]), dict(baselines.TV))
     if name in LAPSRN:
         folder = places.lapsrn / f"x{FACTOR}_charbonnier_w{name.removeprefix('lapsrn-')}_seed0"
         return methods.lapsrn(folder, FACTOR, places.precision, self_ensemble=False)
@@ -91,8 +91,10 @@ def _interpolate(name: str) -> Restore:
 
 
 def _least_squares(chosen: Protocol) -> Restore:
+    operator = operators.downsample(FACTOR, kernel=chosen.kernel)
+
     def restore(case: methods.Case) -> tuple[np.ndarray, None]:
-        operator = operators.downsample(FACTOR, kernel=chosen.kernel)
-        return baselines.tv_least_squares(case.lr, case.bicubic, operator), None
+        result = baselines.tv_least_squares(case.lr, case.bicubic, operator, **baselines.TV)
+        return result, None
 
     return restore

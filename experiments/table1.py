@@ -12,22 +12,17 @@ question for future work. Each finished cell (method, image, seed) is a record u
 """
 
 import dataclasses
-import itertools
 import pathlib
 import sys
 import time
 import typing
 from collections.abc import Iterator
-from typing import Any
 
-import jax
-
-from experiments import command, dip, fits, inputs, methods, pages, pictures, recorded, rows
+from experiments import command, dip, inputs, pages, recorded, rows
+from experiments.cells import Omissions, fill
 from experiments.ledger import Ledger
 from experiments.tables import Cell, TableName, names_of, show
-from jaxsr import images, reports
 from jaxsr.errors import InputError
-from jaxsr.protocols import PROTOCOLS
 
 RUNS = pathlib.Path("runs/table1")  # of fits, and of the page
 
@@ -102,11 +97,11 @@ def cells(settings: Settings) -> Iterator[Cell]:
 def run(settings: Settings) -> int:
     """Computes what is missing and can be, then shows the tables; the exit code, 1 if it cannot."""
     settings = settings.resolved()
-    ledger, on = Ledger(settings.results), command.device(settings.device)
     end = time.monotonic() + 60 * (settings.budget or float("inf"))
-    code = 0
+    ledger, omissions = Ledger(settings.results), Omissions()
     try:
         with command.interruptible() as pressed:
+            on = command.device(settings.device)
             places = rows.Places(
                 settings.lapsrn,
                 RUNS,
@@ -116,7 +111,9 @@ def run(settings: Settings) -> int:
             )
             try:
                 with command.computing(on, settings.precision):
-                    code = 0 if fill(settings, ledger, places, on) else 1
+                    found = find(settings, omissions)
+                    fill(ledger, cells(settings), found, places, on, omissions)
+                code = 1 if omissions else 0
             except KeyboardInterrupt:
                 print("stopped: what is finished is kept, the same command goes on from there")
                 code = command.INTERRUPTED
@@ -131,102 +128,22 @@ def run(settings: Settings) -> int:
     return code
 
 
-def fill(settings: Settings, ledger: Ledger, places: rows.Places, on: jax.Device) -> bool:
-    """Sees to it that the ledger holds what can be computed; whether that was all.
-
-    What cannot is left out, and said once.
+def find(settings: Settings, omissions: Omissions) -> dict[str, dict[str, inputs.Input]]:
+    """The images of the tables whose folder is given, by table and name.
 
     Raises:
-      InputError: the ledger holds a cell under other settings, or of another image.
-      KeyboardInterrupt: `places.stop` said so.
+      InputError: a folder holds none of them, or two files of one name that differ.
     """
-    told: set[str] = set()
-
-    def leave_out(what: str, why: object) -> None:
-        line = f"left out {what}: {why}"
-        if line not in told:
-            print(line, file=sys.stderr, flush=True)
-        told.add(line)
-
-    asked = dict.fromkeys((cell.table, cell.image) for cell in cells(settings))
-    found = {
-        table: inputs.find(folder, [image for of, image in asked if of == table])
-        for table in dict.fromkeys(table for table, _ in asked)
-        if (folder := settings.data(table))
-    }
-    for table, image in asked:
-        if table in found and image not in found[table]:
-            leave_out(image, f"`{settings.data(table)}` must hold {image}.jpg or {image}.png")
-    for group, members in itertools.groupby(cells(settings), lambda cell: cell.group):
-        table, row, recipe, _, seed = group
-        if table not in found:
-            continue
-        try:
-            method = rows.method(row, table, recipe, seed, places)
-        except InputError as error:
-            leave_out(row, error)
-            continue
-        made = {"row": row, "protocol": rows.protocol_name(row, table)}
-        made |= {"precision": settings.precision} | method.settings
-        for cell in (cell for cell in members if cell.image in found[table]):
-            if places.stop():
-                raise KeyboardInterrupt
-            source = found[table][cell.image]
-            own = made | {"image": cell.image, "input_sha256": source.sha256}
-            if finished(cell, own, ledger):
-                continue
-            with ledger.claim(cell.name) as owner:
-                if owner:
-                    print(f"skipped {cell.name}: {owner} computes it, by {cell.name}.claim")
-                elif not finished(cell, own, ledger):  # meanwhile
-                    print(f"{cell.name} ...", flush=True)
-                    try:
-                        compute(cell, source.path, method, own, ledger, on)
-                    except InputError as error:
-                        leave_out(cell.name, error)
-    return not told
-
-
-def finished(cell: Cell, made: dict[str, Any], ledger: Ledger) -> bool:
-    """Whether the ledger holds all that it keeps of a cell.
-
-    Raises:
-      InputError: its record is damaged, or was made under other settings.
-    """
-    record = ledger.read(cell.name, made)
-    return bool(record) and (not cell.shown or pictures.path(ledger.folder, cell).exists())
-
-
-def compute(
-    cell: Cell,
-    path: pathlib.Path,
-    method: methods.Method,
-    made: dict[str, Any],
-    ledger: Ledger,
-    on: jax.Device,
-) -> None:
-    """Adds a cell to the ledger; where its crop alone was missing, that.
-
-    Raises:
-      InputError: the image or what the method needs is missing or damaged, or a fit diverged.
-    """
-    start = time.perf_counter()
-    protocol = PROTOCOLS[made["protocol"]]
-    hr, low = protocol.degrade(images.read(path).pixels, rows.FACTOR)
-    baseline = protocol.bicubic(low, hr.shape[:2])
-    result, figures = method.restore(methods.Case(cell.image, path, low, baseline))
-    kept: dict[str, Any] = {**(figures or protocol.score(result, hr, rows.FACTOR))}
-    took = {"seconds": time.perf_counter() - start, **reports.environment(on)}
-    if method.fits:
-        took = fits.record(method.fits / cell.image)
-        kept["history"] = took.pop("history")
-    if cell.shown:
-        pictures.keep(ledger.folder, cell, hr, low, result)
-        if method.fits:
-            folder = method.fits / cell.image
-            kept["snapshots"] = pictures.keep_snapshots(ledger.folder, cell, folder)
-    if ledger.read(cell.name, {}) is None:
-        ledger.write(cell.name, made, kept, seconds=took.pop("seconds"), environment=took)
+    found: dict[str, dict[str, inputs.Input]] = {}
+    for table in settings.tables:
+        names = dict.fromkeys(cell.image for cell in cells(settings) if cell.table == table)
+        folder = settings.data(table)
+        if folder and names:
+            found[table] = inputs.find(folder, names)
+            for name in names:
+                if name not in found[table]:
+                    omissions.add(name, f"`{folder}` must hold {name}.jpg or {name}.png")
+    return found
 
 
 if __name__ == "__main__":

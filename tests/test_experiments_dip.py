@@ -263,6 +263,7 @@ def test_a_folder_is_of_one_setting(tmp_path, capsys, monkeypatch):
     ):
         assert run(*common, *args) == 2
         assert said in capsys.readouterr().err
+    assert run(*common, "--remat") == 0  # the same values
     assert (tmp_path / "out/sr.png").read_bytes() == before
 
     shutil.copytree(tmp_path / "out", tmp_path / "damaged")

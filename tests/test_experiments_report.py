@@ -293,6 +293,9 @@ def test_a_ledger_as_table1_shows_it(runs, capsys, monkeypatch):
     crops = {"paper/bicubic/16077": 0, "paper/bicubic/37073": 90}
     for name, gray in crops.items():
         PIL.Image.new("RGB", (12, 8), (gray,) * 3).save(ledger.folder / f"{name}.png")
+    for place, size in (("truth", (12, 8)), ("lr", (3, 2))):
+        (ledger.folder / "paper" / place).mkdir()
+        PIL.Image.new("RGB", size, (7, 8, 9)).save(ledger.folder / f"paper/{place}/16077.png")
     assert run("results/table1", "--out", "ledger.html") == 0
     document = read("ledger.html")
     capsys.readouterr()
@@ -327,6 +330,8 @@ def test_a_ledger_as_table1_shows_it(runs, capsys, monkeypatch):
     assert {curve["scene"] for curve in data["curves"]} == {"16077, table `standard`"}
     shown = {group["name"]: group["pictures"] for group in data["groups"]}
     assert list(shown) == [f"{image}, a crop, table `paper`" for image in ("16077", "37073")]
+    labels = [p["label"] for p in shown["16077, a crop, table `paper`"]]
+    assert labels == ["low resolution", "bicubic", "ground truth"]
     (crop,) = shown["37073, a crop, table `paper`"]
     assert crop["caption"] == "25.500 dB, SSIM 0.7500 (protocol p-paper, whole image)"
     kept = (ledger.folder / "paper/bicubic/37073.png").read_bytes()

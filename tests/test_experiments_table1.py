@@ -1,7 +1,6 @@
 """`python -m experiments.table1` in-process, its ledger and the rows without a network."""
 
 import csv
-import dataclasses
 import functools
 import hashlib
 import itertools
@@ -22,11 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
-import scipy.optimize
 
-from experiments import baselines, command, dip, table1, tables
+from experiments import baselines, cells, command, dip, table1, tables
 from experiments.ledger import Ledger
-from jaxsr import images, models, operators, pretrained, upscaling
+from jaxsr import images, models, operators, pretrained, tv, upscaling
 from jaxsr.errors import InputError
 from jaxsr.protocols import PROTOCOLS, with_true_chroma
 
@@ -65,28 +63,28 @@ def test_interpolation_is_that_of_jax_image(kernel):
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-def test_least_squares_finds_the_minimum():
-    """Of the same objective by SciPy's L-BFGS, TV smoothed, on 8x8 pixels."""
-    rng = np.random.default_rng(0)
-    low = rng.uniform(0.2, 0.8, (4, 4, 1)).astype(np.float32)
-    start = rng.uniform(0.2, 0.8, (8, 8, 1))
-    operator = operators.downsample(2, kernel="area")
-    weight = 0.05
-
-    def objective(x):
-        x = x.reshape(4, 2, 4, 2)
-        fit = ((x.mean((1, 3)) - low[..., 0]) ** 2).mean()
-        x = x.reshape(8, 8)
-        smooth = [np.sqrt(np.diff(x, axis=a) ** 2 + 1e-10).mean() for a in (0, 1)]
-        return fit + weight * sum(smooth)
-
-    best = scipy.optimize.minimize(
-        objective, start.ravel(), method="L-BFGS-B", options={"maxfun": 10**5}
-    ).fun
-    config = dataclasses.replace(baselines.TV, tv_weight=weight, learning_rate=0.001)
-    found = baselines.tv_least_squares(low, start.astype(np.float32), operator, config)
-    assert objective(start.ravel()) > 1.3 * best
-    assert best < objective(found.ravel().astype(float)) < 1.03 * best
+def test_total_variation_is_minimised(monkeypatch, capsys):
+    """With the record's settings, that is; a minimum not reached is no result."""
+    args = ("--bsds300", "data", "--only", "tv", "--images", "16077", "--tables", "standard")
+    assert run(*args) == 0
+    record = json.loads(records()["standard/tv/16077.json"])
+    protocol = PROTOCOLS["standard"]
+    hr, low = protocol.degrade(images.read("data/deep/16077.png").pixels, 4)
+    found = tv.least_squares(
+        jnp.asarray(low),
+        operators.downsample(4, kernel=protocol.kernel),
+        start=jnp.asarray(protocol.bicubic(low, hr.shape[:2])),
+        weight=record["settings"]["tv_weight"],
+        tolerance=record["settings"]["tolerance"],
+    )
+    expected = protocol.score(np.asarray(found.image), hr, 4)
+    assert {name: record[name] for name in expected} == pytest.approx(expected, abs=1e-3)
+    few = functools.partial(tv.least_squares, iterations=1)
+    monkeypatch.setattr(tv, "least_squares", few)
+    capsys.readouterr()
+    assert run(*args, "--results", "other") == 1
+    assert "left out standard/tv/16077: `tolerance` (=" in capsys.readouterr().err
+    assert not records("other")
 
 
 def test_a_cell_is_computed_once(capsys):
@@ -176,7 +174,7 @@ def test_fits_are_of_their_row_recipe_and_seed(monkeypatch, small_fits, capsys):
 
     monkeypatch.setattr(dip, "run", late)
     args = ["--bsds300", "data", "--tables", "paper", "--only", "dip-mse", "--seeds", "0", "2"]
-    args += ["--images", "37073"]
+    args += ["--images", "37073", "--precision", "tf32"]
     assert run(*args) == command.INTERRUPTED
     assert "stopped: what is finished is kept" in capsys.readouterr().out
     assert len(records()) == 1
@@ -196,6 +194,7 @@ def test_fits_are_of_their_row_recipe_and_seed(monkeypatch, small_fits, capsys):
         for name in ("psnr", "ssim_y", "seconds", "device", "versions"):
             assert record[name] == metrics[name]
         assert {"remat", "checkpoint_every"}.isdisjoint(record["settings"])
+        assert record["settings"]["precision"] == metrics["precision"] == "tf32"
         psnr.append(metrics["psnr"])
         with open(folder / "history.csv", newline="") as file:
             lines = list(csv.DictReader(file))
@@ -258,14 +257,14 @@ def test_crops_are_of_the_result_the_truth_and_what_was_seen(monkeypatch):
 
 def test_budget_ends_between_cells(monkeypatch, capsys):
     begun = []
-    compute = table1.compute
+    compute = cells.compute
 
-    def slow(cell, *args):
-        begun.append(cell)
-        compute(cell, *args)
+    def slow(*args):
+        begun.append(args)
+        compute(*args)
         time.sleep(0.6)
 
-    monkeypatch.setattr(table1, "compute", slow)
+    monkeypatch.setattr(cells, "compute", slow)
     assert run("--bsds300", "data", "--only", "bicubic", "--budget", 0.01) == command.INTERRUPTED
     printed = capsys.readouterr().out
     assert "stopped: what is finished is kept" in printed and "table `standard`" in printed
@@ -278,7 +277,7 @@ def test_ctrl_c_at_any_time_is_one_line(monkeypatch, capsys, times):
         for _ in range(times):
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(table1, "compute", press)
+    monkeypatch.setattr(cells, "compute", press)
     before = signal.getsignal(signal.SIGINT)
     args = ("--bsds300", "data", "--only", "bicubic")
     assert run(*args) == command.INTERRUPTED

@@ -1,0 +1,123 @@
+"""How the cells of a table that a ledger lacks are computed and added to it."""
+
+import itertools
+import pathlib
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+
+from experiments import fits, methods, pictures, rows
+from experiments.inputs import Input
+from experiments.ledger import Ledger
+from experiments.tables import Cell
+from jaxsr import images, reports
+from jaxsr.errors import InputError
+from jaxsr.protocols import PROTOCOLS
+
+
+class Omissions:
+    """What could not be computed, each told in one line, once."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._told)
+
+    def add(self, what: str, why: object) -> None:
+        """Tells it."""
+        line = f"left out {what}: {why}"
+        if line not in self._told:
+            print(line, file=sys.stderr, flush=True)
+        self._told.add(line)
+
+
+def fill(
+    ledger: Ledger,
+    wanted: Iterable[Cell],
+    found: Mapping[str, Mapping[str, Input]],
+    places: rows.Places,
+    on: jax.Device,
+    omissions: Omissions,
+) -> None:
+    """Sees to it that a ledger holds the cells whose images were found, of each table by name.
+
+    Raises:
+      InputError: the ledger holds one under other settings, or of another image.
+      KeyboardInterrupt: `places.stop` said so.
+    """
+    for group, members in itertools.groupby(wanted, lambda cell: cell.group):
+        table, row, recipe, _, seed = group
+        inputs = found.get(table, {})
+        here = [cell for cell in members if cell.image in inputs]
+        if not here:
+            continue
+        try:
+            method = rows.method(row, table, recipe, seed, places)
+        except InputError as error:
+            omissions.add(row, error)
+            continue
+        made = {"row": row, "protocol": rows.protocol_name(row, table)}
+        made |= {"precision": places.precision} | method.settings
+        for cell in here:
+            if places.stop():
+                raise KeyboardInterrupt
+            path, digest = inputs[cell.image]
+            own = made | {"image": cell.image, "input_sha256": digest}
+            if finished(ledger, cell, own):
+                continue
+            with ledger.claim(cell.name) as owner:
+                if owner:
+                    claim = f"{ledger.folder / cell.name}.claim"
+                    print(f"skipped {cell.name}: by `{claim}` {owner} computes it")
+                elif not finished(ledger, cell, own):  # by another process, since
+                    print(f"{cell.name} ...", flush=True)
+                    try:
+                        compute(ledger, cell, own, path, method, on)
+                    except InputError as error:
+                        omissions.add(cell.name, error)
+
+
+def finished(ledger: Ledger, cell: Cell, made: Mapping[str, Any]) -> bool:
+    """Whether the ledger holds all that it keeps of a cell.
+
+    Raises:
+      InputError: its record is damaged, or was made under other settings.
+    """
+    record = ledger.read(cell.name, made)
+    return bool(record) and (not cell.shown or pictures.path(ledger.folder, cell).exists())
+
+
+def compute(
+    ledger: Ledger,
+    cell: Cell,
+    made: Mapping[str, Any],
+    path: pathlib.Path,
+    method: methods.Method,
+    on: jax.Device,
+) -> None:
+    """Adds a cell to the ledger; where its crop alone was missing, that.
+
+    Raises:
+      InputError: the image or what the method needs is missing or damaged, or a fit diverged.
+    """
+    start = time.perf_counter()
+    protocol = PROTOCOLS[made["protocol"]]
+    hr, low = protocol.degrade(images.read(path).pixels, rows.FACTOR)
+    baseline = protocol.bicubic(low, hr.shape[:2])
+    result, figures = method.restore(methods.Case(cell.image, path, low, baseline))
+    kept: dict[str, Any] = {**(figures or protocol.score(result, hr, rows.FACTOR))}
+    seconds, environment = time.perf_counter() - start, reports.environment(on)
+    fit = method.fits / cell.image if method.fits else None
+    if fit:
+        kept["history"] = fits.history(fit)
+        seconds, environment = fits.cost(fit)
+    if cell.shown:
+        pictures.keep(ledger.folder, cell, hr, low, result)
+        if fit:
+            kept["snapshots"] = pictures.keep_snapshots(ledger.folder, cell, fit)
+    if ledger.read(cell.name, {}) is None:
+        ledger.write(cell.name, made, kept, seconds=seconds, environment=environment)

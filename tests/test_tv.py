@@ -1,0 +1,114 @@
+"""Least squares with total variation, against a solver of another kind."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsr import operators, tv
+from jaxsr.errors import InputError
+
+SHAPE = (8, 12, 1)
+SIZE = 8 * 12
+
+
+def matrix_of(operator):
+    """A as a matrix, column by column."""
+    units = jnp.eye(SIZE).reshape(SIZE, *SHAPE)
+    return np.asarray(operator(units), np.float64).reshape(SIZE, -1).T
+
+
+def differences():
+    """D, and for each of its rows the reciprocal of how many there are of its direction."""
+    pixels = np.eye(SIZE).reshape(SIZE, *SHAPE[:2])
+    parts = [np.diff(pixels, axis=axis).reshape(SIZE, -1).T for axis in (2, 1)]
+    return np.concatenate(parts), np.concatenate([np.full(len(p), 1 / len(p)) for p in parts])
+
+
+def objective(x, matrix, y, weight):
+    d, share = differences()
+    x = np.asarray(x, np.float64).ravel()
+    return ((matrix @ x - y.ravel()) ** 2).mean() + weight * share @ np.abs(d @ x)
+
+
+def admm(matrix, y, weight, *, rho=0.05, iterations=4000):
+    """The minimum over [0, 1], split into D x and x itself, by dense float64 linear algebra."""
+    d, share = differences()
+    k = np.concatenate([d, np.eye(SIZE)])
+    inverse = np.linalg.inv(2 / len(matrix) * matrix.T @ matrix + rho * k.T @ k)
+    given = 2 / len(matrix) * matrix.T @ y.ravel()
+    z = u = np.zeros(len(k))
+    for _ in range(iterations):
+        x = inverse @ (given + rho * k.T @ (z - u))
+        v = k @ x + u
+        threshold = weight * share / rho
+        slopes = np.sign(v[: len(d)]) * np.maximum(np.abs(v[: len(d)]) - threshold, 0)
+        z = np.concatenate([slopes, np.clip(v[len(d) :], 0, 1)])
+        u = v - z
+    return np.clip(x, 0, 1).reshape(SHAPE)
+
+
+@pytest.mark.parametrize("weight", [0.003, 0.1, 10.0])
+def test_denoising_finds_the_image_of_another_solver(x64, weight):
+    """Where A is the identity the minimum is one image; the largest weight makes it flat."""
+    rng = np.random.default_rng(0)
+    y = np.clip(0.5 + 0.3 * rng.standard_normal(SHAPE), -0.2, 1.2)
+    found = tv.least_squares(
+        jnp.asarray(y), operators.identity, start=jnp.zeros(SHAPE), weight=weight, tolerance=1e-8
+    )
+    expected = admm(np.eye(SIZE), y, weight, rho=max(0.01, weight / 5))
+    np.testing.assert_allclose(found.image, expected, atol=3e-5)
+    assert float(found.objective) == pytest.approx(
+        objective(found.image, np.eye(SIZE), y, weight), rel=1e-9
+    )
+    if weight == 10:
+        np.testing.assert_allclose(found.image, y.mean(), atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", ["area", "pillow-lanczos"])
+def test_upscaling_is_within_its_gap_of_the_minimum(x64, kernel):
+    """From whatever start, also where pixels meet the bounds."""
+    operator = operators.downsample(2, kernel=kernel)
+    matrix = matrix_of(operator)
+    y = np.random.default_rng(1).choice([-0.2, 0.4, 1.2], (4, 6, 1))
+    best = objective(admm(matrix, y, 0.02), matrix, y, 0.02)
+    rng = np.random.default_rng(2)
+    for tolerance in (1e-2, 1e-6):
+        start = jnp.asarray(rng.uniform(-1, 2, SHAPE))
+        found = tv.least_squares(
+            jnp.asarray(y), operator, start=start, weight=0.02, tolerance=tolerance
+        )
+        image = np.asarray(found.image)
+        reached = objective(image, matrix, y, 0.02)
+        assert float(found.objective) == pytest.approx(reached, rel=1e-9)
+        assert best * (1 - 1e-7) <= reached <= best + float(found.gap) * (1 + 1e-6)
+        assert float(found.gap) <= tolerance * reached < np.inf
+        assert image.min() >= 0 and image.max() <= 1
+        assert int(found.iterations) < 20_000
+    assert (image == 0).any() or (image == 1).any()
+
+
+def test_float32_reaches_the_default_tolerance():
+    operator = operators.downsample(2, kernel="pillow-lanczos")
+    y = np.random.default_rng(3).uniform(0, 1, (2, 8, 12, 3)).astype(np.float32)
+    found = tv.least_squares(jnp.asarray(y), operator, start=jnp.zeros((2, 16, 24, 3)), weight=0.01)
+    assert found.image.dtype == jnp.float32
+    assert 0 < float(found.gap) <= 1e-3 * float(found.objective)
+    few = tv.least_squares(
+        jnp.asarray(y), operator, start=jnp.zeros((2, 16, 24, 3)), weight=0.01, iterations=60
+    )
+    assert int(few.iterations) == 100 and float(few.gap) > float(found.gap)
+    assert found.converged and not few.converged
+
+
+def test_a_flat_image_has_nothing_to_reach():
+    operator = operators.downsample(4, kernel="matlab-bicubic")
+    y = jnp.full((8, 8, 3), 0.3)
+    found = tv.least_squares(y, operator, start=jnp.zeros((32, 32, 3)), weight=0.01)
+    assert found.converged
+    np.testing.assert_allclose(found.image, 0.3, atol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [{"weight": 0}, {"weight": 1, "tolerance": -1.0}])
+def test_numbers_out_of_range(wrong):
+    with pytest.raises(InputError, match="must be above 0"):
+        tv.least_squares(jnp.zeros((4, 4, 1)), operators.identity, start=jnp.zeros(1), **wrong)
