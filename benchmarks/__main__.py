@@ -74,7 +74,11 @@ def run(options: Options) -> dict[str, Any]:
       InputError: an option that cannot be used, or a part that fails.
     """
     old = read(options.compare) if options.compare else None
+    if options.plot and not {"dip", "sizes"} & {*options.parts}:
+        raise InputError(f"`--plot` (={options.plot}) shows the parts dip and sizes: name one")
     found: dict[str, Any] = {"benchmark": "suite", "parts": {}}
+    reports.write_json(options.json, found)
+    failed = []
     for part in options.parts:
         print(f"-- {part}: python -m benchmarks.{' '.join(COMMANDS[part])}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
@@ -82,13 +86,18 @@ def run(options: Options) -> dict[str, Any]:
             command = [sys.executable, "-m", f"benchmarks.{COMMANDS[part][0]}"]
             command += [*COMMANDS[part][1:], "--json", str(path)]
             if subprocess.run(command).returncode:
-                raise InputError(f"`--parts` (={part}) failed, see above; the others are kept")
-            found["parts"][part] = json.loads(path.read_text(encoding="utf-8"))
+                failed.append(part)
+            if path.exists():  # of a part that failed, what it had measured
+                found["parts"][part] = json.loads(path.read_text(encoding="utf-8"))
         reports.write_json(options.json, found)
     if options.plot:
         plots.seconds_by_size(options.plot, found)
     if old is not None:
+        for line in comparison.elsewhere(old, found):
+            print(f"not the same machine or versions: {line}")
         print(comparison.table(comparison.changes(old, found)))
+    if failed:
+        raise InputError(f"`--parts` (={' '.join(failed)}) failed, see above; the rest is kept")
     return found
 
 

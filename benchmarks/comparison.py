@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+SPREADS = 3  # median absolute deviations: two standard deviations of a normal law
+
 
 class Change(NamedTuple):
     """One figure of one row.
@@ -33,8 +35,8 @@ def rows(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     """Every time and peak of memory that is in both and changed beyond the spread.
 
-    Times changed if their medians are further apart than both spreads together, memory if by over
-    2 %, which it varies by from run to run.
+    Times changed if their medians are further apart than SPREADS times both spreads together,
+    memory if by over 2 %, which it varies by from run to run.
     """
     before, found = rows(old), []
     for name, result in rows(new).items():
@@ -47,7 +49,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
             if figure == "peak_bytes":
                 allowed = 0.02 * change.old
             else:
-                allowed = spread + before[name].get("ours_spread", 0)
+                allowed = SPREADS * (spread + before[name].get("ours_spread", 0))
             if abs(change.new - change.old) > allowed:
                 found.append(change)
     return found
@@ -59,6 +61,21 @@ def _figures(result: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         yield f"ours_seconds_per_{result['unit']}", result["ours_spread"]
     if "peak_bytes" in result:
         yield "peak_bytes", 0.0
+
+
+def elsewhere(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between the machines and versions of two records, a line each."""
+    before, now = _environment(old), _environment(new)
+    return [f"{x}: {before.get(x)} -> {now.get(x)}" for x in now if now[x] != before.get(x)]
+
+
+def _environment(record: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for part in record["parts"].values():
+        for group in ("device", "versions"):
+            values = part.get("environment", {}).get(group, {})
+            found |= {f"{group} {name}": value for name, value in values.items()}
+    return found
 
 
 def table(found: list[Change]) -> str:

@@ -97,7 +97,7 @@ def fit(truth: np.ndarray, low: np.ndarray, loss: str, seed: int, config: dip.Co
         )
     rest = (0, config.iterations - result.iterations)
     return {
-        "iterations_per_second": result.iterations / result.seconds,
+        "iterations_per_second": result.iterations / result.seconds if result.seconds else None,
         "compile_seconds": result.compile_seconds,
         **{name: np.pad(result.history[name], rest, constant_values=np.nan) for name in HISTORIES},
     }

@@ -36,9 +36,9 @@ class Options:
 def measure(size: str, *, remat: bool, rounds: int) -> dict[str, Any]:
     """The figures of one size, as they stand in the JSON file.
 
-    Raises:
-      InputError: the process did not end well; its last line says why.
+    Where the process did not end well, as for want of memory, `failed` says why in their place.
     """
+    name = f"memory {size}" + (" remat" if remat else "")
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "dip.json")
         command = [sys.executable, "-m", "benchmarks.dip", "--alone", "--sizes", size]
@@ -46,11 +46,11 @@ def measure(size: str, *, remat: bool, rounds: int) -> dict[str, Any]:
         ended = subprocess.run(command, capture_output=True, text=True)
         if ended.returncode:
             said = ended.stderr.strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
-            raise InputError(f"`sizes` (={size}) cannot be measured here: {said[0]}")
+            return {"name": name, "size": size, "remat": remat, "failed": said[0]}
         (result,) = json.loads(path.read_text(encoding="utf-8"))["results"]
     kept = ("size", "remat", "compile_seconds", "unit", "ours_seconds_per_iteration")
     return {
-        "name": f"memory {size}" + (" remat" if remat else ""),
+        "name": name,
         **{key: result[key] for key in (*kept, "ours_spread", "seconds_per_megapixel")},
         "peak_bytes": result["device_peak_bytes"] or result["peak_rss_bytes"],
     }
@@ -58,6 +58,8 @@ def measure(size: str, *, remat: bool, rounds: int) -> dict[str, Any]:
 
 def say(result: Mapping[str, Any]) -> str:
     """A result in one line."""
+    if "failed" in result:
+        return f"{result['name']}: failed ({result['failed']})"
     return (
         f"{result['name']}: {result['peak_bytes'] / 2**30:.2f} GiB at the peak, "
         f"{result['ours_seconds_per_iteration']:.4f} s an iteration"
@@ -68,12 +70,12 @@ def run(options: Options) -> dict[str, Any]:
     """Measures every size; returns, and writes if asked, what was found.
 
     Raises:
-      InputError: an option that cannot be used.
+      InputError: an option that cannot be used, or a size that failed.
     """
     for size in options.sizes:
         dip.parse_size(size)
     peers.check_counts(rounds=options.rounds)
-    return peers.collect(
+    found = peers.collect(
         "memory",
         [
             functools.partial(measure, size, remat=remat, rounds=options.rounds)
@@ -84,6 +86,10 @@ def run(options: Options) -> dict[str, Any]:
         alone=True,
         say=say,
     )
+    failed = [result["name"] for result in found["results"] if "failed" in result]
+    if failed:
+        raise InputError(f"{', '.join(failed)}: failed, the rest is kept")
+    return found
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -115,6 +115,8 @@ def collect(
         "environment": environment(alone=alone),
         "results": [],
     }
+    if json:  # one that cannot be written is refused before the work
+        reports.write_json(json, found)
     for measure in measurements:
         result = measure()
         found["results"].append(result)

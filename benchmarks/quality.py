@@ -77,8 +77,10 @@ def measure(seed: int, options: Options, theirs: float | None) -> dict[str, Any]
         command += ["--seed", str(seed), "--iterations", str(options.iterations)]
         ended = subprocess.run(command, capture_output=True, text=True)
         if ended.returncode:
-            said = ended.stderr.strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
-            raise InputError(f"`--hr` (={options.hr}) cannot be fitted: {said[0]}")
+            diverged = ended.returncode == 1  # which it says on its output, beside its bar
+            said = (ended.stdout if diverged else ended.stderr).strip().splitlines()
+            reason = said[-1] if said else f"exit code {ended.returncode}"
+            raise InputError(f"`--hr` (={options.hr}) cannot be fitted: {reason}")
         run = pathlib.Path(folder, "run")
         metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
         with (run / "history.csv").open(encoding="utf-8", newline="") as file:

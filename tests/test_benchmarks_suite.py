@@ -78,9 +78,9 @@ def row(name, seconds, spread, **others):
 
 
 def test_changes_are_those_beyond_both_spreads():
-    old = {"parts": {"a": {"results": [row("fast", 1.0, 0.1), row("same", 1.0, 0.1)]}}}
+    old = {"parts": {"a": {"results": [row("fast", 1.0, 0.04), row("same", 1.0, 0.04)]}}}
     old["parts"]["b"] = {"results": [row("gone", 1.0, 0.0), row("m", 1.0, 0.0, peak_bytes=100)]}
-    a = [row("fast", 0.7, 0.1), row("same", 0.85, 0.1), row("new", 9.0, 0.0)]
+    a = [row("fast", 0.7, 0.04), row("same", 0.77, 0.04), row("new", 9.0, 0.0)]
     b = [row("m", 1.0, 0.0, peak_bytes=103), row("fast", 1.0, 0.1)]  # in another part: another row
     new = {"parts": {"a": {"results": a}, "b": {"results": b}}}
     found = comparison.changes(old, new)
@@ -90,6 +90,16 @@ def test_changes_are_those_beyond_both_spreads():
     ]
     assert "1 -> 0.7  (0.70x)" in comparison.table(found)
     assert comparison.table([]) == "nothing changed beyond the spread"
+
+
+def test_another_machine_is_told():
+    def record(cores, jax):
+        environment = {"device": {"cores": cores}, "versions": {"jax": jax, "numpy": "2"}}
+        return {"parts": {"a": {"results": [], "environment": environment}}}
+
+    assert comparison.elsewhere(record(2, "1"), record(2, "1")) == []
+    found = comparison.elsewhere(record(2, "1"), record(4, "2"))
+    assert found == ["device cores: 2 -> 4", "versions jax: 1 -> 2"]
 
 
 REAL_RUN = subprocess.run
@@ -126,11 +136,11 @@ def test_suite_gathers_its_parts(monkeypatch, tmp_path, capsys):
     assert suite.main(["--json", str(first), "--parts", "sizes", "lapsrn"]) == 0
     assert [c[2] for c in command.commands] == ["benchmarks.dip", "benchmarks.lapsrn"]
     assert json.loads(first.read_text())["parts"] == {"sizes": record, "lapsrn": record}
-    record["results"][0]["ours_seconds_per_iteration"] = 0.5
+    record["results"][0]["ours_seconds_per_iteration"] = 0.3
     plot = tmp_path / "a.png"
     args = ["--json", str(second), "--parts", "sizes", "--compare", str(first), "--plot", str(plot)]
     assert suite.main(args) == 0
-    assert f"{case.name}  ours_seconds_per_iteration  1 -> 0.5" in capsys.readouterr().out
+    assert f"{case.name}  ours_seconds_per_iteration  1 -> 0.3" in capsys.readouterr().out
     assert plot.stat().st_size > 1000
 
 
@@ -147,8 +157,18 @@ def test_suite_refuses_what_it_cannot_compare(tmp_path, capsys, text):
 
 def test_suite_names_the_part_that_fails(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(subprocess, "run", Command({}, code=1))
-    assert suite.main(["--json", str(tmp_path / "a.json"), "--parts", "fits"]) == 2
-    assert "`--parts` (=fits) failed" in capsys.readouterr().err
+    path = tmp_path / "a.json"
+    assert suite.main(["--json", str(path), "--parts", "fits", "memory"]) == 2
+    assert "`--parts` (=fits memory) failed" in capsys.readouterr().err
+    assert json.loads(path.read_text())["parts"] == {}
+    assert suite.main(["--json", str(tmp_path / "none" / "a.json"), "--parts", "fits"]) == 2
+    assert str(tmp_path / "none") in capsys.readouterr().err
+
+
+def test_suite_refuses_a_plot_of_nothing(tmp_path, capsys):
+    args = ["--json", str(tmp_path / "a.json"), "--parts", "lapsrn", "--plot", "a.png"]
+    assert suite.main(args) == 2
+    assert capsys.readouterr().err.startswith("`--plot` (=a.png) shows the parts dip and sizes")
 
 
 def test_memory_is_of_a_fresh_process(monkeypatch, tmp_path, capsys):
@@ -164,8 +184,11 @@ def test_memory_is_of_a_fresh_process(monkeypatch, tmp_path, capsys):
     assert ["--remat" in c for c in command.commands] == [False, True]
     assert "memory 64x64: 2.00 GiB at the peak, 0.5000 s" in capsys.readouterr().out
     monkeypatch.setattr(subprocess, "run", Command({}, code=1))
-    assert memory.main(["--sizes", "64x64"]) == 2
-    assert capsys.readouterr().err == "`sizes` (=64x64) cannot be measured here: out of memory\n"
+    assert memory.main(["--sizes", "64x64", "--json", str(path)]) == 2
+    said = capsys.readouterr()
+    assert said.err == "memory 64x64, memory 64x64 remat: failed, the rest is kept\n"
+    assert "memory 64x64: failed (out of memory)\n" in said.out
+    assert [r["failed"] for r in json.loads(path.read_text())["results"]] == ["out of memory"] * 2
 
 
 BAR = """
