@@ -4,7 +4,7 @@ Images are float32 arrays in [0, 1], channels last: (H, W, C) with C = 1 (gray) 
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.style
@@ -185,6 +185,47 @@ def lines(
         if logarithmic:
             axes.set(xscale="log", yscale="log")
         _finish(path, figure, axes, xlabel, ylabel)
+
+
+def heat_map(
+    path: Path,
+    values: Mapping[str, Sequence[float | None]],
+    *,
+    texts: Mapping[str, Sequence[str]],
+    columns: Sequence[str],
+    label: str,
+) -> None:
+    """Draws a table as a PNG: each cell's text on a colour by its value, white where it is None.
+
+    Red is below 0, blue above, as far as the largest value there is either way.
+
+    Args:
+      path: of the PNG to write.
+      values: by row, one a column.
+      texts: the same.
+      columns: names.
+      label: of the values, with their unit.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    numbers = np.array([[np.nan if v is None else v for v in row] for row in values.values()])
+    known = np.abs(numbers[np.isfinite(numbers)])
+    limit = max(known.max(initial=0), 0.1)
+    with matplotlib.style.context("default"):
+        size = (2.5 + 1.1 * len(columns), 1.2 + 0.45 * len(values))
+        figure = Figure(figsize=size, dpi=120, layout="constrained")
+        axes = figure.add_subplot()
+        drawn = axes.imshow(numbers, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+        axes.set_xticks(range(len(columns)), columns, rotation=20)
+        axes.set_yticks(range(len(values)), list(values))
+        for i, row in enumerate(texts.values()):
+            for j, text in enumerate(row):
+                strong = np.isfinite(numbers[i, j]) and abs(numbers[i, j]) > 0.6 * limit
+                colour = "white" if strong else "black"
+                axes.text(j, i, text, ha="center", va="center", size=9, color=colour)
+        figure.colorbar(drawn, label=label)
+        _save(path, figure)
 
 
 def _finish(path: Path, figure: Figure, axes: Axes, xlabel: str, ylabel: str) -> None:

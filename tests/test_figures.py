@@ -174,3 +174,16 @@ def test_an_unwritable_place_is_told(tmp_path, photographs):
     ):
         with pytest.raises(InputError, match=r"file.png` cannot be written: No such file"):
             write()
+
+
+def test_heat_map_is_red_below_zero_and_blue_above(tmp_path):
+    path = tmp_path / "map.png"
+    values = {"a": [-1.0, 1.0], "b": [None, 0.0]}
+    texts = {"a": ["", ""], "b": ["", ""]}
+    figures.heat_map(path, values, texts=texts, columns=("x", "y"), label="dB")
+    pixels = np.asarray(PIL.Image.open(path).convert("RGB")).astype(int)
+    red, blue = ((pixels == colour).all(-1).sum() > 1000 for colour in ([103, 0, 31], [5, 48, 97]))
+    assert red and blue
+    first = path.read_bytes()
+    figures.heat_map(path, values, texts=texts, columns=("x", "y"), label="dB")
+    assert path.read_bytes() == first

@@ -1,0 +1,244 @@
+"""Is the robust loss robust? Deep Image Prior by seven losses from corrupted low resolutions.
+
+    python -m experiments.robustness                                a built-in photograph, 2.5 hours
+    python -m experiments.robustness --corruptions outliers-5 --losses mse charbonnier --budget 30
+
+4x, a crop of 128x128 pixels, protocol `paper-dip` (Pillow's Lanczos filter; PSNR on unrounded RGB),
+the low resolution then struck by outliers (1, 5 or 10 % of its pixels white or black), by Gaussian
+noise (sigma 10 or 25 of 255) or by JPEG (quality 30). A seed gives all losses the same corruption,
+weights, latent and noise. PSNR is that of the running average, which is the result: after the last
+iteration, and at its peak, which only an oracle knows. Each finished fit is a record under
+--results, see `experiments.ledger`: what is missing is shown as missing.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import command, problem, scores
+from experiments.corruptions import CORRUPTIONS
+from experiments.ledger import Ledger, Record
+from jaxsr import dip, figures, images, losses, operators, reports
+from jaxsr.errors import InputError
+from jaxsr.models import SkipUNet
+from jaxsr.protocols import PROTOCOLS
+
+PROTOCOL, FACTOR, SCALE, EVERY = PROTOCOLS["paper-dip"], 4, 0.05, 10
+LOSSES = losses.LOSSES | {f"general-{a:g}": losses.general(a, scale=SCALE) for a in (1.5, 0.5, 0)}
+FIGURES = ("psnr", "psnr_output", "psnr_peak", "psnr_output_peak")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Deep Image Prior by several losses from corrupted low resolutions."""
+
+    hr: pathlib.Path | None = None
+    """A ground-truth image. Default: a built-in photograph."""
+    size: int = 128
+    """Side of the square that is cut from its middle, in pixels: a multiple of 32 from 64."""
+    losses: tuple[str, ...] = tuple(LOSSES)
+    """Which losses; general-A is Barron's of shape A and width 0.05."""
+    corruptions: tuple[str, ...] = tuple(CORRUPTIONS)
+    """Of the low resolution."""
+    seeds: tuple[int, ...] = (0,)
+    """One fit of each loss and corruption a seed."""
+    iterations: int = 1000
+    """Of each fit."""
+    budget: float | None = None
+    """Minutes after which to stop; the fit at hand is begun anew the next time."""
+    results: pathlib.Path = pathlib.Path("results/robustness")
+    """Folder of the records, and of the table and heat map."""
+    precision: command.Precision = "float32"
+    """Of products of matrices."""
+    device: command.Device = "auto"
+    """Where to compute; auto is JAX's choice."""
+
+    def check(self) -> None:
+        """Refuses what names nothing.
+
+        Raises:
+          InputError: a name is unknown, or a number out of its range.
+        """
+        for option, known in (("losses", LOSSES), ("corruptions", CORRUPTIONS)):
+            for name in getattr(self, option):
+                if name not in known:
+                    raise InputError(f"`--{option}` (={name}) must be among {', '.join(known)}")
+        if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 2**32:
+            raise InputError(f"`--seeds` (={self.seeds}) must be one or more in [0, 2^32)")
+        if self.budget is not None and not 0 < self.budget < float("inf"):
+            raise InputError(f"`--budget` (={self.budget}) must be above 0")
+        if self.size < 64 or self.size % 32:
+            raise InputError(f"`--size` (={self.size}) must be a multiple of 32 from 64")
+
+    def truth(self) -> tuple[str, np.ndarray]:
+        """The name and the pixels of the ground truth, (size, size, C).
+
+        Raises:
+          InputError: the file is no image, or too small.
+        """
+        name, pixels = problem.PHOTOGRAPH, problem.photograph()
+        if self.hr:
+            name, pixels = self.hr.stem, images.read(self.hr).pixels
+        height, width = pixels.shape[:2]
+        if min(height, width) < self.size:
+            raise InputError(f"`--size` (={self.size}) must fit into {name}, of {height}x{width}")
+        return name, np.asarray(operators.crop(self.size, self.size)(jnp.asarray(pixels)))
+
+
+def run(settings: Settings) -> int:
+    """Fits what is missing, then shows the table and draws the heat map; the exit code."""
+    settings.check()
+    config = dip.Config(iterations=settings.iterations)
+    name, pixels = settings.truth()
+    truth, low = PROTOCOL.degrade(pixels, FACTOR)
+    ledger = Ledger(settings.results, figures=FIGURES)
+    made: dict[str, Any] = {
+        "image": name,
+        "input_sha256": problem.digest(truth),
+        "protocol": PROTOCOL.name,
+    }
+    made |= {"factor": FACTOR, "precision": settings.precision, "general_scale": SCALE}
+    made |= dataclasses.asdict(config)
+    end = time.monotonic() + 60 * (settings.budget or float("inf"))
+    keys = [
+        (loss, corruption, seed)
+        for seed in settings.seeds
+        for corruption in settings.corruptions
+        for loss in settings.losses
+    ]
+    records: dict[tuple[str, str, int], Record] = {}
+    code, on = 0, command.device(settings.device)
+    with command.computing(on, settings.precision), command.interruptible() as pressed:
+
+        def stop() -> bool:
+            return pressed() or time.monotonic() > end
+
+        for loss, corruption, seed in keys:
+            cell = f"{name}/{corruption}/{loss}_seed{seed}"
+            own = made | {"corruption": corruption, "loss": loss, "seed": seed}
+            record = ledger.read(cell, own)
+            if record is None and not stop():
+                with ledger.claim(cell) as owner:
+                    if owner is None:
+                        print(f"{cell} ...", flush=True)
+                        record = _fill(ledger, cell, own, truth, low, config, on, stop)
+            if record is not None:
+                records[loss, corruption, seed] = record
+        if stop() and len(records) < len(keys):
+            print("stopped: what is finished is kept, the same command goes on from there")
+            code = command.INTERRUPTED
+    level = PROTOCOL.score(PROTOCOL.bicubic(low, truth.shape[:2]), truth, FACTOR)["psnr"]
+    print(f"{name}, {settings.size}x{settings.size}, bicubic of the clean image {level:.2f} dB")
+    for figure, title in (("psnr", "after the last iteration"), ("psnr_peak", "peak (oracle)")):
+        print(f"PSNR in dB, {title}\n{table(settings, records, figure)}")
+    if records:
+        draw(settings, records, settings.results / name / "robustness.png")
+    return code
+
+
+def _fill(
+    ledger: Ledger,
+    cell: str,
+    made: Mapping[str, Any],
+    truth: np.ndarray,
+    low: np.ndarray,
+    config: dip.Config,
+    on: jax.Device,
+    stop: Callable[[], bool],
+) -> Record | None:
+    """Fits a cell and keeps it; None where it was stopped before its end."""
+    seed, index = made["seed"], list(CORRUPTIONS).index(made["corruption"])
+    corruption_key, key = jax.random.split(jax.random.key(seed))
+    struck = CORRUPTIONS[made["corruption"]](jax.random.fold_in(corruption_key, index), low)
+    network = SkipUNet(
+        channels=truth.shape[-1],
+        dtype=jnp.bfloat16 if made["precision"] == "bfloat16" else None,
+    )
+    result = dip.fit(
+        key,
+        jnp.asarray(struck)[None],
+        operators.downsample(FACTOR, kernel=PROTOCOL.kernel),
+        init_fn=network.init,
+        apply_fn=network.apply,
+        size=(truth.shape[0], truth.shape[1]),
+        loss=LOSSES[made["loss"]],
+        config=config,
+        reference=jnp.asarray(truth)[None],
+        on_chunk=lambda _: stop(),
+    )
+    if result.finite and int(result.state.step) < config.iterations:
+        return None
+    history = result.history
+    if not history:
+        raise InputError(f"{cell}: the fit overflowed in its first iteration")
+    kept: dict[str, Any] = {"finite": result.finite, "iterations": len(history["loss"])}
+    for name in ("psnr", "psnr_output"):
+        peak = int(np.argmax(history[name]))
+        kept |= {name: float(history[name][-1]), f"{name}_peak": float(history[name][peak])}
+        kept[f"{name}_peak_iteration"] = peak + 1
+    thinned = {x: [float(f"{v:.6g}") for v in y[EVERY - 1 :: EVERY]] for x, y in history.items()}
+    kept["history"] = {"every": EVERY, **thinned}
+    return ledger.write(
+        cell, made, kept, seconds=result.seconds, environment=reports.environment(on)
+    )
+
+
+def mean(
+    settings: Settings, records: Mapping[tuple[str, str, int], Record], figure: str, *of: str
+) -> float | None:
+    """Of a figure over the seeds of a loss and corruption; None where one is missing."""
+    loss, corruption = of
+    found = [records.get((loss, corruption, seed)) for seed in settings.seeds]
+    values = [record[figure] for record in found if record is not None]
+    return statistics.fmean(values) if len(values) == len(found) else None
+
+
+def table(settings: Settings, records: Mapping[tuple[str, str, int], Record], figure: str) -> str:
+    """A row a loss, a column a corruption."""
+    lines = [["loss", *settings.corruptions]]
+    for loss in settings.losses:
+        values = [mean(settings, records, figure, loss, c) for c in settings.corruptions]
+        lines.append([loss, *("missing" if v is None else f"{v:.2f}" for v in values)])
+    return scores.table(lines)
+
+
+def draw(
+    settings: Settings,
+    records: Mapping[tuple[str, str, int], Record],
+    path: pathlib.Path,
+) -> None:
+    """The heat map: final PSNR, coloured by its gain over the mean squared error's.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    of = functools.partial(mean, settings, records, "psnr")
+    values = {loss: [of(loss, c) for c in settings.corruptions] for loss in settings.losses}
+    base = [of("mse", c) if "mse" in settings.losses else None for c in settings.corruptions]
+    gains = {
+        loss: [None if v is None or b is None else v - b for v, b in zip(row, base, strict=True)]
+        for loss, row in values.items()
+    }
+    figures.heat_map(
+        path,
+        gains,
+        texts={
+            loss: ["missing" if v is None else f"{v:.2f}" for v in row]
+            for loss, row in values.items()
+        },
+        columns=settings.corruptions,
+        label="PSNR over that of mse (dB)",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(command.main(Settings, run))

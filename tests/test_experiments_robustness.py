@@ -1,0 +1,94 @@
+import functools
+import io
+import json
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+
+from experiments import command, corruptions, robustness
+from jaxsr import images
+from jaxsr.models import SkipUNet
+
+KEY = jax.random.key(3)
+GRAY = np.full((32, 40, 3), 102 / 255, np.float32)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.01, 13), (0.05, 64), (0.1, 128)])
+def test_outliers_are_so_many_white_and_black_pixels(share, count):
+    struck = corruptions.salt_and_pepper(KEY, GRAY, share=share)
+    changed = (struck != GRAY).any(-1)
+    assert changed.sum() == count and (struck[~changed] == GRAY[~changed]).all()
+    assert (struck[changed] == 1).all(-1).sum() == -(-count // 2)
+    assert (struck[changed] == 0).all(-1).sum() == count // 2
+
+
+def test_noise_has_its_deviation_and_eight_bits():
+    image = np.full((128, 128, 3), 0.5, np.float32)
+    noisy = corruptions.gaussian(KEY, image, sigma=25)
+    assert np.std(noisy.astype(np.float64)) * 255 == pytest.approx(25, rel=0.02)
+    assert np.mean(noisy.astype(np.float64)) == pytest.approx(0.5, abs=0.002)
+    np.testing.assert_allclose(noisy * 255, np.rint(noisy * 255), atol=1e-4)
+
+
+def test_jpeg_is_pillows():
+    image = images.from_uint8(
+        np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    )
+    file = io.BytesIO()
+    PIL.Image.fromarray(images.to_uint8(image)).save(file, "JPEG", quality=30)
+    found = corruptions.jpeg(KEY, image, quality=30)
+    np.testing.assert_array_equal(images.to_uint8(found), np.asarray(PIL.Image.open(file)))
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    network = functools.partial(SkipUNet, down=(4, 4), up=(4, 4), skip=(2, 2))
+    monkeypatch.setattr(robustness, "SkipUNet", network)
+    return ["--size", "64", "--iterations", "20", "--results", str(tmp_path)]
+
+
+def test_cells_add_up(small, tmp_path, capsys):
+    """What is there is not fitted again; a seed strikes all losses' images alike."""
+    one = [*small, "--losses", "mse", "--corruptions", "clean", "outliers-10"]
+    assert command.main(robustness.Settings, robustness.run, one) == 0
+    record = json.loads((tmp_path / "coffee/outliers-10/mse_seed0.json").read_text())
+    history = record["history"]
+    assert history["every"] == 10 and len(history["psnr"]) == 2
+    assert history["psnr"][-1] == pytest.approx(record["psnr"], rel=1e-5)
+    assert record["psnr_peak"] >= max(history["psnr"]) - 1e-4
+    assert 1 <= record["psnr_peak_iteration"] <= 20
+    clean = json.loads((tmp_path / "coffee/clean/mse_seed0.json").read_text())
+    assert clean["history"]["psnr_fit"] != history["psnr_fit"]
+    capsys.readouterr()
+    both = [*small, "--losses", "mse", "l1", "--corruptions", "outliers-10"]
+    assert command.main(robustness.Settings, robustness.run, both) == 0
+    out = capsys.readouterr().out
+    assert "coffee/outliers-10/l1_seed0 ..." in out and "mse_seed0" not in out
+    assert f"{record['psnr']:.2f}" in out
+    assert (tmp_path / "coffee/robustness.png").stat().st_size > 5000
+
+
+def test_what_is_missing_is_shown_as_missing(small, capsys):
+    arguments = [*small, "--losses", "mse", "--corruptions", "clean", "--budget", "1e-9"]
+    code = command.main(robustness.Settings, robustness.run, arguments)
+    out = capsys.readouterr().out
+    assert code == 130 and "missing" in out and "goes on from there" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--losses", "l2"], "`--losses` (=l2) must be among mse, l1,"),
+        (["--corruptions", "fog"], "`--corruptions` (=fog) must be among clean,"),
+        (["--size", "70"], "`--size` (=70) must be a multiple of 32"),
+        (["--size", "256"], "`--size` (=256) must fit into coffee, of 128x128"),
+        (["--budget", "0"], "`--budget` (=0.0) must be above 0"),
+        (["--iterations", "0"], "`iterations` (=0) must be at least 1"),
+    ],
+)
+def test_refusals(arguments, said, tmp_path, capsys):
+    arguments = ["--results", str(tmp_path), *arguments]
+    assert command.main(robustness.Settings, robustness.run, arguments) == 2
+    assert said in capsys.readouterr().err
