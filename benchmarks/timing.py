@@ -1,9 +1,10 @@
 """How things are timed.
 
-Compilation is timed apart from running; each program runs unmeasured first; a measurement ends only
-when the device is done; programs that are compared take turns in one process, in an order that
-reverses every round, so that a slow minute of the machine slows all of them; the median is reported
-with its spread.
+Compilation is timed apart from running; before each measurement the program runs unmeasured, since
+the memory that it had may have gone back to the system meanwhile; a measurement ends only when the
+device is done; programs that are compared take turns in one process, in an order that reverses
+every round, so that a slow minute of the machine slows all of them; the median is told with its
+spread.
 """
 
 import dataclasses
@@ -57,7 +58,6 @@ def interleaved(
     *,
     rounds: int,
     units: int = 1,
-    warmup: int = 1,
     pause: float = 0.0,
     clock: Clock = time.perf_counter,
 ) -> dict[str, Timing]:
@@ -67,19 +67,16 @@ def interleaved(
       programs: calls without arguments; work that JAX does not know of must be finished on return.
       rounds: measurements of each program, at least 1.
       units: units of work in one call; the figures are seconds per unit.
-      warmup: unmeasured calls of each program at the start.
-      pause: seconds to sleep before a measurement, for the threads of the program before to settle
+      pause: seconds to sleep before a program's turn, for the threads of the one before to settle
         (OpenMP's spin for a while after their last task).
       clock: seconds, increasing; the tests bring their own.
     """
-    for program in programs.values():
-        for _ in range(warmup):
-            jax.block_until_ready(program())
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     order = list(programs)
     for _ in range(rounds):
         for name in order:
             time.sleep(pause)
+            jax.block_until_ready(programs[name]())
             seconds[name].append(once(programs[name], clock=clock) / units)
         order.reverse()
     return {name: Timing(tuple(values)) for name, values in seconds.items()}

@@ -26,7 +26,7 @@ def test_programs_take_turns_and_the_order_reverses():
     ticks = itertools.count()
     programs = {name: lambda name=name: calls.append(name) for name in "abc"}
     times = timing.interleaved(programs, rounds=2, units=4, clock=lambda: float(next(ticks)))
-    assert "".join(calls) == "abc" + "abc" + "cba"
+    assert "".join(calls) == "aabbcc" + "ccbbaa"  # each unmeasured, then measured
     assert {t.seconds for t in times.values()} == {(0.25, 0.25)}
 
 

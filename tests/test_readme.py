@@ -5,8 +5,15 @@ import numpy as np
 import PIL.Image
 import pytest
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
-DIP, LAPSRN = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def snippets(name):
+    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+
+
+DIP, LAPSRN = snippets("README.md")
+(SCORE,) = snippets("docs/PROTOCOLS.md")
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +41,12 @@ def test_the_example_of_lapsrn_runs(tmp_path, shared):
     ]
     with PIL.Image.open("large.png") as large:
         assert large.size == (64, 64)
+
+
+def test_the_example_of_the_protocols_runs(tmp_path, capsys):
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 66, 3), dtype=np.uint8)
+    PIL.Image.fromarray(pixels).save("photo.png")
+    names = {}
+    exec(SCORE, names)
+    assert names["hr"].shape == (68, 64, 3) and names["lr"].shape == (17, 16, 3)
+    assert "psnr_rgb" in capsys.readouterr().out

@@ -1,0 +1,56 @@
+import pathlib
+import statistics
+
+import pytest
+
+from experiments import rows, tables
+from experiments.ledger import Ledger
+
+ROOT = pathlib.Path(__file__).parents[1]
+TEXT = (ROOT / "docs" / "RESULTS.md").read_text()
+NAMES = {
+    "Lanczos": "lanczos",
+    "total variation, no network": "tv",
+    "total variation": "tv",
+    **{f"LapSRN, weights ({a},{b})": f"lapsrn-{a}-{b}" for a, b in ((1, 1), (2, 1), (1, 2))},
+    **{f"LapSRN ({a},{b})": f"lapsrn-{a}-{b}" for a, b in ((1, 1), (2, 1), (1, 2))},
+}
+
+
+def lines(title):
+    """The lines of the first table below a title of docs/RESULTS.md, as cells."""
+    table = TEXT.split(f"## {title}\n\n")[1].split("\n\n")[0]
+    return [[x.strip() for x in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def mean(table, row, figure):
+    """Over the images of a table; None where one is missing."""
+    ledger = Ledger(ROOT / "results" / "table1")
+    found = [ledger.read(f"{table}/{row}/{image}", {}) for image in tables.names_of(table)]
+    return statistics.fmean(record[figure] for record in found if record)
+
+
+@pytest.mark.parametrize("line", lines("As the paper computed each row"), ids=lambda x: x[0])
+def test_the_papers_table_is_that_of_the_records(line):
+    label, _, psnr, ssim, *published = line
+    row = NAMES.get(label, label)
+    if psnr == "missing":
+        assert row.startswith("DIP")
+        return
+    assert psnr == f"{mean('paper', row, 'psnr'):.3f}"
+    assert ssim == f"{mean('paper', row, 'ssim'):.4f}".lstrip("0")
+    if row in rows.PUBLISHED:
+        theirs = rows.PUBLISHED[row]
+        assert published[:2] == [f"{theirs[0]:.2f}", f"{theirs[1]:.4f}".lstrip("0")]
+        assert published[2] == f"{mean('paper', row, 'psnr') - theirs[0]:+.2f}"
+
+
+@pytest.mark.parametrize("line", lines("All rows under one protocol")[:-1], ids=lambda x: x[0])
+def test_the_table_under_one_protocol_is_that_of_the_records(line):
+    label, *told = line
+    row = NAMES.get(label, label)
+    of = [("standard", x) for x in ("psnr", "ssim", "psnr_rgb", "ssim_rgb")]
+    of += [("set5", x) for x in ("psnr", "ssim")]
+    for text, (table, figure) in zip(told, of, strict=True):
+        digits = 3 if "psnr" in figure else 4
+        assert text == f"{mean(table, row, figure):.{digits}f}".lstrip("0")
