@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from jaxsr import dip, losses, operators
-from jaxsr.dip import fitting
+from jaxsr.dip import fitting, stopping
 from jaxsr.errors import InputError
 from jaxsr.models import SkipUNet
 
@@ -252,6 +252,90 @@ def test_fit_keeps_the_last_finite_state():
     assert np.isfinite(result.image).all() and np.isfinite(result.params).all()
 
 
+def test_least_variance_is_that_of_a_plain_loop():
+    """The authors' recursion in float64, over images that settle and drift away again."""
+    rng, a = np.random.default_rng(0), 0.1
+    steps = np.concatenate([np.geomspace(1, 0.01, 40), np.geomspace(0.01, 1, 30)])
+    outputs = np.cumsum(steps[:, None, None, None] * rng.standard_normal((70, 4, 5, 3)), axis=0)
+    detection = stopping.start((1, 4, 5, 3), jnp.float32)
+    mean, variance, variances = outputs[0], 0.0, [np.inf]
+    for t, output in enumerate(outputs, start=1):
+        result = jnp.full((1, 4, 5, 3), t, jnp.float32)
+        detection = stopping.update(detection, jnp.float32(output)[None], result, jnp.int32(t))
+        if t > 1:
+            variance = (1 - a) * (variance + a * np.mean((output - mean) ** 2))
+            mean = mean + a * (output - mean)
+            variances.append(variance / (1 - (1 - a) ** (t - 1)))
+    best = 1 + int(np.argmin(variances))
+    assert 40 < best < 60 and int(detection.iteration) == best
+    assert (detection.best == best).all()
+    np.testing.assert_allclose(detection.mean[0], mean, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(detection.least, min(variances), rtol=1e-4)
+
+
+def test_fit_ends_with_the_image_of_least_variance(monkeypatch):
+    """Whatever the chunks, and after a resume: `patience` iterations after it, as it was then."""
+    config = dip.Config(iterations=400, patience=7, learning_rate=0.1)
+    whole = fit(config)
+    best, done = int(whole.state.detection.iteration), int(whole.state.step)
+    assert done == best + 7 < 400 == config.iterations and len(whole.history["loss"]) == done
+    plain = fit(dip.Config(iterations=best, learning_rate=0.1))
+    np.testing.assert_array_equal(whole.image, plain.image)
+    assert plain.state.detection is None
+    stopped = fit(config, on_chunk=lambda progress: int(progress.state.step) >= 3)
+    resumed = fit(config, resume=(stopped.state, stopped.history))
+    monkeypatch.setattr(fitting, "CHUNK_LENGTH", 4)
+    for other in (resumed, fit(config)):
+        assert_same(whole.state, other.state)
+        assert_same(whole.history, other.history)
+
+
+def spiked(config):
+    """A network that fails for one draw of the noise, and the iteration, from 1, that has it."""
+    state, *_ = problem(config)
+    keys = [jax.random.fold_in(state.key, t) for t in range(config.iterations)]
+    noise = jnp.stack([jax.random.normal(key, state.latent.shape)[0, 0, 0] for key in keys])
+    corner = np.asarray(state.latent[0, 0, 0]) + config.noise_std * np.asarray(noise)
+    channel = int(np.argmax(corner.argmax(0) > 10))  # the first that is highest after some fitting
+    second, highest = np.sort(corner[:, channel])[-2:]
+
+    def network(params, latent):
+        fails = latent[0, 0, 0, channel] > (highest + second) / 2
+        return jnp.where(fails, 10.0, linear_apply(params, latent))
+
+    return network, 1 + int(corner[:, channel].argmax())
+
+
+def test_fit_that_is_thrown_back_goes_back(monkeypatch):
+    config = dip.Config(iterations=40)
+    network, at = spiked(config)
+    pauses = (at - 3, at)
+    found = fit(config, apply_fn=network, pauses=pauses)
+    assert found.rollbacks == 1 and int(found.state.step) == len(found.history["loss"]) == 40
+    plain = fit(config)
+    for name, column in plain.history.items():
+        np.testing.assert_array_equal(found.history[name][: at - 3], column[: at - 3])
+    before, after = found.history["psnr_fit"][[at - 4, at - 1]]
+    assert after > before - 5
+    assert found.history["loss"][at - 1] != plain.history["loss"][at - 1]  # of other noise
+    monkeypatch.setattr(fitting, "FALL", np.inf)
+    thrown = fit(config, apply_fn=network, pauses=pauses)
+    assert thrown.rollbacks == 0 and thrown.history["psnr_fit"][at - 1] < 0
+
+
+def test_fit_goes_back_so_often_and_no_more(monkeypatch):
+    """Three windows, the last two of which always count as a fall."""
+    monkeypatch.setattr(fitting, "FALL", -np.inf)
+    seen = []
+    result = fit(
+        dip.Config(iterations=12),
+        pauses=(4, 8),
+        on_chunk=lambda progress: seen.append(progress.rollbacks),
+    )
+    assert result.rollbacks == 2 * fitting.ROLLBACKS == max(seen)
+    assert int(result.state.step) == len(result.history["loss"]) == 12
+
+
 def test_fits_an_image_with_the_skip_network():
     """The real network draws a smooth image from a quarter of its pixels, better than it began."""
     ramp = jnp.linspace(0.1, 0.9, 64)
@@ -285,6 +369,7 @@ def test_fits_an_image_with_the_skip_network():
         ("average", 1.0),
         ("tv_weight", -1.0),
         ("latent_channels", 0),
+        ("patience", 0),
     ],
 )
 def test_config_refuses(setting, value):

@@ -27,7 +27,7 @@ FLOORS = (
         "datasets.bsds300",
     ),
     ("weights", "pretrained", "training", "upscaling"),
-    ("tv", "dip.solver", "dip.fitting", "dip", "reports", "figures"),
+    ("tv", "dip.stopping", "dip.solver", "dip.fitting", "dip", "reports", "figures"),
     ("page.tables", "page.document", "page"),
 )
 ORDER = [name for floor in FLOORS for name in floor]

@@ -20,6 +20,9 @@ History = dict[str, np.ndarray]
 
 CHUNK_SECONDS = 2.0
 CHUNK_LENGTH = 1024
+WINDOW = 100  # iterations
+FALL = 5.0  # dB
+ROLLBACKS = 3  # in one window
 
 
 class Progress(NamedTuple):
@@ -29,20 +32,22 @@ class Progress(NamedTuple):
     history: History  # from the first iteration to this one
     iterations: int  # in this chunk
     seconds: float  # that they took
+    rollbacks: int  # so far
 
 
 class DIPResult(NamedTuple):
     """What a fit gives; images are (N, H, W, C)."""
 
-    image: Array  # the running average of the outputs
+    image: Array  # the running average of the outputs; with `patience` at their least variance
     last: Array  # the network's output for the latent without noise
     params: Params
     history: History  # loss, psnr_fit and the scores: arrays of one number an iteration
-    finite: bool  # False: the loss or a parameter overflowed; all here is from before that chunk
+    finite: bool  # False: the loss or a parameter overflowed; all here is from before that window
     state: State
     compile_seconds: float
     iterations: int  # done by this call, not by what it resumed
     seconds: float  # that they took, compilation left out
+    rollbacks: int  # in this call
 
 
 def fit(
@@ -62,6 +67,11 @@ def fit(
     resume: tuple[State, History] | None = None,
 ) -> DIPResult:
     """Fit a network to an observation in chunks of about two seconds.
+
+    Adam may throw a fit back: where its PSNR against the observation has fallen by over FALL dB
+    from the start of a window to its end, the window is done again with fresh noise, at most
+    ROLLBACKS times (the released denoising has the rule). Windows end after every WINDOW
+    iterations, at the `pauses`, and at the end.
 
     Args:
       key: consumed.
@@ -94,7 +104,7 @@ def fit(
     else:
         shapes, history = resume[0], dict(resume[1])
     # The total is no part of the program: without it, a fit that grows finds it in the cache.
-    program_config = dataclasses.replace(config, iterations=1)
+    program_config = dataclasses.replace(config, iterations=1, patience=None)
     functions = {"apply_fn": apply_fn, "operator": operator, "loss": loss, "score": score}
     start = time.perf_counter()
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
@@ -113,28 +123,38 @@ def fit(
         state = _copy(resume[0]) if resume else initial.result()(key)
     compile_seconds, seconds = time.perf_counter() - start, 0.0
     first = done = int(state.step)
-    stops = sorted({*pauses, config.iterations})
+    stops = sorted({*pauses, *range(WINDOW, config.iterations, WINDOW), config.iterations})
 
-    count, finite = 1, True
-    while done < config.iterations:
-        count = min(count, CHUNK_LENGTH, next(s for s in stops if s > done) - done)
-        start, kept = time.perf_counter(), _copy(state)
+    count, finite, rollbacks, repeats = 1, True, 0, 0
+    opened, base = done, _copy(state)  # the window's start
+    while done < (end := _end(state, config)):
+        count = min(count, CHUNK_LENGTH, next(s for s in stops if s > done) - done, end - done)
+        start = time.perf_counter()
         state, records = jax.block_until_ready(chunk(state, observation, reference, count))
         elapsed = time.perf_counter() - start
         records = {name: np.asarray(column)[:count] for name, column in records.items()}
         finite = bool(np.isfinite(records["loss"]).all() and _all_finite(state.params))
         if not finite:
-            state = kept
+            state, done, history = base, opened, _until(history, opened)
             break
         history = {n: np.concatenate([history.get(n, x[:0]), x]) for n, x in records.items()}
         done, seconds = done + count, seconds + elapsed
-        if on_chunk and on_chunk(Progress(state, history, count, elapsed)):
+        if done in stops:
+            fit_psnr = history["psnr_fit"]
+            fell = opened > 0 and fit_psnr[opened - 1] - fit_psnr[-1] > FALL
+            if fell and repeats < ROLLBACKS:
+                rollbacks, repeats = rollbacks + 1, repeats + 1
+                base = base._replace(key=jax.random.split(base.key)[1])
+                state, done, history = _copy(base), opened, _until(history, opened)
+            else:
+                opened, base, repeats = done, _copy(state), 0
+        if on_chunk and on_chunk(Progress(state, history, count, elapsed, rollbacks)):
             break
         count = max(1, int(count * min(10.0, CHUNK_SECONDS / elapsed)))
 
     last = jax.jit(apply_fn)(state.params, state.latent)
     return DIPResult(
-        image=state.average,
+        image=state.average if state.detection is None else state.detection.best,
         last=last,
         params=state.params,
         history=history,
@@ -143,7 +163,19 @@ def fit(
         compile_seconds=compile_seconds,
         iterations=done - first,
         seconds=seconds,
+        rollbacks=rollbacks,
     )
+
+
+def _end(state: State, config: Config) -> int:
+    """The iteration after which the fit ends, for all that is known in this state."""
+    if state.detection is None or config.patience is None:
+        return config.iterations
+    return min(config.iterations, max(int(state.detection.iteration), 1) + config.patience)
+
+
+def _until(history: History, done: int) -> History:
+    return {name: column[:done] for name, column in history.items()} if done else {}
 
 
 @jax.jit

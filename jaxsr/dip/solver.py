@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
+from jaxsr.dip import stopping
+from jaxsr.dip.stopping import Detection
 from jaxsr.errors import InputError
 from jaxsr.losses import Loss, total_variation
 from jaxsr.metrics import psnr
@@ -31,6 +33,8 @@ class Config:
         polynomial decay by which it starts; 0 keeps the last output alone.
       tv_weight: of the output's total variation, added to the loss.
       latent_channels: channels of the latent.
+      patience: iterations without a lower variance of the outputs, after which a fit ends with the
+        image that it had at the lowest (`jaxsr.dip.stopping`); None: all iterations, last image.
     """
 
     iterations: int = 2000
@@ -39,6 +43,7 @@ class Config:
     average: float = 0.99
     tv_weight: float = 0.0
     latent_channels: int = 32
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         rules = (
@@ -48,6 +53,7 @@ class Config:
             ("average", 0 <= self.average < 1, "in [0, 1)"),
             ("tv_weight", 0 <= self.tv_weight < float("inf"), "at least 0"),
             ("latent_channels", self.latent_channels >= 1, "at least 1"),
+            ("patience", self.patience is None or self.patience >= 1, "at least 1"),
         )
         for name, holds, rule in rules:
             if not holds:
@@ -68,6 +74,7 @@ class State(NamedTuple):
     key: Array  # of the noise; iteration t uses fold_in(key, t)
     step: Array  # iterations done, ()
     average: Array  # of the outputs, (N, H, W, C)
+    detection: Detection | None = None  # of the least variance, where it is asked for
 
 
 def rgb_score(image: Array, reference: Array) -> dict[str, Array]:
@@ -108,6 +115,7 @@ def init(
         key=noise_key,
         step=jnp.zeros((), jnp.int32),
         average=jnp.zeros(image.shape, image.dtype),
+        detection=stopping.start(image.shape, image.dtype) if config.patience else None,
     )
 
 
@@ -165,8 +173,12 @@ def step(
     if reference is not None:
         record |= score(average, reference)
         record |= {f"{name}_output": x for name, x in score(image, reference).items()}
+    detection = state.detection
+    if detection is not None:
+        detection = stopping.update(detection, image, average, state.step + 1)
     params = optax.apply_updates(state.params, updates)
-    return State(params, opt_state, state.latent, state.key, state.step + 1, average), record
+    after = State(params, opt_state, state.latent, state.key, state.step + 1, average, detection)
+    return after, record
 
 
 def _run(
