@@ -123,11 +123,14 @@ def _lax_backward(x: Array, w: Array, dy: Array, stride: int) -> tuple[Array, Ar
 def conv(x: Array, w: Array, stride: int = 1) -> Array:
     """Correlate x (N, H, W, C) with w (h, w, C, K), without padding, in steps of `stride`.
 
-    Equal to `lax.conv_general_dilated`; the lowering is chosen by platform (see the module).
+    Equal to `lax.conv_general_dilated`; the lowering is chosen by platform (see the module), or is
+    that where the image's size is not known (`jax.export` with symbolic shapes).
 
     Returns:
       (N, (H - h) // stride + 1, (W - w) // stride + 1, K).
     """
+    if not all(isinstance(side, int) for side in x.shape):
+        return _lax(x, w, stride)
     return lax.platform_dependent(
         x,
         w,

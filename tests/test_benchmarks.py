@@ -102,7 +102,7 @@ def test_a_run_writes_what_it_found(alone, request, monkeypatch, tmp_path, capsy
         )
         compile_ = torch_peer.nn.Module.compile  # without making machine code, which takes minutes
         monkeypatch.setattr(
-            torch_peer.nn.Module, "compile", lambda network: compile_(network, backend="eager")
+            torch_peer.nn.Module, "compile", lambda network, **_: compile_(network, backend="eager")
         )
     monkeypatch.setattr(ceilings, "measure", lambda precision: ceilings.Ceilings(100.0, 10.0))
     path = tmp_path / "dip.json"

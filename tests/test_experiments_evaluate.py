@@ -201,14 +201,16 @@ def test_dip_fits_each_image_once(tmp_path, monkeypatch, capsys):
     def fit(key, lr, operator, *, config, loss, **options):
         assert (config.iterations, loss, lr.shape) == (3, losses.mse, (1, 16, 16, 3))
         state = solver.State({}, (), lr, key, jnp.int32(3), jnp.asarray(result))
-        return solver.DIPResult(state.average, state.average, {}, history, True, state, 1.0, 3, 1.0)
+        return solver.DIPResult(
+            state.average, state.average, {}, history, True, state, 1.0, 3, 1.0, 0
+        )
 
     monkeypatch.setattr(solver, "fit", fit)
     path = picture(tmp_path / "data" / "waves.png")
     common = ("--data", "data", "--method", "dip", "--out", "out", "--protocol", "paper-dip")
     options = ("--iterations", 3, "--loss", "mse", "--seed", 5)
     with monkeypatch.context() as patch:
-        patch.setattr(dip, "run", lambda settings: command.INTERRUPTED)
+        patch.setattr(dip, "run", lambda settings, stop: command.INTERRUPTED)
         assert run(*common, *options) == command.INTERRUPTED
     assert "stopped after 0 of 1 images" in capsys.readouterr().out
     assert not (tmp_path / "out" / "scores.json").exists()

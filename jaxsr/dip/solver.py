@@ -120,7 +120,8 @@ def init(
 
 
 def _optimiser(config: Config) -> optax.GradientTransformation:
-    return optax.adam(config.learning_rate)
+    # Where a gradient is 0, so is Adam's square root: the tiny eps_root gives that a derivative.
+    return optax.adam(config.learning_rate, eps_root=1e-30)
 
 
 def step(

@@ -1,0 +1,111 @@
+"""The commands of README and docs: all are understood, and the tutorial's run in their order."""
+
+import functools
+import importlib
+import pathlib
+import re
+import shlex
+
+import jax
+import numpy as np
+import pytest
+import skimage.data
+import tyro
+
+from experiments import command, dip
+from jaxsr import images, models
+
+ROOT = pathlib.Path(__file__).parents[1]
+FENCED = re.compile(r"```\n(.*?)```", re.DOTALL)
+
+
+def commands(path):
+    """Module and arguments of every `python -m` line in a page's blocks."""
+    blocks = "\n".join(FENCED.findall(path.read_text()))
+    lines = [
+        line for line in blocks.splitlines() if re.match("python -m (experiments|bench)", line)
+    ]
+    return [shlex.split(line.partition(" #")[0])[2:] for line in lines]
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ALL = {shlex.join(x): x for page in PAGES for x in commands(page) if "--help" not in x}
+
+
+@pytest.mark.parametrize("line", ALL.values(), ids=ALL)
+def test_command_is_understood(line):
+    name, *arguments = line
+    module = importlib.import_module("benchmarks.__main__" if name == "benchmarks" else name)
+    settings = getattr(module, "Settings", None) or module.Options
+    assert isinstance(tyro.cli(settings, args=arguments), settings)
+
+
+@pytest.fixture
+def desk(monkeypatch, tmp_path):
+    """A folder with the tutorial's images, and a network that compiles in seconds."""
+    network = functools.partial(models.SkipUNet, down=(8,), up=(8,), skip=(2,))
+    monkeypatch.setattr(dip, "SkipUNet", network)
+    monkeypatch.setattr(models, "SkipUNet", network)
+    monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    coffee = images.from_uint8(skimage.data.coffee())
+    (tmp_path / "Set5").mkdir()
+    for name, place in {"small": 16, "photo": 64, "Set5/baby": 64, "Set5/bird": 72}.items():
+        images.write(tmp_path / f"{name}.png", coffee[60 : 60 + place, 330 : 330 + place])
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield tmp_path
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def run(line):
+    """A command as it stands, but for two iterations to a fit."""
+    name, *arguments = line
+    module = importlib.import_module(name)
+    if name == "experiments.dip" or "--method" in arguments:
+        if "--iterations" in arguments:
+            place = arguments.index("--iterations")
+            del arguments[place : place + 2]
+        arguments += ["--iterations", "2"]
+    assert command.main(module.Settings, module.run, arguments) == 0, line
+
+
+def is_trained(line):
+    return line[0] == "experiments.import_lapsrn" or "--checkpoint" in line
+
+
+def test_the_tutorial_runs(desk, capsys):
+    lines = commands(ROOT / "docs" / "TUTORIAL.md")
+    untrained = [line for line in lines if not is_trained(line)]
+    assert len(untrained) == 7
+    for line in untrained:
+        run(line)
+    assert "protocol" in capsys.readouterr().out
+    assert (desk / "runs/dip/small_x4_charbonnier_seed0/sr.png").stat().st_size
+    assert (desk / "losses.html").stat().st_size > 1000
+    assert (desk / "runs/set5-dip/scores.csv").read_text().count("\n") == 4
+
+
+def test_the_tutorial_of_trained_networks_runs(desk, shared):
+    (desk / "LapSRN_x4.mat").symlink_to(shared / "weights" / "LapSRN_x4.mat")
+    trained = [line for line in commands(ROOT / "docs" / "TUTORIAL.md") if is_trained(line)]
+    assert len(trained) == 2
+    for line in trained:
+        run(line)
+    assert (desk / "runs/set5-lapsrn/scores.json").stat().st_size
+
+
+def test_the_tutorials_python_runs(desk, capsys):
+    (block,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/TUTORIAL.md").read_text(), re.DOTALL
+    )
+    assert "iterations=2000" in block
+    names = {}
+    exec(block.replace("iterations=2000", "iterations=2"), names)
+    ours, bicubic = capsys.readouterr().out.splitlines()
+    result = np.asarray(names["result"].image[0])
+    assert ours == str(names["protocol"].score(result, names["hr"], 4))
+    assert "'psnr'" in bicubic and bicubic != ours

@@ -1,0 +1,122 @@
+"""The blocks of docs/LIBRARY.md, one after another, and what they claim."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import skimage.data
+
+from jaxsr import dip, images, losses
+from jaxsr.metrics import psnr
+
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "LIBRARY.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+ITERATIONS = r"(?<=iterations=)\d{4}"
+
+
+def run(folder):
+    """What the blocks leave behind, names by block; long fits are made short."""
+    names, left = {}, []
+    images.write(folder / "photo.png", images.from_uint8(skimage.data.coffee()[60:140, 330:410]))
+    patch = pytest.MonkeyPatch()
+    patch.chdir(folder)
+    jax.config.update("jax_disable_most_optimizations", True)  # compiled once, run for an instant
+    for block in BLOCKS[:-1]:
+        exec(re.sub(ITERATIONS, "3", block), names)
+        left.append(dict(names))
+    jax.config.update("jax_disable_most_optimizations", False)
+    patch.undo()
+    return left
+
+
+def test_the_page(tmp_path):
+    """One test, so that the blocks run once, whoever shares out the tests."""
+    assert sum(len(re.findall(ITERATIONS, block)) for block in BLOCKS) == 2
+    left = run(tmp_path)
+    assert len(left) == len(BLOCKS) - 1 == 9
+    assert left[1]["result"].state.detection is None
+    assert left[2]["result"].state.detection is not None
+    operators_are_mapped_as_one_by_one(left[5])
+    fits_in_one_program_are_those_alone(left[6])
+    assert np.isfinite(left[7]["slope"]) and left[7]["slope"] != 0
+    exported_network_runs_without_jaxsr(left[8], tmp_path)
+
+
+def operators_are_mapped_as_one_by_one(names):
+    for i, image in enumerate(names["stack"]):
+        one = names["problems"]["deblurring"](image)
+        np.testing.assert_allclose(names["blurred"][i], one, atol=1e-6)
+    y = names["shrink"](names["photo"])
+    (back,) = names["adjoint"](y)
+    np.testing.assert_allclose((back * names["photo"]).sum(), (y * y).sum(), rtol=1e-5)
+
+
+def fits_in_one_program_are_those_alone(names):
+    key = jax.random.split(jax.random.key(6), 3)[1]
+    image, curve = names["fit"](key)
+    np.testing.assert_allclose(names["curves"][1][:3], curve[:3], rtol=1e-4)
+    assert float(psnr(names["several"][1], image)) > 40
+
+
+def exported_network_runs_without_jaxsr(names, folder):
+    """In a process that cannot import it, at a size that it was not exported at."""
+    script = f"""
+import os, sys
+os.chdir({str(folder)!r})
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "jaxsr":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Refuse())
+{BLOCKS[-1]}
+image = np.random.default_rng(0).random((2, 9, 11, 1), np.float32)
+np.savez("out.npz", image=image, result=enlarge(image))
+assert "jaxsr" not in sys.modules
+"""
+    ended = subprocess.run(
+        [sys.executable, "-I", "-c", script], capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "(1, 80, 96, 1)\n"
+    with np.load(folder / "out.npz") as found:
+        expected = names["lapsrn"].apply(names["variables"], found["image"])[-1]
+        np.testing.assert_allclose(found["result"], expected, atol=1e-5)
+
+
+def test_slope_through_ten_iterations_is_that_of_differences(x64):
+    """In float64, by a network of one matrix."""
+    photo = jax.random.uniform(jax.random.key(0), (1, 8, 8, 3), jnp.float64)
+
+    def network(params, latent):
+        return jax.nn.sigmoid(latent @ params)
+
+    def after_ten(epsilon):
+        config = dip.Config()
+        state = dip.init(
+            jax.random.key(7),
+            init_fn=lambda key, z: jax.random.normal(key, (z.shape[-1], 3), z.dtype),
+            apply_fn=network,
+            size=(8, 8),
+            config=config,
+            dtype=jnp.float64,
+        )
+        state, _ = dip.run(
+            state,
+            photo,
+            iterations=10,
+            apply_fn=network,
+            operator=lambda x: x,
+            loss=lambda x, y: losses.charbonnier(x, y, epsilon=epsilon),
+            config=config,
+        )
+        return jnp.mean((state.average - photo) ** 2)
+
+    slope, value = jax.jit(jax.grad(after_ten))(0.1), jax.jit(after_ten)
+    numeric = (value(0.1 + 1e-5) - value(0.1 - 1e-5)) / 2e-5
+    assert slope != 0
+    np.testing.assert_allclose(slope, numeric, rtol=1e-5)
