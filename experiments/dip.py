@@ -64,6 +64,10 @@ class Settings:
     average: float | None = None
     """Decay of the running average of the outputs, in [0, 1); 0 takes the last output alone.
     Default 0.99, as the released denoising has it, after a start by polynomial decay."""
+    patience: int | None = None
+    """Iterations after which the fit ends unless the variance of its outputs has fallen to a new
+    minimum (ES-EMV); the result is the image at the minimum. For noisy images: 1000, say. Default:
+    all iterations, the last image."""
     seed: int = 0
     """Of all randomness: weights, latent, noise."""
     precision: command.Precision = "float32"
@@ -131,6 +135,7 @@ class Settings:
             noise_std=self.noise_std,
             average=self.average,
             tv_weight=self.tv_weight,
+            patience=self.patience,
         )
 
 
@@ -194,7 +199,7 @@ def run(settings: Settings, *, stop: Callable[[], bool] = lambda: False) -> int:
                 f"is kept in {out}; try a lower --learning-rate (={settings.learning_rate})"
             )
             return 1
-        if done < config.iterations:
+        if not result.over:
             print(
                 f"stopped at iteration {done} of {config.iterations}, image and checkpoint in {out}"
             )

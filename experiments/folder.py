@@ -56,7 +56,7 @@ class RunFolder:
     def __init__(self, path: pathlib.Path, settings: Any, problem: Problem) -> None:
         self.path, self.problem = path, problem
         config = as_config(settings) | {"name": problem.name, "input_sha256": problem.digest}
-        self._seed: int = config["seed"]
+        self._seed, self._asked = config["seed"], config["iterations"]
         claim(path, config, free=_FREE, grows="iterations", parts=("snapshots",))
         known = {"lr": problem.lr, "bicubic": problem.bicubic, "hr": problem.hr}
         for name, pixels in known.items():
@@ -73,7 +73,8 @@ class RunFolder:
 
     def finished(self, iterations: int) -> bool:
         """Whether a report of so many iterations is there."""
-        return read_metrics(self.path).get("iterations") == iterations
+        metrics = read_metrics(self.path)
+        return metrics.get("iterations_asked", metrics.get("iterations")) == iterations
 
     def restore(self, start: Callable[[], dip.State]) -> tuple[dip.State, dip.History] | None:
         """The latest checkpoint's state and history; None where there is none."""
@@ -187,6 +188,9 @@ class RunFolder:
             else None,
             **scored,
             "iterations": len(history["loss"]),
+            "iterations_asked": self._asked,
+            "rollbacks": result.rollbacks,
+            **self._stopping(result),
             "iterations_per_second": result.iterations / result.seconds if result.seconds else None,
             "compile_seconds": result.compile_seconds,
             "seconds": self._seconds,
@@ -194,6 +198,22 @@ class RunFolder:
             "seed": self._seed,
         }
         reports.write_json(self.path / "metrics.json", record)
+
+    def _stopping(self, result: dip.DIPResult) -> dict[str, Any]:
+        """Where the least variance was found; beside it the last image, and the best, had we known.
+
+        The PSNR of `at_the_end` and of the oracle are as in history.csv: of unrounded images.
+        """
+        if result.state.detection is None:
+            return {}
+        found: dict[str, Any] = {"stopped_at": int(result.state.detection.iteration)}
+        for name in ("psnr", "psnr_y"):
+            if name in result.history:
+                column = result.history[name]
+                found[f"{name}_at_the_stop"] = float(column[found["stopped_at"] - 1])
+                found[f"{name}_at_the_end"] = float(column[-1])
+                found[f"{name}_at_the_peak_oracle"] = float(column.max())
+        return found
 
     def summary(self) -> str:
         """One line: the gain over bicubic, by which protocol, and where the files are."""

@@ -54,6 +54,28 @@ def picture(path, shape=(64, 64, 3), dtype=np.uint8):
     return path
 
 
+def test_patience_ends_a_fit_with_the_image_of_least_variance(tmp_path, capsys):
+    hr = picture(tmp_path / "ramp.png")
+    common = ("--hr", hr, "--learning-rate", 0.05)
+    assert run(*common, "--iterations", 400, "--patience", 4, "--out", "out") == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    at = metrics["stopped_at"]
+    assert metrics["iterations"] == at + 4 < 400 == metrics["iterations_asked"]
+    assert run(*common, "--iterations", at, "--out", "plain") == 0
+    plain = json.loads((tmp_path / "plain" / "metrics.json").read_text())
+    images_ = [(tmp_path / name / "sr.png").read_bytes() for name in ("out", "plain")]
+    assert images_[0] == images_[1] and metrics["psnr"] == plain["psnr"]
+    rows = (tmp_path / "out" / "history.csv").read_text().splitlines()
+    psnr = [float(row.split(",")[3]) for row in rows[1:]]
+    assert metrics["psnr_at_the_stop"] == pytest.approx(psnr[at - 1], abs=1e-4)
+    assert metrics["psnr_at_the_end"] == pytest.approx(psnr[-1], abs=1e-4)
+    assert metrics["psnr_at_the_peak_oracle"] == pytest.approx(max(psnr), abs=1e-4)
+    assert "stopped_at" not in plain and plain["rollbacks"] == 0
+    capsys.readouterr()
+    assert run(*common, "--iterations", 400, "--patience", 4, "--out", "out") == 0
+    assert "is finished" in capsys.readouterr().out
+
+
 def test_a_ground_truth(tmp_path, capsys):
     hr = picture(tmp_path / "ramp.png", (66, 65, 3))
     assert run("--hr", hr, "--iterations", 12, "--out", "out", "--checkpoint-every", 5) == 0

@@ -48,6 +48,7 @@ class DIPResult(NamedTuple):
     iterations: int  # done by this call, not by what it resumed
     seconds: float  # that they took, compilation left out
     rollbacks: int  # in this call
+    over: bool = True  # all iterations are done, or `patience` is spent; False: ended from outside
 
 
 def fit(
@@ -164,6 +165,7 @@ def fit(
         iterations=done - first,
         seconds=seconds,
         rollbacks=rollbacks,
+        over=finite and done >= _end(state, config),
     )
 
 
