@@ -1,8 +1,9 @@
-"""Restoration without a network: interpolation, and least squares with total variation."""
+"""Restoration without a network: interpolation, total variation, the biharmonic equation."""
 
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
+from skimage import restoration
 
 from jaxsr import operators, tv
 from jaxsr.errors import InputError
@@ -61,3 +62,49 @@ def tv_least_squares(
         share = float(found.gap / found.objective)
         raise InputError(f"`tolerance` (={tolerance}) was not reached: the gap is {share:.1e}")
     return np.asarray(found.image)
+
+
+def tv_restored(
+    seen: np.ndarray, start: np.ndarray, operator: operators.Operator, sigma: float
+) -> np.ndarray:
+    """Total variation under any operator and noise of a known deviation, in units of 1/255.
+
+    The weight is 1e-4 + 0.5 sigma / 255. On the images of `tv_least_squares`, blurred by a Gaussian
+    of 1.6 pixels, it gives 30.54 dB without noise, and 26.89, 25.60 and 23.93 dB for sigma 10, 25
+    and 50, where the best weights seen gave 26.93, 25.61 and 23.94. Images are (h, w, C) seen and
+    (H, W, C) restored, as `start`.
+
+    Raises:
+      InputError: the minimum was not found to a hundredth.
+    """
+    weight = 1e-4 + 0.5 * sigma / 255
+    return tv_least_squares(seen, start, operator, tv_weight=weight, tolerance=1e-2)
+
+
+def chambolle(noisy: np.ndarray, sigma: float) -> np.ndarray:
+    """Total variation against noise of a known deviation, in units of 1/255; images (H, W, C).
+
+    The weight is 0.7 sigma / 255, chosen on the training images and crops of `tv_least_squares`:
+    mean PSNR in dB for sigma 10, 25, 50 by 0.6, 0.7 and 0.8 sigma / 255
+
+        32.513, 27.760, 24.322    32.411, 28.034, 24.827    32.171, 28.058, 24.995
+
+    Reference: Chambolle, J. Math. Imaging Vis. 20 (2004), as scikit-image has it.
+    """
+    restored: np.ndarray = restoration.denoise_tv_chambolle(
+        noisy, weight=0.7 * sigma / 255, eps=1e-5, max_num_iter=1000, channel_axis=-1
+    )
+    return restored.astype(np.float32)
+
+
+def biharmonic(observed: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The missing pixels from the known ones by the biharmonic equation; images (H, W, C).
+
+    Args:
+      observed: the image.
+      mask: (H, W, 1), 1 where it was observed, 0 where not.
+
+    Reference: Damelin and Hoang, Int. J. Math. Math. Sci. (2018), as scikit-image has it.
+    """
+    filled = restoration.inpaint_biharmonic(observed, mask[..., 0] == 0, channel_axis=-1)
+    return np.clip(filled, 0, 1).astype(np.float32)

@@ -21,6 +21,7 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 Device = Literal["auto", "cpu", "gpu", "tpu"]
 
 INTERRUPTED = 130
+WEEK = 7 * 24 * 3600  # for which a process waits at its end for the others
 
 
 def main(
@@ -59,6 +60,16 @@ def device(name: Device) -> jax.Device:
         ) from error
 
 
+def split_cpu(most: int) -> None:
+    """Before JAX's first use: a CPU device for each core, but not more than `most`.
+
+    Where the environment has said how many there are, or JAX is in use, that stands.
+    """
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", max(1, min(most, os.cpu_count() or 1)))
+
+
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
     """Take part in a computation of several processes, where one is named; before any other use.
 
@@ -71,7 +82,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         return
     try:
         if coordinator == "auto":
-            jax.distributed.initialize()
+            jax.distributed.initialize(shutdown_timeout_seconds=WEEK)
         else:
             if processes is None or process is None or not 0 <= process < processes:
                 raise InputError(
@@ -79,7 +90,9 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
                 )
             if not coordinator.rpartition(":")[2].isdigit() or coordinator.startswith(":"):
                 raise InputError(f"`--coordinator` (={coordinator}) must be HOST:PORT, or auto")
-            jax.distributed.initialize(coordinator, processes, process)
+            jax.distributed.initialize(
+                coordinator, processes, process, shutdown_timeout_seconds=WEEK
+            )
     except (RuntimeError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import tqdm
 
-from experiments import command, dip, finished, lumas, methods, pages, scores, upscale
+from experiments import command, finished, lumas, methods, pages, recipes, scores, upscale
 from jaxsr import images, protocols, reports
 from jaxsr.errors import InputError
 
@@ -34,7 +34,7 @@ class Settings:
     """Output folder: report.html, scores.csv, scores.json, and the results in images/."""
     scale: int = 4
     """Of the enlargement: an integer from 2, and one that the checkpoint's network makes."""
-    protocol: dip.ProtocolName = "standard"
+    protocol: recipes.ProtocolName = "standard"
     """How the images are cropped and degraded, and what the figures mean."""
     method: Literal["bicubic", "lapsrn", "dip"] | None = None
     """Default: lapsrn where a checkpoint is given, else bicubic."""
@@ -44,7 +44,7 @@ class Settings:
     """Of lapsrn: the mean over the eight flips and rotations."""
     iterations: int | None = None
     """Of dip. Default by scale, as released: 1150 for 2, 2000 below 6, 4000 from 6."""
-    loss: dip.LossName | None = None
+    loss: recipes.LossName | None = None
     """Of dip. Default: charbonnier."""
     seed: int | None = None
     """Of dip. Default: 0."""
@@ -83,7 +83,7 @@ class Settings:
                 for name in ("protocol", "iterations", "loss", "seed", "precision", "device")
                 if getattr(self, name) is not None
             }
-            each = dip.Settings(factor=self.scale, **given)
+            each = recipes.Settings(factor=self.scale, **given)
             return methods.deep_image_prior(each, self.out / "dip")
         if self.checkpoint is None:
             return methods.bicubic()

@@ -6,13 +6,12 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from experiments import shown
+from experiments import problem, shown
 from jaxsr import page
 from jaxsr.errors import InputError
 
 MEGABYTES = 32.0
 _METHODS = {"bicubic": "bicubic", "lapsrn": "LapSRN", "dip": "DIP"}
-_COLUMNS = ("PSNR", "SSIM", "bicubic PSNR", "bicubic SSIM", "gain")
 _DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 
 
@@ -62,6 +61,8 @@ def _training_or_fit(
     folder: pathlib.Path, name: str, metrics: dict[str, Any], megabytes: float
 ) -> page.Run:
     config = _read_json(folder / "config.json")
+    if "seeds" in metrics:
+        return _ensemble(folder, name, metrics)
     length = "epochs" if "epochs" in metrics else "iterations"
     if metrics[length] != config[length]:
         raise _unfinished(folder)
@@ -74,18 +75,22 @@ def _training_or_fit(
         return page.Run(name, "experiments.lapsrn", config, results, (), curves)
     curves = [shown.curve(history, name, scene, shown.quantities(metrics))]
     protocol, figures, tables = metrics["protocol"] or "", {}, []
+    task, beside = config.get("task", "sr"), metrics.get("baseline", "bicubic")
+    words = problem.WORDS[task]
     if "psnr" in metrics:
         figures = {"DIP": metrics, "DIP, last output": metrics["last"]}
-        figures["bicubic"] = metrics["bicubic"]
-        made = f"DIP {config['factor']}×, protocol {protocol}: {metrics['protocol_description']}"
-        tables = [page.Table(made, ("run", *_COLUMNS), [(name, [*_figures(metrics, True)])])]
-    files: tuple[tuple[str, str, page.Role], ...] = (
-        ("lr", "low resolution", "input"),
-        ("bicubic", "bicubic", "baseline"),
-        ("sr", "DIP", "result"),
-        ("sr_last", "DIP, last output", "result"),
-        ("hr", "ground truth", "truth"),
-    )
+        figures[problem.TITLES[beside]] = metrics[beside]
+        what = f"{config['factor']}×" if task == "sr" else task
+        made = f"DIP {what}, protocol {protocol}: {metrics['protocol_description']}"
+        columns = ("run", *_columns(problem.TITLES[beside]))
+        tables = [page.Table(made, columns, [(name, [*_figures(metrics, beside)])])]
+    files: list[tuple[str, str, page.Role]] = [(words.observed, words.title, "input")]
+    files += [(stem, title, "baseline") for stem, title in problem.TITLES.items()]
+    files += [
+        (words.result, "DIP", "result"),
+        (f"{words.result}_last", "DIP, last output", "result"),
+    ]
+    files += [("hr", "ground truth", "truth")]
     pictures = [
         picture
         for file, label, role in files
@@ -97,6 +102,27 @@ def _training_or_fit(
     # The low resolution is shown as large as the rest.
     pictures = [dataclasses.replace(p, size=size or p.size) for p in pictures]
     return page.Run(name, "experiments.dip", config, results, pictures, curves, tables)
+
+
+def _ensemble(folder: pathlib.Path, name: str, metrics: dict[str, Any]) -> page.Run:
+    """The mean of several seeds, among what the first of them has."""
+    first = read(folder / f"seed{metrics['seeds'][0]}", name)
+    task = _read_json(folder / f"seed{metrics['seeds'][0]}" / "config.json").get("task", "sr")
+    label = f"DIP, mean of {len(metrics['seeds'])} seeds"
+    figures, protocol = metrics if "psnr" in metrics else None, metrics.get("protocol") or ""
+    files: tuple[tuple[str, str, page.Role, Any], ...] = (
+        (problem.WORDS[task].result, label, "result", figures),
+        ("spread", f"seed spread, white {metrics['spread_white']:.3f}", "input", None),
+    )
+    scene = first.pictures[0].scene
+    own = [
+        picture
+        for file, title, role, shown_figures in files
+        for picture in shown.picture(
+            folder / f"{file}.png", scene, title, role, shown_figures, protocol
+        )
+    ]
+    return dataclasses.replace(first, results=metrics, pictures=[*own, *first.pictures])
 
 
 def _evaluation(
@@ -134,11 +160,11 @@ def _evaluation(
     results = {k: v for k, v in record.items() if k not in (*own, "images", "mean")}
     total = len(record["images"])
     note = f"the first {kept} of {total} images are shown, within {megabytes:g} MB"
-    beside = method != "bicubic"
+    beside = "bicubic" if method != "bicubic" else None
     table = page.Table(
         f"{name}: {label} {record['scale']}×, protocol {protocol}: "
         f"{record['protocol_description']}",
-        ("image", *(_COLUMNS if beside else _COLUMNS[:2])),
+        ("image", *_columns(beside)),
         [(row["name"], [*_figures(row, beside)]) for row in record["images"]],
         ("mean", [*_figures(record["mean"], beside)]),
     )
@@ -154,10 +180,15 @@ def _evaluation(
     )
 
 
-def _figures(figures: dict[str, Any], beside: bool) -> Iterator[float]:
-    """PSNR and SSIM; beside bicubic's also those, and the gain."""
+def _columns(beside: str | None) -> tuple[str, ...]:
+    own = ("PSNR", "SSIM")
+    return (*own, *(f"{beside} {name}" for name in own), "gain") if beside else own
+
+
+def _figures(figures: dict[str, Any], beside: str | None) -> Iterator[float]:
+    """PSNR and SSIM; beside a baseline's also those, and the gain."""
     yield from (float(figures["psnr"]), float(figures["ssim"]))
     if beside:
-        other = figures["bicubic"]
+        other = figures[beside]
         yield from (float(other["psnr"]), float(other["ssim"]))
         yield float(figures["psnr"]) - float(other["psnr"])

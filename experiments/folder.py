@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from experiments.problem import Problem
+from experiments.problem import TITLES, Problem
 from experiments.record import as_config, claim, read_metrics
 from jaxsr import dip, figures, images, operators, reports
 from jaxsr.checkpoints import Checkpoints
+from jaxsr.files import atomic
 
 # Settings that may differ when a run is taken up again: the image is known by its pixels instead,
 # and `remat` changes no value.
-_FREE = ("out", "hr", "lr", "name", "remat")
+_FREE = ("out", "hr", "lr", "mask", "blur_kernel", "name", "remat")
 
 
 def pauses(iterations: int, every: int, snapshots: tuple[int, ...]) -> list[int]:
@@ -57,8 +58,16 @@ class RunFolder:
         self.path, self.problem = path, problem
         config = as_config(settings) | {"name": problem.name, "input_sha256": problem.digest}
         self._seed, self._asked = config["seed"], config["iterations"]
-        claim(path, config, free=_FREE, grows="iterations", parts=("snapshots",))
-        known = {"lr": problem.lr, "bicubic": problem.bicubic, "hr": problem.hr}
+        claim(
+            path,
+            config,
+            free=_FREE,
+            grows="iterations",
+            parts=("snapshots",),
+            absent=as_config(type(settings)()),
+        )
+        known = {problem.words.observed: problem.observed, "hr": problem.hr}
+        known[problem.baseline_name] = problem.baseline
         for name, pixels in known.items():
             if pixels is not None and not (path / f"{name}.png").exists():
                 images.write(path / f"{name}.png", pixels)
@@ -135,9 +144,12 @@ class RunFolder:
         """The images of a fit that ended, or was stopped, and the checkpoint to go on from."""
         if int(result.state.step):
             self._save(result.state, result.history)
-            for name, image in (("sr.png", result.image), ("sr_last.png", result.last)):
+            stem = self.problem.words.result
+            for name, image in ((stem, result.image), (f"{stem}_last", result.last)):
                 if np.isfinite(image).all():  # huge weights may be finite where the image is not
-                    self._write(name, image)
+                    self._write(f"{name}.png", image)
+            with atomic(self.path / f"{stem}.npy") as temporary:
+                np.save(temporary, self._pixels(result.image))
 
     def write_report(self, result: dip.DIPResult, environment: dict[str, Any]) -> None:
         """History, curves, comparison and, last, the metrics: they mark the run as finished."""
@@ -145,7 +157,9 @@ class RunFolder:
         history = {name: result.history[name] for name in self._columns()}
         reports.write_csv(self.path / "history.csv", history)
         image = self._pixels(result.image)
-        shown = {"low resolution": problem.lr, "bicubic": problem.bicubic, "DIP": image}
+        baseline_title = TITLES[problem.baseline_name]
+        shown = {problem.words.title: problem.observed, baseline_title: problem.baseline}
+        shown["DIP"] = image
         scored: dict[str, Any] = {}
         captions: dict[str, str] = {}
         baseline: dict[str, float] = {}
@@ -154,23 +168,23 @@ class RunFolder:
             shown["ground truth"] = truth
             candidates = {
                 "DIP": image,
-                "bicubic": problem.bicubic,
+                problem.baseline_name: problem.baseline,
                 "last": self._pixels(result.last),
             }
             scores: dict[str, Any] = {
                 name: problem.protocol.score(candidate, truth, problem.factor)
                 for name, candidate in candidates.items()
             }
-            bicubic = scores["bicubic"]
-            scored = {**scores.pop("DIP"), **scores}
-            captions = {"bicubic": _caption(bicubic), "DIP": _caption(scored)}
-            level = problem.score(jnp.asarray(problem.bicubic)[None], reference)["psnr"]
-            baseline = {"bicubic": float(level)}
+            beside = scores[problem.baseline_name]
+            scored = {**scores.pop("DIP"), "baseline": problem.baseline_name, **scores}
+            captions = {baseline_title: _caption(beside), "DIP": _caption(scored)}
+            level = problem.score(jnp.asarray(problem.baseline)[None], reference)["psnr"]
+            baseline = {baseline_title: float(level)}
         figures.comparison(self.path / "comparison.png", shown, captions)
         columns = {
             "psnr": "running average",
             "psnr_output": "output",
-            "psnr_fit": "fit to the low resolution",
+            "psnr_fit": "fit to the observation",
         }
         if problem.hr is not None:
             del columns["psnr_fit"]
@@ -183,9 +197,7 @@ class RunFolder:
         )
         record = {
             "protocol": problem.protocol.name if problem.hr is not None else None,
-            "protocol_description": problem.protocol.description
-            if problem.hr is not None
-            else None,
+            "protocol_description": problem.description if problem.hr is not None else None,
             **scored,
             "iterations": len(history["loss"]),
             "iterations_asked": self._asked,
@@ -216,14 +228,15 @@ class RunFolder:
         return found
 
     def summary(self) -> str:
-        """One line: the gain over bicubic, by which protocol, and where the files are."""
+        """One line: the gain over the baseline, by which protocol, and where the files are."""
         metrics = read_metrics(self.path)
         where = f"{metrics['iterations']} iterations, files in {self.path}"
-        if "bicubic" not in metrics:
+        name = self.problem.baseline_name
+        if name not in metrics:
             return where
-        psnr, base = float(metrics["psnr"]), float(metrics["bicubic"]["psnr"])
+        psnr, base = float(metrics["psnr"]), float(metrics[name]["psnr"])
         return (
-            f"PSNR {psnr:.2f} dB, {psnr - base:+.2f} over bicubic's {base:.2f} "
+            f"PSNR {psnr:.2f} dB, {psnr - base:+.2f} over {TITLES[name]}'s {base:.2f} "
             f"({metrics['protocol']}: {metrics['protocol_description']}); {where}"
         )
 

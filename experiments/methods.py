@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import command, dip
+from experiments import command, recipes, restoration
 from experiments.record import read_metrics
 from jaxsr import images, pretrained, upscaling
 from jaxsr.errors import InputError
-from jaxsr.protocols import PROTOCOLS
 
 Figures = dict[str, float]
 
@@ -72,7 +71,7 @@ def lapsrn(
 
 
 def deep_image_prior(
-    settings: dip.Settings, folder: pathlib.Path, *, stop: Callable[[], bool] = lambda: False
+    settings: recipes.Settings, folder: pathlib.Path, *, stop: Callable[[], bool] = lambda: False
 ) -> Method:
     """A fit of `experiments.dip` for each image, in its own folder below `folder`.
 
@@ -81,19 +80,17 @@ def deep_image_prior(
     Raises:
       InputError: a setting is out of its range.
     """
-    settings = settings.resolved(PROTOCOLS[settings.protocol].kernel)
+    settings = settings.resolved()
     settings.config()
-    told_elsewhere = ("hr", "lr", "out", "factor", "protocol", "device", "precision")
-    without_effect = ("checkpoint_every", "remat")  # on the values
-    shown = {
-        name: value
-        for name, value in dataclasses.asdict(settings).items()
-        if name not in (*told_elsewhere, *without_effect)
-    }
+    of_super_resolution = (
+        *("loss", "loss_alpha", "loss_scale", "kernel", "iterations", "learning_rate"),
+        *("noise_std", "tv_weight", "average", "patience", "seed", "recipe"),
+    )
+    shown = {name: getattr(settings, name) for name in of_super_resolution}
 
     def restore(case: Case) -> tuple[np.ndarray, Figures]:
         out = folder / case.name
-        code = dip.run(dataclasses.replace(settings, hr=case.path, out=out), stop=stop)
+        code = restoration.run(dataclasses.replace(settings, hr=case.path, out=out), stop=stop)
         if code == command.INTERRUPTED:
             raise KeyboardInterrupt
         if code:

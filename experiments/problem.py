@@ -1,14 +1,18 @@
-"""A super-resolution problem from an image file: what was observed, what is known of the truth."""
+"""A restoration problem from an image file: what was observed, what is known of the truth."""
 
 import dataclasses
 import hashlib
 import pathlib
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import skimage.data
 from jax import Array
 
+from experiments import baselines, degradation
+from experiments.degradation import Degradation
+from experiments.recipes import Settings
 from jaxsr import images, operators
 from jaxsr.errors import InputError
 from jaxsr.metrics import psnr
@@ -18,44 +22,67 @@ from jaxsr.resample import imresize
 PHOTOGRAPH = "coffee"
 
 
+class Words(NamedTuple):
+    """What a task calls its images: file names, and as a person reads them."""
+
+    observed: str
+    result: str
+    title: str  # of the observation
+
+
+WORDS = {
+    "sr": Words("lr", "sr", "low resolution"),
+    "denoise": Words("noisy", "restored", "noisy"),
+    "inpaint": Words("masked", "restored", "masked"),
+    "deblur": Words("blurred", "restored", "blurred"),
+}
+TITLES = {"bicubic": "bicubic", "tv": "total variation", "biharmonic": "biharmonic"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Upscale `lr` by `factor`; images are (H, W, C) float32.
+    """Restore the image of which `observed` was seen; images are (H, W, C) float32.
 
-    hr, bicubic: the ground truth, where known, and the baseline; both of the result's size.
+    baseline: a restoration without a network, of the result's size; one of TITLES.
+    hr: the ground truth, where known, of the result's size.
     alpha: (H, W, 1) of the result, upscaled already, or None.
-    digest: of the input's pixels, to know the image by.
+    stages: the operator from the result's size to `observed`.
+    description: what the figures mean, and how `observed` was made.
+    digest: of the input's pixels, to know the problem by.
     """
 
     name: str
+    words: Words
     factor: int
-    lr: np.ndarray
-    bicubic: np.ndarray
+    observed: np.ndarray
+    baseline: np.ndarray
+    baseline_name: str
     hr: np.ndarray | None
     alpha: np.ndarray | None
+    stages: operators.Operator
     protocol: Protocol
+    description: str
     digest: str
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the result."""
-        return self.bicubic.shape[0], self.bicubic.shape[1]
+        return self.baseline.shape[0], self.baseline.shape[1]
 
     def canvas(self, multiple: int) -> tuple[int, int]:
         """The size that the network draws: the next multiple, at least twice it."""
         height, width = (max(2 * multiple, -(-side // multiple) * multiple) for side in self.size)
         return height, width
 
-    def operator(self, kernel: operators.Kernel) -> operators.Operator:
-        """What made `lr` of an image on the network's canvas: the middle, downsampled."""
-        downsample = operators.downsample(self.factor, kernel=kernel)
-        return operators.compose(operators.crop(*self.size), downsample)
+    def operator(self) -> operators.Operator:
+        """What made `observed` of an image on the network's canvas: of its middle, the stages."""
+        return operators.compose(operators.crop(*self.size), self.stages)
 
     def reference(self) -> Array | None:
-        """The ground truth with the channels of `lr`, (1, H, W, C)."""
+        """The ground truth with the channels of `observed`, (1, H, W, C)."""
         if self.hr is None:
             return None
-        gray = self.lr.shape[-1] == 1
+        gray = self.observed.shape[-1] == 1
         return jnp.asarray(jpeg_luma(self.hr) if gray else self.hr)[None]
 
     def score(self, image: Array, reference: Array) -> dict[str, Array]:
@@ -67,44 +94,109 @@ class Problem:
     @property
     def shave(self) -> int:
         """Border pixels that the curves on Y leave out; none on images too small for it."""
-        return self.factor if min(self.size) > 2 * self.factor else 0
+        return self.factor if self.factor > 1 and min(self.size) > 2 * self.factor else 0
 
 
-def load(
-    hr: pathlib.Path | None, lr: pathlib.Path | None, factor: int, protocol_name: str
-) -> Problem:
-    """The problem of a ground truth, degraded here; of a low resolution; or of the photograph.
+def load(settings: Settings) -> Problem:
+    """The problem of a ground truth, degraded here; of an observation; or of the photograph.
+
+    Args:
+      settings: resolved.
 
     Raises:
-      InputError: both are given, the file is no image, or it is too small.
+      InputError: a file is no image, too small, or does not fit the others.
     """
-    if hr and lr:
-        raise InputError(f"`--hr` (={hr}) and `--lr` (={lr}) exclude each other: give one")
-    protocol = PROTOCOLS[protocol_name]
-    if lr:
-        return _upscale(lr, factor, protocol)
-    if hr:
-        name, pixels = hr.stem, images.read(hr).pixels
+    if settings.lr:
+        return _observed(settings.lr, settings)
+    if settings.hr:
+        name, pixels = settings.hr.stem, images.read(settings.hr).pixels
     else:
         name, pixels = PHOTOGRAPH, photograph()
-    truth, observed = protocol.degrade(pixels, factor)
+    protocol = PROTOCOLS[settings.protocol]
+    truth, seen, degraded = degradation.observe(pixels, settings, protocol)
     if truth.shape != pixels.shape:
         sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (pixels, truth)]
         print(f"{name}: cropped from {sizes[0]} to {sizes[1]}, as protocol {protocol.name} asks")
-    _check_size("the low resolution", observed)
-    height, width = truth.shape[:2]
-    baseline = protocol.bicubic(observed, (height, width))
-    return Problem(name, factor, observed, baseline, truth, None, protocol, digest(pixels))
+    _check_size("the observation", seen)
+    enlarged = protocol.bicubic(seen, (truth.shape[0], truth.shape[1]))
+    return _problem(name, settings, pixels, seen, enlarged, degraded, hr=truth)
 
 
-def _upscale(path: pathlib.Path, factor: int, protocol: Protocol) -> Problem:
+def _observed(path: pathlib.Path, settings: Settings) -> Problem:
     image = images.read(path)
-    observed, alpha = image.pixels, image.alpha
-    _check_size(f"`--lr` (={path})", observed)
-    baseline = np.clip(imresize(observed, factor), 0, 1).astype(np.float32)
-    if alpha is not None:
-        alpha = np.clip(imresize(alpha, factor), 0, 1).astype(np.float32)
-    return Problem(path.stem, factor, observed, baseline, None, alpha, protocol, digest(observed))
+    seen, alpha = image.pixels, image.alpha
+    _check_size(f"`--lr` (={path})", seen)
+    degraded = degradation.of(settings, (seen.shape[0], seen.shape[1]))
+    if degraded.mask is not None:
+        seen = seen * degraded.mask
+    enlarged = seen
+    if settings.task == "sr":
+        assert settings.factor is not None
+        enlarged = np.clip(imresize(seen, settings.factor), 0, 1).astype(np.float32)
+        if alpha is not None:
+            alpha = np.clip(imresize(alpha, settings.factor), 0, 1).astype(np.float32)
+    return _problem(path.stem, settings, image.pixels, seen, enlarged, degraded, alpha=alpha)
+
+
+def _problem(
+    name: str,
+    settings: Settings,
+    pixels: np.ndarray,
+    seen: np.ndarray,
+    enlarged: np.ndarray,
+    degraded: Degradation,
+    *,
+    hr: np.ndarray | None = None,
+    alpha: np.ndarray | None = None,
+) -> Problem:
+    assert settings.factor is not None
+    stages = degraded.stages()
+    baseline_name, baseline = _baseline(settings.task, seen, enlarged, degraded, stages)
+    protocol = PROTOCOLS[settings.protocol]
+    files = [x for x in (degraded.mask if settings.mask else None,) if x is not None]
+    files += [degraded.blur] if settings.blur_kernel and degraded.blur is not None else []
+    return Problem(
+        name=name,
+        words=WORDS[settings.task],
+        factor=settings.factor,
+        observed=seen,
+        baseline=baseline,
+        baseline_name=baseline_name,
+        hr=hr,
+        alpha=alpha,
+        stages=stages,
+        protocol=protocol,
+        description=_description(settings, protocol),
+        digest=digest(pixels, *files),
+    )
+
+
+def _baseline(
+    task: str,
+    seen: np.ndarray,
+    enlarged: np.ndarray,
+    degraded: Degradation,
+    stages: operators.Operator,
+) -> tuple[str, np.ndarray]:
+    """The usual one of the task; where more befell the image, total variation under all of it."""
+    blurred, masked = degraded.blur is not None, degraded.mask is not None
+    if task == "sr" and not masked:
+        return "bicubic", enlarged
+    if task == "inpaint" and not blurred and degraded.noise is None:
+        assert degraded.mask is not None
+        return "biharmonic", baselines.biharmonic(seen, degraded.mask)
+    if not blurred and not masked:
+        return "tv", baselines.chambolle(seen, degraded.noise or 0.0)
+    return "tv", baselines.tv_restored(seen, enlarged, stages, degraded.noise or 0.0)
+
+
+def _description(settings: Settings, protocol: Protocol) -> str:
+    figures, _, made = protocol.description.rpartition("; ")
+    steps = {"blur": settings.blur, "sigma": settings.sigma, "missing": settings.missing}
+    said = [f"{name} {value:g}" for name, value in steps.items() if value is not None]
+    paths = {"blur kernel": settings.blur_kernel, "mask": settings.mask}
+    said += [f"{name} {path.name}" for name, path in paths.items() if path is not None]
+    return "; ".join([figures, *([made] if settings.task == "sr" else []), *said])
 
 
 def _check_size(name: str, pixels: np.ndarray) -> None:
@@ -118,6 +210,9 @@ def photograph() -> np.ndarray:
     return images.from_uint8(skimage.data.coffee()[60:188, 330:458])
 
 
-def digest(pixels: np.ndarray) -> str:
+def digest(*arrays: np.ndarray) -> str:
     """SHA-256 of an image's decoded pixels, to know it by, whatever its file."""
-    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+    sha256 = hashlib.sha256()
+    for array in arrays:
+        sha256.update(np.ascontiguousarray(array).tobytes())
+    return sha256.hexdigest()

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxsr import reports
@@ -50,6 +50,7 @@ def claim(
     free: Sequence[str],
     grows: str,
     parts: Sequence[str] = (),
+    absent: Mapping[str, Any] | None = None,
 ) -> None:
     """Make `path` the folder of a run of this `config`, or see that it is.
 
@@ -59,6 +60,7 @@ def claim(
       free: names in it that may differ when the run is taken up again.
       grows: the name of its length, which may grow but not shrink.
       parts: sub-folders to make.
+      absent: what holds of names that the record of an earlier version lacks; None by default.
 
     Raises:
       InputError: the folder holds something else or another run, or cannot be written.
@@ -71,7 +73,7 @@ def claim(
         # A hidden file may be what a kill left of an unfinished write.
         theirs = {p.name for p in path.iterdir() if not p.name.startswith(".")}
         if earlier:
-            _compare(path, config, earlier, (*free, grows), grows)
+            _compare(path, config, {**(absent or {}), **earlier}, (*free, grows), grows)
         elif theirs - {*parts, "checkpoints"}:
             raise InputError(f"`--out` (={path}) must be new, empty, or of an earlier run")
     except OSError as error:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from experiments import baselines, command, dip, methods
+from experiments import baselines, command, methods
+from experiments.recipes import ProtocolName, Recipe, Settings
 from jaxsr import operators
 from jaxsr.protocols import PROTOCOLS, Protocol
 
@@ -47,14 +48,14 @@ def seeded(name: str) -> bool:
     return name in DIP
 
 
-def protocol_name(name: str, table: str) -> dip.ProtocolName:
+def protocol_name(name: str, table: str) -> ProtocolName:
     """The protocol of a row in a table: in `paper` the one that the paper's row was made under."""
     if table == "paper":
         return "paper-lapsrn" if name in LAPSRN else "paper-dip"
     return "dip" if table == "set5" else "standard"
 
 
-def method(name: str, table: str, recipe: dip.Recipe, seed: int, places: Places) -> methods.Method:
+def method(name: str, table: str, recipe: Recipe, seed: int, places: Places) -> methods.Method:
     """How a row restores an image.
 
     Raises:
@@ -70,7 +71,7 @@ def method(name: str, table: str, recipe: dip.Recipe, seed: int, places: Places)
     if name in LAPSRN:
         folder = places.lapsrn / f"x{FACTOR}_charbonnier_w{name.removeprefix('lapsrn-')}_seed0"
         return methods.lapsrn(folder, FACTOR, places.precision, self_ensemble=False)
-    settings = dip.Settings(
+    settings = Settings(
         loss="mse" if name == "dip-mse" else "charbonnier",
         factor=FACTOR,
         recipe=recipe,

@@ -15,7 +15,7 @@ _QUANTITIES = {
     "psnr_y": "PSNR on Y (dB)",
     "psnr_output": "PSNR of the output, all channels (dB)",
     "psnr_y_output": "PSNR of the output on Y (dB)",
-    "psnr_fit": "fit to the low resolution (PSNR, dB)",
+    "psnr_fit": "fit to the observation (PSNR, dB)",
     "loss": LOSS,
 }
 

@@ -18,9 +18,10 @@ import time
 import typing
 from collections.abc import Iterator
 
-from experiments import command, dip, inputs, pages, recorded, rows
+from experiments import command, inputs, pages, recorded, rows
 from experiments.cells import Omissions, fill
 from experiments.ledger import Ledger
+from experiments.recipes import Recipe
 from experiments.tables import Cell, TableName, names_of, show
 from jaxsr.errors import InputError
 
@@ -45,7 +46,7 @@ class Settings:
     """Which images, by name. Default: all of the table."""
     seeds: tuple[int, ...] = (0,)
     """Of the rows dip-mse and dip-charbonnier."""
-    recipes: tuple[dip.Recipe, ...] = ("reference",)
+    recipes: tuple[Recipe, ...] = ("reference",)
     """Of the same rows: as released, or `best`."""
     budget: float | None = None
     """Minutes after which to stop; an unfinished fit goes on from there the next time."""

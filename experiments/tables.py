@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple
 
-from experiments import dip, rows, scores
+from experiments import recipes, rows, scores
 from experiments.ledger import Record
 
 TableName = Literal["paper", "standard", "set5"]
@@ -30,7 +30,7 @@ class Cell(NamedTuple):
 
     table: TableName
     row: str
-    recipe: dip.Recipe
+    recipe: recipes.Recipe
     image: str
     seed: int
 

@@ -144,3 +144,10 @@ def double_bilinear(x: jax.Array) -> jax.Array:
         doubled = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
         x = doubled.reshape(*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])
     return x
+
+
+def double_nearest(x: jax.Array) -> jax.Array:
+    """(N, H, W, C) to (N, 2H, 2W, C): each pixel four times."""
+    n, height, width, channels = x.shape
+    wide = jnp.broadcast_to(x[:, :, None, :, None], (n, height, 2, width, 2, channels))
+    return wide.reshape(n, 2 * height, 2 * width, channels)

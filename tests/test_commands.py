@@ -12,7 +12,7 @@ import pytest
 import skimage.data
 import tyro
 
-from experiments import command, dip
+from experiments import command, restoration
 from jaxsr import images, models
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -44,7 +44,7 @@ def test_command_is_understood(line):
 def desk(monkeypatch, tmp_path):
     """A folder with the tutorial's images, and a network that compiles in seconds."""
     network = functools.partial(models.SkipUNet, down=(8,), up=(8,), skip=(2,))
-    monkeypatch.setattr(dip, "SkipUNet", network)
+    monkeypatch.setattr(restoration, "SkipUNet", network)
     monkeypatch.setattr(models, "SkipUNet", network)
     monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
     monkeypatch.chdir(tmp_path)

@@ -12,7 +12,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments import command, dip, folder, record
+from experiments import command, dip, folder, record, restoration
+from experiments.recipes import Settings
 from jaxsr import images, models, protocols
 from jaxsr.errors import InputError
 
@@ -35,13 +36,13 @@ def compile_once(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path):
     network = functools.partial(models.SkipUNet, down=(8,), up=(8,), skip=(2,))
-    monkeypatch.setattr(dip, "SkipUNet", network)
+    monkeypatch.setattr(restoration, "SkipUNet", network)
     monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
     monkeypatch.chdir(tmp_path)
 
 
 def run(*args):
-    return command.main(dip.Settings, dip.run, [str(arg) for arg in args])
+    return command.main(Settings, dip.run, [str(arg) for arg in args])
 
 
 def picture(path, shape=(64, 64, 3), dtype=np.uint8):
@@ -305,26 +306,33 @@ def test_a_folder_is_of_one_setting(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "out/sr.png").read_bytes() == before
 
 
-def test_canvas_and_operator():
+def test_canvas_and_operator(tmp_path):
     """The network draws more than is seen; the operator looks at the middle alone."""
     from experiments import problem
 
-    pixels = np.random.default_rng(0).random((68, 100, 3)).astype(np.float32)
-    truth, low = protocols.PROTOCOLS["plain"].degrade(pixels, 4)
-    task = problem.Problem(
-        "noise",
-        4,
-        low,
-        low.repeat(4, 0).repeat(4, 1),
-        truth,
-        None,
-        protocols.PROTOCOLS["plain"],
-        "",
-    )
+    hr = tmp_path / "noise.png"
+    images.write(hr, np.random.default_rng(0).random((68, 100, 3)).astype(np.float32))
+    task = problem.load(Settings(hr=hr).resolved())
     assert task.canvas(32) == (96, 128)
     canvas = np.zeros((1, 96, 128, 3), np.float32)
-    canvas[:, 14:82, 14:114] = truth
-    seen = task.operator("pillow-lanczos")(canvas)
-    assert np.abs(np.clip(seen[0], 0, 1) - low).max() < 1.5 / 255
+    canvas[:, 14:82, 14:114] = task.hr
+    seen = task.operator()(canvas)
+    assert np.abs(np.clip(seen[0], 0, 1) - task.observed).max() < 1.5 / 255
     with pytest.raises(InputError):
         command.device("tpu")
+
+
+def test_goes_on_in_the_folder_of_an_earlier_version(tmp_path, capsys):
+    """Whose record lacks the settings that came later: those stood at their defaults."""
+    hr = picture(tmp_path / "ramp.png")
+    args = ("--hr", hr, "--iterations", 2, "--out", "out")
+    assert run(*args) == 0
+    path = tmp_path / "out" / "config.json"
+    config = json.loads(path.read_text())
+    for name in ("task", "sigma", "missing", "mask", "blur", "blur_kernel", "degrade_seed"):
+        del config[name]
+    path.write_text(json.dumps(config))
+    assert run(*args, "--sigma", 5) == 2
+    assert "`--sigma` (=5.0) differs" in capsys.readouterr().err
+    assert run(*args) == 0
+    assert "is finished" in capsys.readouterr().out

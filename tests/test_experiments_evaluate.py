@@ -12,7 +12,7 @@ import pytest
 import skimage.color
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from experiments import command, dip, evaluate, lumas
+from experiments import command, evaluate, lumas, restoration
 from jaxsr import dip as solver
 from jaxsr import images, losses, models, pretrained, protocols, upscaling, weights
 
@@ -210,7 +210,7 @@ def test_dip_fits_each_image_once(tmp_path, monkeypatch, capsys):
     common = ("--data", "data", "--method", "dip", "--out", "out", "--protocol", "paper-dip")
     options = ("--iterations", 3, "--loss", "mse", "--seed", 5)
     with monkeypatch.context() as patch:
-        patch.setattr(dip, "run", lambda settings, stop: command.INTERRUPTED)
+        patch.setattr(restoration, "run", lambda settings, stop: command.INTERRUPTED)
         assert run(*common, *options) == command.INTERRUPTED
     assert "stopped after 0 of 1 images" in capsys.readouterr().out
     assert not (tmp_path / "out" / "scores.json").exists()

@@ -16,8 +16,9 @@ import PIL.Image
 import pytest
 from test_page import Document
 
-from experiments import command, dip, evaluate, pages, report, table1, tables
+from experiments import command, evaluate, pages, report, restoration, table1, tables
 from experiments.ledger import Ledger
+from experiments.recipes import Settings
 from jaxsr import models, page, reports
 from jaxsr.errors import InputError
 
@@ -28,7 +29,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         network = functools.partial(models.SkipUNet, down=(8,), up=(8,), skip=(2,))
-        patch.setattr(dip, "SkipUNet", network)
+        patch.setattr(restoration, "SkipUNet", network)
         patch.chdir(folder)
         jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -38,10 +39,10 @@ def made(tmp_path_factory):
             image = PIL.Image.fromarray(noise).resize((64, 64), PIL.Image.Resampling.BICUBIC)
             image.save(folder / "data" / f"{name}.png")
         hr = folder / "data" / "plain.png"
-        fit = dip.Settings(hr=hr, out=pathlib.Path("fit"), iterations=2, protocol="dip")
-        assert dip.run(fit) == 0
-        low = dip.Settings(lr=folder / "fit" / "lr.png", out=pathlib.Path("low"), iterations=1)
-        assert dip.run(low) == 0
+        fit = Settings(hr=hr, out=pathlib.Path("fit"), iterations=2, protocol="dip")
+        assert restoration.run(fit) == 0
+        low = Settings(lr=folder / "fit" / "lr.png", out=pathlib.Path("low"), iterations=1)
+        assert restoration.run(low) == 0
         fits = {"iterations": 2, "seed": 1, "protocol": "dip"}
         for method, given in (("bicubic", {}), ("dip", fits)):
             out = folder / "scores" / method
@@ -131,7 +132,7 @@ def test_a_fit_without_a_ground_truth(runs):
     labels = [p["label"] for p in group["pictures"]]
     assert labels == ["low resolution", "bicubic", "DIP", "DIP, last output"]
     (curve,) = document.data()["curves"]
-    assert list(curve["columns"]) == ["fit to the low resolution (PSNR, dB)", "loss (log)"]
+    assert list(curve["columns"]) == ["fit to the observation (PSNR, dB)", "loss (log)"]
 
 
 def test_an_evaluation_by_fits(runs):

@@ -22,7 +22,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments import baselines, cells, command, dip, table1, tables
+from experiments import baselines, cells, command, restoration, rows, table1, tables
 from experiments.ledger import Ledger
 from jaxsr import images, models, operators, pretrained, tv, upscaling
 from jaxsr.errors import InputError
@@ -152,8 +152,8 @@ def test_another_network_is_not_mixed_in(capsys):
 def small_fits(monkeypatch, tmp_path):
     """Fits of 25 iterations of a small network, compiled once."""
     network = functools.partial(models.SkipUNet, down=(8,), up=(8,), skip=(2,))
-    monkeypatch.setattr(dip, "SkipUNet", network)
-    monkeypatch.setattr(dip, "Settings", functools.partial(dip.Settings, iterations=25))
+    monkeypatch.setattr(restoration, "SkipUNet", network)
+    monkeypatch.setattr(rows, "Settings", functools.partial(rows.Settings, iterations=25))
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     yield
@@ -166,13 +166,13 @@ def test_fits_are_of_their_row_recipe_and_seed(monkeypatch, small_fits, capsys):
     monkeypatch.setattr(tables, "SHOWN", {"37073": (8, 16)})
     monkeypatch.setattr(tables, "SIDE", 32)
     asked = []
-    fit = dip.run
+    fit = restoration.run
 
     def late(settings, *, stop):
         asked.append(settings)
         return fit(settings, stop=lambda: stop() or len(asked) == 2)
 
-    monkeypatch.setattr(dip, "run", late)
+    monkeypatch.setattr(restoration, "run", late)
     args = ["--bsds300", "data", "--tables", "paper", "--only", "dip-mse", "--seeds", "0", "2"]
     args += ["--images", "37073", "--precision", "tf32"]
     assert run(*args) == command.INTERRUPTED

@@ -1,5 +1,6 @@
 """The skip U-Net of Deep Image Prior (Ulyanov, Vedaldi and Lempitsky, CVPR 2018)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ from jax import Array
 
 from jaxsr.errors import InputError
 from jaxsr.layers import Conv, Norm
-from jaxsr.resample import double_bilinear
+from jaxsr.resample import double_bilinear, double_nearest
 
 
 class Block(nn.Module):
@@ -51,13 +52,15 @@ class SkipUNet(nn.Module):
     """An hourglass with thin skip connections; untrained, its structure is an image prior.
 
     At each scale the image is halved by a strided convolution, filtered, handed to the scale
-    below, doubled bilinearly, joined to a 1x1 convolution of the scale's input, and filtered again.
-    The defaults are the released super-resolution network: 2,217,831 parameters.
+    below, doubled, joined to a 1x1 convolution of the scale's input, and filtered again.
+    The defaults are the released network for super-resolution and denoising: 2,217,831 parameters.
+    `INPAINTING` holds what the released one for inpainting has otherwise.
 
     Attributes:
       down: channels of the two convolutions on the way down, one number a scale, finest first.
       up: channels of the two convolutions on the way up, likewise.
       skip: channels of the skip connection, likewise; 0 leaves it out.
+      double: (N, H, W, C) -> (N, 2H, 2W, C), between the scales.
       channels: of the image: 3 for RGB, 1 for gray.
       dtype: of the computation (bfloat16, say); by default that of the input. Parameters are
         float32, or float64 for float64 input.
@@ -68,6 +71,7 @@ class SkipUNet(nn.Module):
     down: tuple[int, ...] = (128,) * 5
     up: tuple[int, ...] = (128,) * 5
     skip: tuple[int, ...] = (4,) * 5
+    double: Callable[[Array], Array] = double_bilinear
     channels: int = 3
     dtype: Any = None
     remat: bool = False
@@ -94,7 +98,7 @@ class SkipUNet(nn.Module):
             return x
         y = self._block(x, self.down[i], f"halve_{i}", stride=2)
         y = self._block(y, self.down[i], f"down_{i}")
-        y = double_bilinear(self._scale(y, i + 1))
+        y = self.double(self._scale(y, i + 1))
         if self.skip[i]:
             s = self._block(x, self.skip[i], f"skip_{i}", size=1)
             y = jnp.concatenate([s, y], axis=-1)
@@ -107,3 +111,6 @@ class SkipUNet(nn.Module):
     ) -> Array:
         block = Block(features, size, stride, self.dtype, name=name)
         return recomputed(block, x) if self.remat else block(x)
+
+
+INPAINTING: dict[str, Any] = {"skip": (128,) * 5, "double": double_nearest}

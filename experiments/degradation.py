@@ -1,0 +1,130 @@
+"""What befalls an image before it is observed: blur, fewer pixels, noise, missing pixels.
+
+    observation = mask (noise + downsampled (blurred image))
+
+each where the settings ask for it; `stages` is the same as an operator, without the noise.
+"""
+
+import pathlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import corruptions
+from experiments.recipes import Settings
+from jaxsr import images, operators
+from jaxsr.errors import InputError
+from jaxsr.protocols import Protocol
+
+
+class Degradation(NamedTuple):
+    """Of one image; None where a stage is left out."""
+
+    blur: np.ndarray | None  # the kernel, 2-D, its sum 1
+    downsample: tuple[int, operators.Kernel] | None
+    noise: float | None  # standard deviation, in units of 1/255
+    mask: np.ndarray | None  # (h, w, 1), 1 where observed, 0 where not
+
+    def stages(self) -> operators.Operator:
+        """From the image to the observation, as operator."""
+        found = []
+        if self.blur is not None:
+            found.append(operators.blur(self.blur))
+        if self.downsample is not None:
+            factor, kernel = self.downsample
+            found.append(operators.downsample(factor, kernel=kernel))
+        if self.mask is not None:
+            found.append(operators.mask(self.mask))
+        return operators.compose(*found)
+
+
+def of(settings: Settings, size: tuple[int, int]) -> Degradation:
+    """What resolved settings say of an image whose observation has this height and width.
+
+    Raises:
+      InputError: a file cannot be read, or does not fit.
+    """
+    assert settings.factor is not None
+    downsample = None
+    if settings.task == "sr":
+        assert settings.kernel is not None
+        downsample = settings.factor, settings.kernel
+    return Degradation(_blur(settings), downsample, settings.sigma, _mask(settings, size))
+
+
+def _blur(settings: Settings) -> np.ndarray | None:
+    if settings.blur is not None:
+        reach = int(np.ceil(3 * settings.blur))
+        taps = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * settings.blur**2))
+        return np.outer(taps, taps) / taps.sum() ** 2
+    if settings.blur_kernel is None:
+        return None
+    values = _gray(settings.blur_kernel).astype(np.float64)
+    height, width = values.shape
+    if height % 2 == 0 or width % 2 == 0 or not values.sum() > 0:
+        raise InputError(
+            f"`--blur-kernel` (={settings.blur_kernel}, {width}x{height} pixels) must have odd "
+            "sides and not be black"
+        )
+    return values / values.sum()
+
+
+def _mask(settings: Settings, size: tuple[int, int]) -> np.ndarray | None:
+    height, width = size
+    if settings.mask is not None:
+        values = _gray(settings.mask)
+        observed = values > 0.5
+        if values.shape != size:
+            found = f"{values.shape[1]}x{values.shape[0]}"
+            raise InputError(
+                f"`--mask` (={settings.mask}, {found} pixels) must have the observation's "
+                f"{width}x{height}"
+            )
+        if not observed.any():
+            raise InputError(f"`--mask` (={settings.mask}) must leave a pixel observed: white")
+        return observed.astype(np.float32)[..., None]
+    if settings.missing is None:
+        return None
+    order = np.asarray(jax.random.permutation(_key(settings, "mask"), height * width))
+    lost = min(round(settings.missing * height * width), height * width - 1)
+    return (order >= lost).astype(np.float32).reshape(height, width, 1)
+
+
+def _gray(path: pathlib.Path) -> np.ndarray:
+    """The values of an image file, (h, w)."""
+    pixels = images.read(path).pixels
+    return pixels.mean(-1)
+
+
+def _key(settings: Settings, what: str) -> jax.Array:
+    noise, mask = jax.random.split(jax.random.key(settings.degrade_seed))
+    return noise if what == "noise" else mask
+
+
+def observe(
+    hr: np.ndarray, settings: Settings, protocol: Protocol
+) -> tuple[np.ndarray, np.ndarray, Degradation]:
+    """The part of a ground truth that is to be restored, what is seen of it, and how.
+
+    Whatever the stages make is rounded to 8 bits, as a file would hold it; a low resolution as the
+    protocol has it.
+
+    Raises:
+      InputError: the settings' files cannot be read, or do not fit.
+    """
+    assert settings.factor is not None
+    truth = protocol.degrade(hr, settings.factor)[0] if settings.task == "sr" else hr
+    seen, blur = truth, _blur(settings)
+    if blur is not None:
+        blurred = np.asarray(operators.blur(blur)(jnp.asarray(truth)))
+        seen = images.from_uint8(images.to_uint8(blurred))
+    if settings.task == "sr":
+        seen = protocol.degrade(seen, settings.factor)[1]
+    degradation = of(settings, (seen.shape[0], seen.shape[1]))
+    if settings.sigma is not None:
+        seen = corruptions.gaussian(_key(settings, "noise"), seen, sigma=settings.sigma)
+    if degradation.mask is not None:
+        seen = seen * degradation.mask
+    return truth, seen, degradation

@@ -1,0 +1,207 @@
+"""What a fit of Deep Image Prior may be told, and the released recipes behind the defaults."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import tyro
+
+from experiments import command
+from jaxsr import dip, losses
+from jaxsr.errors import InputError
+from jaxsr.operators import Kernel
+from jaxsr.protocols import PROTOCOLS
+
+Task = Literal["sr", "denoise", "inpaint", "deblur"]
+LossName = Literal["mse", "l1", "charbonnier", "huber", "general"]
+ProtocolName = Literal["plain", "dip", "standard", "paper-dip", "paper-lapsrn"]
+Recipe = Literal["best", "reference"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """An image restored by Deep Image Prior."""
+
+    task: Task = "sr"
+    """What befell the image: a lower resolution, noise, missing pixels, blur. Choose the main one;
+    --sigma, --mask, --missing and --blur add others."""
+    hr: pathlib.Path | None = None
+    """A ground-truth image: degraded here, the result is compared with it."""
+    lr: Annotated[pathlib.Path | None, tyro.conf.arg(aliases=["--observed"])] = None
+    """A degraded image to restore. With neither, a built-in photograph stands for --hr."""
+    loss: LossName | None = None
+    """Of the output, as observed, against the observation; means over pixels. Default charbonnier
+    for sr, else mse, as released."""
+    loss_alpha: float | None = None
+    """Shape of --loss general (Barron, CVPR 2019): 2 least robust, -inf most; default 1."""
+    loss_scale: float | None = None
+    """Width of --loss general, in units of the image's range [0, 1]; default 0.05."""
+    factor: int | None = None
+    """Of the enlargement, for sr: an integer from 2; default 4."""
+    kernel: Kernel | None = None
+    """How the low resolution is modelled. Default: as it was made here; for --lr matlab-bicubic,
+    what the field's data sets were made with. Choose pillow-lanczos or pillow-bicubic for images
+    shrunk by Pillow, area for averages of pixels (a sensor's, OpenCV's INTER_AREA), lanczos2 or
+    lanczos3 to compare with the released code's strided convolution."""
+    sigma: float | None = None
+    """Standard deviation of Gaussian noise, in units of 1/255: put on what --hr gives, known to be
+    on --lr. Default 25 for denoise, else none."""
+    mask: pathlib.Path | None = None
+    """An image of the observation's size: white where a pixel was observed, black where not."""
+    missing: float | None = None
+    """Share of pixels, drawn at random, that --hr loses; default 0.5 for inpaint without --mask."""
+    blur: float | None = None
+    """Standard deviation of a Gaussian blur, in pixels; default 1.6 for deblur of --hr."""
+    blur_kernel: pathlib.Path | None = None
+    """Or an image of the blur's kernel, of odd sides: gray values, divided by their sum."""
+    degrade_seed: int = 0
+    """Of the noise and the missing pixels that --hr gets."""
+    iterations: int | None = None
+    """Default by task, as released: sr 1150 for --factor 2, 2000 below 6, 4000 from 6; denoise
+    3000, inpaint 6001. For deblur, of which none is released, 2000."""
+    learning_rate: float = 0.01
+    """Of Adam (released: 0.01)."""
+    noise_std: float | None = None
+    """Of the noise added to the latent, itself in [0, 0.1], in each iteration. Default by task, as
+    released: sr 0.01 for --factor 2, 0.03 below 6, 0.05 from 6; denoise 1/30, 1/20 from --sigma
+    50; inpaint 0.03. For deblur 0.01."""
+    tv_weight: float = 0.0
+    """Weight of the output's total variation in the loss."""
+    average: float | None = None
+    """Decay of the running average of the outputs, in [0, 1); 0 takes the last output alone.
+    Default 0.99, as the released denoising has it, after a start by polynomial decay."""
+    patience: int | None = None
+    """Iterations after which the fit ends unless the variance of its outputs has fallen to a new
+    minimum (ES-EMV); the result is the image at the minimum. 0 runs through and takes the last.
+    Default 1000, as released, where there is noise (--sigma), else 0."""
+    seed: int = 0
+    """Of all the fit's randomness: weights, latent, noise."""
+    precision: command.Precision = "float32"
+    """Of products of matrices. tf32 is faster on NVIDIA GPUs since Ampere; bfloat16 computes the
+    whole network in half precision."""
+    device: command.Device = "auto"
+    """Where to compute; auto is JAX's choice."""
+    remat: bool = False
+    """Compute inner results again for the gradient instead of keeping them: for images that do not
+    fit into memory otherwise; `python -m benchmarks.memory` shows what it saves and costs."""
+    recipe: Recipe = "best"
+    """For sr, reference makes the released code's choices: kernel lanczos2, the last noisy
+    output."""
+    protocol: ProtocolName = "plain"
+    """How --hr is cropped and degraded for sr, and what the figures mean; spelled out beside
+    them."""
+    checkpoint_every: int = 200
+    """Iterations between checkpoints; a killed run loses at most these."""
+    out: pathlib.Path | None = None
+    """Output folder. Default: runs/dip/IMAGE_xFACTOR_LOSS_seedSEED, or _TASK_ for xFACTOR."""
+
+    def resolved(self) -> "Settings":
+        """With every default that depends on the others filled in.
+
+        Raises:
+          InputError: a setting is out of its range or does not go with the others.
+        """
+        self._check()
+        sigma = 25.0 if self.task == "denoise" and self.sigma is None else self.sigma
+        factor = (self.factor or 4) if self.task == "sr" else 1
+        noise, iterations = _released(self.task, factor, sigma or 0.0)
+        reference = self.recipe == "reference"
+        kernel: Kernel = "matlab-bicubic" if self.lr else PROTOCOLS[self.protocol].kernel
+        loss: LossName = self.loss or ("charbonnier" if self.task == "sr" else "mse")
+        drawn = self.task == "inpaint" and self.mask is None and self.missing is None
+        blurred = self.task == "deblur" and self.blur is None and self.blur_kernel is None
+        return dataclasses.replace(
+            self,
+            loss=loss,
+            loss_alpha=1.0 if loss == "general" and self.loss_alpha is None else self.loss_alpha,
+            loss_scale=0.05 if loss == "general" and self.loss_scale is None else self.loss_scale,
+            factor=factor,
+            kernel=None if factor == 1 else self.kernel or ("lanczos2" if reference else kernel),
+            sigma=sigma,
+            missing=0.5 if drawn else self.missing,
+            blur=1.6 if blurred else self.blur,
+            iterations=iterations if self.iterations is None else self.iterations,
+            noise_std=noise if self.noise_std is None else self.noise_std,
+            average=(0.0 if reference else 0.99) if self.average is None else self.average,
+            patience=1000 if sigma and self.patience is None else self.patience,
+        )
+
+    def _check(self) -> None:
+        sr = {
+            "factor": self.factor,
+            "kernel": self.kernel,
+            "protocol": None if self.protocol == "plain" else self.protocol,
+            "recipe": None if self.recipe == "best" else self.recipe,
+        }
+        general = {"loss_alpha": self.loss_alpha, "loss_scale": self.loss_scale}
+        drawn = {"missing": self.missing}
+        groups: tuple[tuple[Mapping[str, object], bool, str], ...] = (
+            (sr, self.task == "sr", "--task sr"),
+            (drawn, not self.lr, "--hr"),
+            (general, self.loss == "general", "--loss general"),
+        )
+        for settings, goes, owner in groups:
+            for name, value in settings.items():
+                if value is not None and not goes:
+                    option = f"`--{name.replace('_', '-')}` (={value})"
+                    raise InputError(f"{option} goes with `{owner}` alone")
+        for one, other in (("hr", "lr"), ("mask", "missing"), ("blur", "blur_kernel")):
+            values = getattr(self, one), getattr(self, other)
+            if None not in values:
+                names = [f"`--{name.replace('_', '-')}`" for name in (one, other)]
+                pair = f"{names[0]} (={values[0]}) and {names[1]} (={values[1]})"
+                raise InputError(f"{pair} exclude each other: give one")
+        if self.lr and self.task == "inpaint" and self.mask is None:
+            raise InputError(f"`--lr` (={self.lr}) to inpaint needs `--mask`: what was observed")
+        if self.lr and self.task == "deblur" and self.blur is None and self.blur_kernel is None:
+            raise InputError(f"`--lr` (={self.lr}) to deblur needs `--blur` or `--blur-kernel`")
+        inf, seeds = float("inf"), 2**32
+        rules = (
+            ("factor", self.factor is None or self.factor >= 2, "an integer of at least 2"),
+            ("sigma", self.sigma is None or 0 < self.sigma < inf, "above 0"),
+            ("missing", self.missing is None or 0 < self.missing < 1, "above 0 and below 1"),
+            ("blur", self.blur is None or 0 < self.blur <= 50, "above 0, at most 50"),
+            ("checkpoint_every", self.checkpoint_every >= 1, "at least 1"),
+            ("patience", self.patience is None or self.patience >= 0, "at least 0"),
+            ("seed", 0 <= self.seed < seeds, "in [0, 2^32)"),
+            ("degrade_seed", 0 <= self.degrade_seed < seeds, "in [0, 2^32)"),
+        )
+        for name, holds, rule in rules:
+            if not holds:
+                option = f"`--{name.replace('_', '-')}` (={getattr(self, name)})"
+                raise InputError(f"{option} must be {rule}")
+
+    def loss_function(self) -> losses.Loss:
+        """The elementwise loss by its name; of resolved settings."""
+        assert self.loss is not None
+        if self.loss != "general":
+            return losses.LOSSES[self.loss]
+        assert self.loss_alpha is not None and self.loss_scale is not None
+        return losses.general(self.loss_alpha, scale=self.loss_scale)
+
+    def config(self) -> dip.Config:
+        """The solver's part; of resolved settings."""
+        assert self.iterations is not None and self.noise_std is not None
+        assert self.average is not None
+        return dip.Config(
+            iterations=self.iterations,
+            learning_rate=self.learning_rate,
+            noise_std=self.noise_std,
+            average=self.average,
+            tv_weight=self.tv_weight,
+            patience=self.patience or None,
+        )
+
+
+def _released(task: Task, factor: int, sigma: float) -> tuple[float, int]:
+    """Noise of the latent, and iterations."""
+    match task:
+        case "denoise":
+            return (1 / 30 if sigma < 50 else 1 / 20), 3000
+        case "inpaint":
+            return 0.03, 6001
+        case "deblur":
+            return 0.01, 2000
+        case "sr":
+            return (0.01, 1150) if factor == 2 else (0.03, 2000) if factor < 6 else (0.05, 4000)

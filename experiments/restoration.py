@@ -1,0 +1,103 @@
+"""One fit: from the image to a folder of results."""
+
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments import command, finished, folder, pages, problem
+from experiments.recipes import Settings
+from jaxsr import dip
+from jaxsr.models import INPAINTING, SkipUNet
+from jaxsr.reports import environment
+
+SNAPSHOTS = tuple(digit * 10**power for power in range(1, 6) for digit in (1, 2, 5))
+
+
+def run(
+    settings: Settings,
+    *,
+    on: jax.Device | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """One fit; the exit code.
+
+    Args:
+      settings: of the fit.
+      on: the device, if not that of the settings.
+      stop: asked between chunks; a true answer ends the fit as Ctrl-C does.
+
+    Raises:
+      InputError: a setting is out of its range, a file cannot be read, or the folder not be used.
+    """
+    settings = settings.resolved()
+    loss, config = settings.loss_function(), settings.config()
+    on = on or command.device(settings.device)
+    with command.computing(on, settings.precision):
+        task = problem.load(settings)
+        out = settings.out or default_folder(settings, task.name)
+        with folder.RunFolder(out, settings, task) as results:
+            if results.finished(config.iterations):
+                print(f"{out} is finished: {results.summary()}")
+                pages.beside(finished.read, out)
+                return 0
+            network = SkipUNet(
+                **(INPAINTING if settings.task == "inpaint" else {}),
+                channels=task.observed.shape[-1],
+                dtype=jnp.bfloat16 if settings.precision == "bfloat16" else None,
+                remat=settings.remat,
+            )
+            functions: dict[str, Any] = {"init_fn": network.init, "apply_fn": network.apply}
+            size = task.canvas(2 ** len(network.down))
+            key = jax.random.key(settings.seed)
+            start = functools.partial(dip.init, key, size=size, config=config, **functions)
+            resume = results.restore(start)
+            with results.progress(config.iterations) as bar:
+
+                def on_chunk(progress: dip.Progress) -> bool:
+                    bar.show(progress)
+                    results.keep(progress, settings.checkpoint_every, SNAPSHOTS)
+                    return stop()
+
+                result = dip.fit(
+                    key,
+                    jnp.asarray(task.observed)[None],
+                    task.operator(),
+                    size=size,
+                    loss=loss,
+                    config=config,
+                    reference=task.reference(),
+                    score=task.score,
+                    on_chunk=on_chunk,
+                    pauses=folder.pauses(config.iterations, settings.checkpoint_every, SNAPSHOTS),
+                    resume=resume,
+                    **functions,
+                )
+            results.write_images(result)
+            done = int(result.state.step)
+            if not result.finite:
+                print(
+                    f"the loss or a weight became NaN or infinite after iteration {done}: that "
+                    f"state is kept in {out}; try a lower --learning-rate "
+                    f"(={settings.learning_rate})"
+                )
+                return 1
+            if not result.over:
+                print(
+                    f"stopped at iteration {done} of {config.iterations}, image and checkpoint in "
+                    f"{out}"
+                )
+                return command.INTERRUPTED
+            results.write_report(result, environment(on) | {"precision": settings.precision})
+            print(results.summary())
+    pages.beside(finished.read, out)
+    return 0
+
+
+def default_folder(settings: Settings, name: str) -> pathlib.Path:
+    """Where the results of an image go, unless the settings say."""
+    how = f"x{settings.factor}" if settings.task == "sr" else settings.task
+    return pathlib.Path(f"runs/dip/{name}_{how}_{settings.loss}_seed{settings.seed}")
