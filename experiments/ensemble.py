@@ -88,24 +88,31 @@ def tabulate(fits: Sequence[Fit], out: pathlib.Path, environment: dict[str, Any]
       InputError: a record is damaged, or a file cannot be written.
     """
     folders = list(dict.fromkeys(fit.folder for fit in fits))
-    records = {folder.name: read_metrics(folder) for folder in folders}
-    found = {name: record for name, record in records.items() if "psnr" in record}
-    if len(folders) == 1 or not found:
+    if len(folders) == 1:
         return
-    kept = ("psnr", "ssim", "psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
-    baseline = next(iter(found.values()))["baseline"]
+    rows, written = _rows(folders), None
+    while rows and rows != written:  # another process may have finished the last meanwhile
+        mean = scores.mean([figures for _, figures in rows])
+        scores.write_csv(out / "scores.csv", [*rows, ("mean", mean)])
+        record = {
+            "images": [{"name": name, **figures} for name, figures in rows],
+            "missing": sorted({folder.name for folder in folders} - {name for name, _ in rows}),
+            "mean": mean,
+            **environment,
+        }
+        reports.write_json(out / "scores.json", record)
+        rows, written = _rows(folders), rows
+    if rows:
+        baseline = list(rows[0][1])[-1]
+        print(scores.summary([*rows, ("mean", mean)], beside=baseline))
+
+
+def _rows(folders: Sequence[pathlib.Path]) -> list[tuple[str, scores.Figures]]:
+    """Of the finished images with a known truth: their figures, the last of them the baseline's."""
     rows = []
-    for name, record in found.items():
-        beside = record[record["baseline"]]
-        rows.append((name, {k: record[k] for k in kept if k in record} | {baseline: beside}))
-    mean = scores.mean([figures for _, figures in rows])
-    print(scores.summary([*rows, ("mean", mean)], beside=baseline))
-    scores.write_csv(out / "scores.csv", [*rows, ("mean", mean)])
-    record = {
-        "protocol_description": next(iter(found.values()))["protocol_description"],
-        "images": [{"name": name, **figures} for name, figures in rows],
-        "missing": [name for name in records if name not in found],
-        "mean": mean,
-        **environment,
-    }
-    reports.write_json(out / "scores.json", record)
+    for folder in folders:
+        record = read_metrics(folder)
+        if "psnr" in record:
+            names = ("psnr", "ssim", "psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y", record["baseline"])
+            rows.append((folder.name, {name: record[name] for name in names if name in record}))
+    return rows

@@ -60,9 +60,9 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 def _training_or_fit(
     folder: pathlib.Path, name: str, metrics: dict[str, Any], megabytes: float
 ) -> page.Run:
-    config = _read_json(folder / "config.json")
     if "seeds" in metrics:
         return _ensemble(folder, name, metrics)
+    config = _read_json(folder / "config.json")
     length = "epochs" if "epochs" in metrics else "iterations"
     if metrics[length] != config[length]:
         raise _unfinished(folder)
@@ -107,14 +107,14 @@ def _training_or_fit(
 def _ensemble(folder: pathlib.Path, name: str, metrics: dict[str, Any]) -> page.Run:
     """The mean of several seeds, among what the first of them has."""
     first = read(folder / f"seed{metrics['seeds'][0]}", name)
-    task = _read_json(folder / f"seed{metrics['seeds'][0]}" / "config.json").get("task", "sr")
+    task = first.settings.get("task", "sr")
     label = f"DIP, mean of {len(metrics['seeds'])} seeds"
     figures, protocol = metrics if "psnr" in metrics else None, metrics.get("protocol") or ""
     files: tuple[tuple[str, str, page.Role, Any], ...] = (
         (problem.WORDS[task].result, label, "result", figures),
         ("spread", f"seed spread, white {metrics['spread_white']:.3f}", "input", None),
     )
-    scene = first.pictures[0].scene
+    scene = first.pictures[0].name
     own = [
         picture
         for file, title, role, shown_figures in files
@@ -122,7 +122,8 @@ def _ensemble(folder: pathlib.Path, name: str, metrics: dict[str, Any]) -> page.
             folder / f"{file}.png", scene, title, role, shown_figures, protocol
         )
     ]
-    return dataclasses.replace(first, results=metrics, pictures=[*own, *first.pictures])
+    pictures = [*own, *first.pictures]
+    return dataclasses.replace(first, results=metrics, pictures=pictures, curves=(), tables=())
 
 
 def _evaluation(

@@ -71,7 +71,7 @@ class RunFolder:
         for name, pixels in known.items():
             if pixels is not None and not (path / f"{name}.png").exists():
                 images.write(path / f"{name}.png", pixels)
-        self._checkpoints = Checkpoints(path / "checkpoints")
+        self._checkpoints = Checkpoints(path / "checkpoints", alone=True)
         self._seconds = 0.0  # that the iterations took, over all calls
 
     def __enter__(self) -> "RunFolder":
@@ -105,8 +105,9 @@ class RunFolder:
     def progress(self, iterations: int) -> Iterator[Bar]:
         """A bar of so many iterations on the terminal."""
         done = self._checkpoints.latest_step() or 0
+        label = f"{self.problem.name}, seed {self._seed}"
         with tqdm.tqdm(
-            total=iterations, initial=done, desc=self.problem.name, unit="it", dynamic_ncols=True
+            total=iterations, initial=done, desc=label, unit="it", dynamic_ncols=True
         ) as bar:
             yield Bar(bar)
 

@@ -28,7 +28,8 @@ class Checkpoints:
     With `keep_best` also that of the highest score, of equal ones the latest. A context manager. A
     save is over when `save` returns (half a second for 27 MB): no thread is left that would read
     buffers which the next call donates. What an interrupted save left in `folder` is removed on
-    opening, unless it is opened `read_only`: another process may be writing.
+    opening, unless it is opened `read_only`: another process may be writing. Of several processes
+    all take part in every call, unless this one is `alone`, with a folder and arrays of its own.
 
     Raises:
         InputError: `keep` is under 1, or `folder` cannot be opened or made.
@@ -41,12 +42,21 @@ class Checkpoints:
         keep: int = 2,
         keep_best: bool = False,
         read_only: bool = False,
+        alone: bool = False,
     ) -> None:
         if keep < 1:
             raise InputError(f"`keep` (={keep}) must be at least 1")
         self.folder = pathlib.Path(folder).absolute()
         self._keep_best = keep_best
+        self._alone = alone and jax.process_count() > 1
+        self._leads = alone or jax.process_index() == 0
         policies = ocp.checkpoint_managers
+        processes = ocp.options.MultiprocessingOptions()
+        if self._alone:
+            me = jax.process_index()
+            processes = ocp.options.MultiprocessingOptions(
+                primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
+            )
         latest = policies.LatestN(keep)
         best = policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
@@ -56,16 +66,19 @@ class Checkpoints:
             best_fn=_score if keep_best else None,
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
-            create=not read_only,
+            create=False,  # made below
             save_interval_steps=0 if read_only else 1,
             enable_async_checkpointing=False,
+            multiprocessing_options=processes,
         )
         try:
             if not read_only:
                 self.folder.mkdir(parents=True, exist_ok=True)
             with _quiet():
                 self._manager = ocp.CheckpointManager(
-                    self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
+                    self.folder,
+                    options=options,
+                    item_handlers=ocp.StandardCheckpointHandler(multiprocessing_options=processes),
                 )
         except Exception as error:
             raise InputError(f"`{folder}` cannot hold checkpoints: {_reason(error)}") from error
@@ -102,7 +115,9 @@ class Checkpoints:
             return
         if latest is not None and step < latest:
             raise InputError(f"`step` (={step}) must be after `{self.folder / str(latest)}`")
-        arguments = ocp.args.StandardSave(jax.tree.map(_data, tree))
+        data = jax.tree.map(_data, tree)
+        # Of an array that one of several processes holds by itself Orbax writes nothing.
+        arguments = ocp.args.StandardSave(jax.tree.map(np.asarray, data) if self._alone else data)
         try:
             with _quiet():
                 self._manager.save(
@@ -114,7 +129,7 @@ class Checkpoints:
         except Exception as error:
             message = f"`{self.folder / str(step)}` cannot be written: {_reason(error)}"
             raise InputError(message) from error
-        if jax.process_index() == 0:  # of several processes each wrote its part, and is done
+        if self._leads:  # of several processes each wrote its part, and is done
             checksums = json.dumps(self._checksums(step), indent=1)
             with atomic(self.folder / str(step) / _CHECKSUMS) as temporary:
                 temporary.write_text(checksums + "\n")
@@ -137,7 +152,8 @@ class Checkpoints:
         try:
             self._check(step, _names(like))
             with _quiet():
-                arguments = ocp.args.StandardRestore(jax.tree.map(_target, like))
+                target = jax.tree.map(_empty if self._alone else _target, like)
+                arguments = ocp.args.StandardRestore(target)
                 return jax.tree.map(_as_like, like, self._manager.restore(step, args=arguments))
         except Exception as error:  # Orbax and TensorStore raise all kinds on damaged files
             earlier = [other for other in self._manager.all_steps() if other < step]
@@ -218,7 +234,15 @@ def _target(like: Any) -> Any:
     return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=sharding)
 
 
+def _empty(like: Any) -> np.ndarray:
+    data = jax.eval_shape(_data, like)
+    return np.empty(data.shape, data.dtype)
+
+
 def _as_like(like: Any, data: Any) -> Any:
+    if isinstance(like, np.ndarray):
+        return data
+    data = jnp.asarray(data)
     if not _is_key(like):
         return data
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(jnp.empty((), like.dtype)))
