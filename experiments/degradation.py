@@ -46,10 +46,8 @@ def of(settings: Settings, size: tuple[int, int]) -> Degradation:
     Raises:
       InputError: a file cannot be read, or does not fit.
     """
-    assert settings.factor is not None
     downsample = None
-    if settings.task == "sr":
-        assert settings.kernel is not None
+    if settings.factor is not None and settings.kernel is not None:
         downsample = settings.factor, settings.kernel
     return Degradation(_blur(settings), downsample, settings.sigma, _mask(settings, size))
 
@@ -114,13 +112,12 @@ def observe(
     Raises:
       InputError: the settings' files cannot be read, or do not fit.
     """
-    assert settings.factor is not None
-    truth = protocol.degrade(hr, settings.factor)[0] if settings.task == "sr" else hr
+    truth = hr if settings.factor is None else protocol.degrade(hr, settings.factor)[0]
     seen, blur = truth, _blur(settings)
     if blur is not None:
         blurred = np.asarray(operators.blur(blur)(jnp.asarray(truth)))
         seen = images.from_uint8(images.to_uint8(blurred))
-    if settings.task == "sr":
+    if settings.factor is not None:
         seen = protocol.degrade(seen, settings.factor)[1]
     degradation = of(settings, (seen.shape[0], seen.shape[1]))
     if settings.sigma is not None:

@@ -58,6 +58,7 @@ class RunFolder:
         self.path, self.problem = path, problem
         config = as_config(settings) | {"name": problem.name, "input_sha256": problem.digest}
         self._seed, self._asked = config["seed"], config["iterations"]
+        self._detects = bool(config["patience"])
         claim(
             path,
             config,
@@ -99,7 +100,8 @@ class RunFolder:
 
     def _columns(self) -> tuple[str, ...]:
         scores = ("psnr", "psnr_y", "psnr_output", "psnr_y_output")
-        return ("loss", "psnr_fit", *(scores if self.problem.hr is not None else ()))
+        known = scores if self.problem.hr is not None else ()
+        return ("loss", "psnr_fit", *known, *(("variance",) if self._detects else ()))
 
     @contextlib.contextmanager
     def progress(self, iterations: int) -> Iterator[Bar]:

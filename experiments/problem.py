@@ -130,8 +130,7 @@ def _observed(path: pathlib.Path, settings: Settings) -> Problem:
     if degraded.mask is not None:
         seen = seen * degraded.mask
     enlarged = seen
-    if settings.task == "sr":
-        assert settings.factor is not None
+    if settings.factor is not None:
         enlarged = np.clip(imresize(seen, settings.factor), 0, 1).astype(np.float32)
         if alpha is not None:
             alpha = np.clip(imresize(alpha, settings.factor), 0, 1).astype(np.float32)
@@ -149,7 +148,6 @@ def _problem(
     hr: np.ndarray | None = None,
     alpha: np.ndarray | None = None,
 ) -> Problem:
-    assert settings.factor is not None
     stages = degraded.stages()
     baseline_name, baseline = _baseline(settings.task, seen, enlarged, degraded, stages)
     protocol = PROTOCOLS[settings.protocol]
@@ -158,7 +156,7 @@ def _problem(
     return Problem(
         name=name,
         words=WORDS[settings.task],
-        factor=settings.factor,
+        factor=settings.factor or 1,
         observed=seen,
         baseline=baseline,
         baseline_name=baseline_name,

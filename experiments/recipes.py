@@ -97,15 +97,15 @@ class Settings:
     """Output folder. Default: runs/dip/IMAGE_xFACTOR_LOSS_seedSEED, or _TASK_ for xFACTOR."""
 
     def resolved(self) -> "Settings":
-        """With every default that depends on the others filled in.
+        """With every default that depends on the others filled in; resolved settings stay.
 
         Raises:
           InputError: a setting is out of its range or does not go with the others.
         """
         self._check()
         sigma = 25.0 if self.task == "denoise" and self.sigma is None else self.sigma
-        factor = (self.factor or 4) if self.task == "sr" else 1
-        noise, iterations = _released(self.task, factor, sigma or 0.0)
+        factor = (self.factor or 4) if self.task == "sr" else None
+        noise, iterations = _released(self.task, factor or 1, sigma or 0.0)
         reference = self.recipe == "reference"
         kernel: Kernel = "matlab-bicubic" if self.lr else PROTOCOLS[self.protocol].kernel
         loss: LossName = self.loss or ("charbonnier" if self.task == "sr" else "mse")
@@ -117,7 +117,7 @@ class Settings:
             loss_alpha=1.0 if loss == "general" and self.loss_alpha is None else self.loss_alpha,
             loss_scale=0.05 if loss == "general" and self.loss_scale is None else self.loss_scale,
             factor=factor,
-            kernel=None if factor == 1 else self.kernel or ("lanczos2" if reference else kernel),
+            kernel=None if factor is None else self.kernel or ("lanczos2" if reference else kernel),
             sigma=sigma,
             missing=0.5 if drawn else self.missing,
             blur=1.6 if blurred else self.blur,

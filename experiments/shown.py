@@ -16,6 +16,7 @@ _QUANTITIES = {
     "psnr_output": "PSNR of the output, all channels (dB)",
     "psnr_y_output": "PSNR of the output on Y (dB)",
     "psnr_fit": "fit to the observation (PSNR, dB)",
+    "variance": "variance of the outputs",
     "loss": LOSS,
 }
 

@@ -4,6 +4,7 @@ import functools
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -13,6 +14,13 @@ from skimage import restoration as classic
 from experiments import command, dip, problem, restoration
 from experiments.recipes import Settings
 from jaxsr import images, models
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +34,7 @@ def small(monkeypatch, tmp_path):
 
 
 def run(*args):
-    return command.main(Settings, dip.run, [str(arg) for arg in args])
+    return command.main(dip.Settings, dip.run, [str(arg) for arg in args])
 
 
 def pixels(name):
@@ -151,8 +159,6 @@ def test_bad_input_is_one_line(capsys, args, said):
 
 
 def test_double_nearest_and_the_released_inpainting_network():
-    import jax
-
     x = np.arange(24.0).reshape(1, 2, 3, 4)
     double = models.INPAINTING["double"]
     assert np.array_equal(double(x), x.repeat(2, 1).repeat(2, 2))

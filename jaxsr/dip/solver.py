@@ -148,8 +148,9 @@ def step(
       score: (image, reference) -> named scalars.
 
     Returns:
-      The next state, and of this iteration: `loss`, `psnr_fit` (dB, of A x against y) and, with a
-      reference, each score of the running average and, as `<name>_output`, of the output itself.
+      The next state, and of this iteration: `loss`, `psnr_fit` (dB, of A x against y); with a
+      detection, `variance`; with a reference, each score of the running average and, as
+      `<name>_output`, of the output itself.
     """
     noise = jax.random.normal(
         jax.random.fold_in(state.key, state.step), state.latent.shape, state.latent.dtype
@@ -177,6 +178,7 @@ def step(
     detection = state.detection
     if detection is not None:
         detection = stopping.update(detection, image, average, state.step + 1)
+        record["variance"] = stopping.unbiased(detection.variance, state.step + 1)
     params = optax.apply_updates(state.params, updates)
     after = State(params, opt_state, state.latent, state.key, state.step + 1, average, detection)
     return after, record
@@ -228,9 +230,7 @@ def run(
 
     Args:
       iterations: static; `config.iterations` is not looked at.
-      loop_fn: called as `lax.fori_loop` is.
-
-    The other arguments are those of `step`.
+      loop_fn: called as `lax.fori_loop` is. The others are those of `step`.
 
     Returns:
       The last state, and `step`'s records as arrays of length `iterations`.

@@ -52,13 +52,18 @@ def update(detection: Detection, output: Array, result: Array, iteration: Array)
     mean = jnp.where(first, output, detection.mean + FORGET * off)
     variance = (1 - FORGET) * (detection.variance + FORGET * jnp.mean(off**2))
     variance = jnp.where(first, 0, variance)
-    updates = (iteration - 1).astype(variance.dtype)
-    unbiased = jnp.where(first, jnp.inf, variance / (1 - (1 - FORGET) ** jnp.maximum(updates, 1)))
-    better = unbiased < detection.least
+    found = unbiased(variance, iteration)
+    better = found < detection.least
     return Detection(
         mean=mean,
         variance=variance,
-        least=jnp.where(better, unbiased, detection.least),
+        least=jnp.where(better, found, detection.least),
         best=jnp.where(better | first, result, detection.best),
         iteration=jnp.where(better, iteration, detection.iteration),
     )
+
+
+def unbiased(variance: Array, iteration: Array) -> Array:
+    """A detection's variance after an iteration, from 1, over the weight of what it has seen."""
+    updates = jnp.maximum(iteration - 1, 1).astype(variance.dtype)
+    return jnp.where(iteration == 1, jnp.inf, variance / (1 - (1 - FORGET) ** updates))

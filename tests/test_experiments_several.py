@@ -1,0 +1,217 @@
+"""`experiments.dip` over a folder and several seeds: the mean, the spread, who computes what."""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+
+import jax
+import numpy as np
+import pytest
+from skimage import metrics
+
+from experiments import command, dip, ensemble, problem, restoration, several, stopping
+from jaxsr import images, models
+from tests import soak
+
+ROOT = pathlib.Path(__file__).parents[1]
+FIT = ("--iterations", "6", "--checkpoint-every", "3")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly(tmp_path_factory):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch, tmp_path):
+    network = functools.partial(models.SkipUNet, down=(4,), up=(4,), skip=(2,))
+    monkeypatch.setattr(restoration, "SkipUNet", network)
+    monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    for i, name in enumerate("ab"):
+        part = problem.photograph()[20 * i : 20 * i + 64, 8:72]
+        images.write(tmp_path / "in" / f"{name}.png", part)
+    return tmp_path
+
+
+def run(*args):
+    return command.main(dip.Settings, dip.run, [str(arg) for arg in args])
+
+
+def test_mean_and_spread_of_seeds(folder, capsys):
+    shared = ("--hr", "in/a.png", "--factor", 2, *FIT)
+    assert run(*shared, "--seeds", 3, "--at-once", 2, "--out", "out") == 0
+    printed = capsys.readouterr().out
+    each = [np.load(folder / f"out/seed{seed}/sr.npy") for seed in range(3)]
+    mean = sum(each) / 3
+    assert np.abs(images.read("out/sr.png").pixels - mean).max() < 0.51 / 255
+    deviation = np.sqrt(sum((x - mean) ** 2 for x in each) / 2)
+    record = json.loads((folder / "out/metrics.json").read_text())
+    spread = images.read("out/spread.png").pixels[..., 0] * record["spread_white"]
+    assert np.abs(spread - deviation.mean(-1)).max() < 0.51 / 255 * record["spread_white"] + 1e-6
+    assert record["spread_rms"] == pytest.approx(np.sqrt((deviation**2).mean()), rel=1e-5)
+    hr = images.read("in/a.png").pixels
+    of_mean = metrics.peak_signal_noise_ratio(hr, images.read("out/sr.png").pixels)
+    assert record["psnr"] == pytest.approx(of_mean, rel=1e-5)
+    singles = [
+        json.loads((folder / f"out/seed{seed}/metrics.json").read_text())["psnr"]
+        for seed in range(3)
+    ]
+    assert record["psnr_of_one"]["values"] == singles and record["seeds"] == [0, 1, 2]
+    assert record["psnr_of_one"]["deviation"] == pytest.approx(np.std(singles, ddof=1))
+    assert "a: mean of 3 seeds" in printed
+    page = (folder / "out/report.html").read_text()
+    assert "mean of 3 seeds" in page and "seed spread" in page
+    # A seed among others is what it is alone.
+    assert run(*shared, "--seed", 1, "--out", "alone") == 0
+    for name in ("sr.png", "history.csv"):
+        assert (folder / "alone" / name).read_bytes() == (folder / "out/seed1" / name).read_bytes()
+
+
+def test_a_folder_goes_on_where_it_was(folder, capsys):
+    shared = ("--hr", "in", "--factor", 2, *FIT, "--out", "out")
+    (folder / "in" / "b.png").rename(folder / "b.png")
+    (folder / "in" / "b.png").write_bytes(b"no image")
+    assert run(*shared) == 1
+    captured = capsys.readouterr()
+    assert "left out b: `in/b.png`" in captured.err and "1 of 2 fits are finished" in captured.out
+    before = {p.name: p.stat().st_mtime_ns for p in (folder / "out/a").glob("sr*")}
+    (folder / "b.png").rename(folder / "in" / "b.png")
+    assert run(*shared) == 0
+    assert before == {p.name: p.stat().st_mtime_ns for p in (folder / "out/a").glob("sr*")}
+    record = json.loads((folder / "out/scores.json").read_text())
+    values = [json.loads((folder / f"out/{x}/metrics.json").read_text())["psnr"] for x in "ab"]
+    assert [image["psnr"] for image in record["images"]] == values and record["missing"] == []
+    assert record["mean"]["psnr"] == pytest.approx(np.mean(values))
+    assert run(*shared, "--loss", "mse") == 2
+    assert "`--loss` (=mse) differs" in capsys.readouterr().err
+
+
+def test_ctrl_c_stops_all(folder, monkeypatch, capsys):
+    stops = iter([False, False, False])
+    fits = dip.Settings(hr=folder / "in", factor=2, iterations=6, out=folder / "out").fits()[1]
+    outcome = several.run(
+        fits,
+        several.devices("cpu", 1),
+        stop=lambda: next(stops, True),
+        after=functools.partial(ensemble.combine, fits),
+    )
+    assert outcome.stopped and len(outcome.done) < 2 and not outcome.left_out
+
+
+def test_each_device_has_one_fit_at_a_time(folder, monkeypatch):
+    together, used = threading.Barrier(3, timeout=30), []
+
+    def fit(settings, *, on, stop):
+        together.wait()  # passes when three are here at once
+        used.append(on)
+        together.wait()
+        return 0
+
+    monkeypatch.setattr(restoration, "run", fit)
+    fits = dip.Settings(hr=folder / "in", seeds=3, out=folder / "out").fits()[1]
+    devices = ["first", "second", "third"]
+    after = []
+    outcome = several.run(fits, devices, stop=lambda: False, after=after.append)
+    assert sorted(used[:3]) == sorted(used[3:]) == sorted(devices)
+    assert sorted(outcome.done) == sorted(fit.name for fit in fits) and not outcome.stopped
+    assert sorted(f.name for f in after) == sorted(f.name for f in fits)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--seeds", 0), "`--seeds` (=0) must be at least 1"),
+        (("--at-once", 0), "`--at-once` (=0) must be at least 1"),
+        (("--seed", 2**32 - 1, "--seeds", 2), "`--seed` (=4294967296) must be in [0, 2^32)"),
+        (("--hr", "empty"), "`empty` holds no image file"),
+        (("--processes", 2, "--hr", "in/a.png"), "go with `--coordinator`"),
+        (("--hr", "in", "--out", "theirs"), "must be new, empty, or of an earlier run"),
+    ],
+)
+def test_bad_input_is_one_line(folder, capsys, args, said):
+    (folder / "empty").mkdir()
+    (folder / "theirs").mkdir()
+    (folder / "theirs" / "sr.png").write_text("precious")
+    assert run(*args) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_two_processes_of_two_devices_share_the_fits(folder):
+    """Four virtual devices: each computes one of four fits, as a single process would have."""
+    port = 20000 + os.getpid() % 20000
+    shared = ("--hr", "in", "--factor", "2", "--seeds", "2", *FIT)
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+    def start(*args):
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.small_dip", *shared, *args],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    join = ("--out", "two", "--coordinator", f"localhost:{port}", "--processes", "2", "--process")
+    both = [start(*join, str(i)) for i in range(2)]
+    printed = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], "\n".join(printed)
+    for i, text in enumerate(printed):
+        assert "2 of 2 fits are finished" in text
+        mine = {f"two/{name}/seed{i}" for name in "ab"}
+        assert {line.rpartition(" ")[2] for line in text.splitlines() if "PSNR" in line} >= mine
+    one = start("--out", "one", "--at-once", "2")
+    text = one.communicate(timeout=300)[0]
+    assert one.returncode == 0, text
+    for path in (folder / "one").rglob("sr*.png"):
+        other = folder / "two" / path.relative_to(folder / "one")
+        assert other.read_bytes() == path.read_bytes()
+    rows = [(folder / name / "scores.csv").read_text() for name in ("one", "two")]
+    assert rows[0] == rows[1] and rows[0].count("\n") == 4
+
+
+def test_what_a_patience_would_have_found(folder, capsys):
+    """Of a run that went on: where fits of that patience stop, and their PSNR there."""
+    common = ("--hr", "in/a.png", "--factor", 2, "--learning-rate", 0.05, "--iterations", 300)
+    assert run(*common, "--patience", 300, "--out", "long") == 0
+    assert run(*common, "--patience", 4, "--out", "short") == 0
+    short = json.loads((folder / "short/metrics.json").read_text())
+    stop, length = stopping.read(folder / "long", 4)
+    assert length == 300 > stop.ended == short["iterations"]
+    assert stop.found == short["stopped_at"]
+    assert stop.psnr == pytest.approx(short["psnr_at_the_stop"], abs=1e-4)
+    found = stopping.detect([np.inf, 3, 2, 2.5, 2.4, 1], [10, 11, 12, 14, 13, 9], 2)
+    assert found == (3, 5, 12, 9, 14)
+    args = ["long", "short", "--patience", "4", "--json", "es.json"]
+    assert command.main(stopping.Settings, stopping.run, args) == 2
+    assert "must have done all its iterations" in capsys.readouterr().err
+    assert command.main(stopping.Settings, stopping.run, ["long", *args[2:]]) == 0
+    mean = json.loads((folder / "es.json").read_text())["mean"]
+    assert mean["off"] == pytest.approx(stop.psnr_peak - stop.psnr)
+    assert mean["saved"] == pytest.approx(1 - stop.ended / 300)
+
+
+def test_soak(folder):
+    """A sample of `make soak`."""
+    (folder / "soak").mkdir()
+    counts = soak.soak(3, 0, folder / "soak")
+    assert counts["kills"] == 3
