@@ -1,12 +1,14 @@
 # make demo    Deep Image Prior on a built-in photograph; results under runs/dip/
 # make test    the tests
 # make lint    style and types
+# make fuzz    200 mangled images, weights and checkpoints: a clear line each, or a right result
+# make soak    a run over a folder, killed 50 times: nothing lost, nothing done twice (an hour)
 # make clean   removes .venv, caches and build outputs (never runs/)
 #
 # Needs nothing but make and Python 3.11 or later: make PYTHON=/path/to/python3 chooses which.
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint clean
+.PHONY: demo test lint fuzz soak clean
 
 MODERN := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,\
@@ -23,6 +25,12 @@ lint: .venv/installed-dev
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m mypy jaxsr experiments benchmarks
+
+fuzz: .venv/installed-dev
+	.venv/bin/python -W ignore -m tests.fuzz --count 200
+
+soak: .venv/installed-dev
+	.venv/bin/python -m tests.soak --kills 50
 
 clean:
 	rm -rf .venv build dist *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache

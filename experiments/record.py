@@ -38,9 +38,16 @@ def read_metrics(path: pathlib.Path) -> dict[str, Any]:
     """
     metrics = path / "metrics.json"
     try:
-        return json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else {}
-    except (OSError, json.JSONDecodeError) as error:
+        return _object(metrics) if metrics.exists() else {}
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"`{metrics}` is damaged ({error}): delete it to write it anew") from error
+
+
+def _object(path: pathlib.Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("it must hold a JSON object")
+    return content
 
 
 def claim(
@@ -69,7 +76,7 @@ def claim(
     try:
         for part in ("", *parts):
             (path / part).mkdir(parents=True, exist_ok=True)
-        earlier = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
+        earlier = _object(record) if record.exists() else None
         # A hidden file may be what a kill left of an unfinished write.
         theirs = {p.name for p in path.iterdir() if not p.name.startswith(".")}
         if earlier:
@@ -78,7 +85,9 @@ def claim(
             raise InputError(f"`--out` (={path}) must be new, empty, or of an earlier run")
     except OSError as error:
         raise InputError(f"`--out` (={path}) cannot be used: {error.strerror}") from error
-    except json.JSONDecodeError as error:
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise InputError(f"`{record}` is damaged ({error}): choose another `--out`") from error
     # First of all files: a folder that holds others without it is taken for somebody else's.
     if config != earlier:
@@ -99,8 +108,11 @@ def _compare(
                 f"{setting} (={value}) differs from the run in {path} "
                 f"(={earlier.get(name)}): choose another `--out`"
             )
-    if config[grows] < earlier[grows]:
+    length = earlier.get(grows)
+    if not isinstance(length, int):
+        raise ValueError(f"it must hold `{grows}`, an integer")
+    if config[grows] < length:
         raise InputError(
             f"`--{grows}` (={config[grows]}) may grow but not shrink: the run in "
-            f"{path} has {earlier[grows]}"
+            f"{path} has {length}"
         )

@@ -53,6 +53,7 @@ def read(path: str | os.PathLike[str]) -> Image:
         if path.is_file() and path.stat().st_size == 0:
             raise InputError(f"`{path}` is empty: an image file is needed")
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of metadata that are damaged
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(path) as file:
                 file.load()
