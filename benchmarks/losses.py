@@ -29,7 +29,7 @@ import numpy as np
 import skimage.data
 
 from benchmarks import peers
-from jaxsr import dip, figures, images, losses, operators, reports
+from jaxsr import dip, images, losses, operators, plots, reports
 from jaxsr.errors import InputError
 from jaxsr.models import SkipUNet
 from jaxsr.protocols import PROTOCOLS
@@ -224,7 +224,7 @@ def run(options: Options) -> None:
     columns = {name: np.array(column, object) for name, column in blank.items()}
     reports.write_csv(options.out / "losses.csv", columns, count="fit")
     means = {x: np.mean([cells[x, seed]["psnr"] for seed in seeds], axis=0) for x in names}
-    figures.curves(
+    plots.curves(
         options.out / "losses.png",
         {"mean over seeds": means},
         columns={loss: loss for loss in names},

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks import comparison
-from jaxsr import figures
+from jaxsr import plots
 
 
 def seconds_by_size(path: pathlib.Path, record: Mapping[str, Any]) -> None:
@@ -26,7 +26,7 @@ def seconds_by_size(path: pathlib.Path, record: Mapping[str, Any]) -> None:
         for peer, times in row["peers"].items():
             line = lines.setdefault(f"PyTorch {peer}", {})
             line[height * width / 1e6] = times["seconds_per_iteration"]
-    figures.lines(
+    plots.lines(
         path,
         {name: dict(sorted(line.items())) for name, line in lines.items()},
         xlabel="megapixels",

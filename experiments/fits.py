@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from experiments.record import read_metrics
@@ -28,8 +29,16 @@ def history(folder: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"`{path}` is damaged ({error}): delete its folder to fit anew") from error
 
 
-def _rounded(text: str) -> float:
-    return float(f"{float(text):.{DIGITS}g}")
+def thinned(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of a history at hand, of arrays."""
+    kept = {
+        name: [_rounded(x) for x in values[EVERY - 1 :: EVERY]] for name, values in columns.items()
+    }
+    return {"every": EVERY, **kept}
+
+
+def _rounded(value: Any) -> float:
+    return float(f"{float(value):.{DIGITS}g}")
 
 
 def cost(folder: pathlib.Path) -> tuple[float, dict[str, Any]]:

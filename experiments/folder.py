@@ -13,7 +13,7 @@ import tqdm
 
 from experiments.problem import TITLES, Problem
 from experiments.record import as_config, claim, read_metrics
-from jaxsr import dip, figures, images, operators, reports
+from jaxsr import dip, figures, images, operators, plots, reports
 from jaxsr.checkpoints import Checkpoints
 from jaxsr.files import atomic
 
@@ -191,7 +191,7 @@ class RunFolder:
         }
         if problem.hr is not None:
             del columns["psnr_fit"]
-        figures.curves(
+        plots.curves(
             self.path / "psnr.png",
             {problem.name: history},
             columns=columns,

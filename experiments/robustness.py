@@ -24,15 +24,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import command, problem, scores
+from experiments import command, fits, problem, scores
 from experiments.corruptions import CORRUPTIONS
 from experiments.ledger import Ledger, Record
-from jaxsr import dip, figures, images, losses, operators, reports
+from jaxsr import dip, images, losses, operators, plots, reports
 from jaxsr.errors import InputError
 from jaxsr.models import SkipUNet
 from jaxsr.protocols import PROTOCOLS
 
-PROTOCOL, FACTOR, SCALE, EVERY = PROTOCOLS["paper-dip"], 4, 0.05, 10
+PROTOCOL, FACTOR, SCALE = PROTOCOLS["paper-dip"], 4, 0.05
 LOSSES = losses.LOSSES | {f"general-{a:g}": losses.general(a, scale=SCALE) for a in (1.5, 0.5, 0)}
 FIGURES = ("psnr", "psnr_output", "psnr_peak", "psnr_output_peak")
 
@@ -185,8 +185,7 @@ def _fill(
         peak = int(np.argmax(history[name]))
         kept |= {name: float(history[name][-1]), f"{name}_peak": float(history[name][peak])}
         kept[f"{name}_peak_iteration"] = peak + 1
-    thinned = {x: [float(f"{v:.6g}") for v in y[EVERY - 1 :: EVERY]] for x, y in history.items()}
-    kept["history"] = {"every": EVERY, **thinned}
+    kept["history"] = fits.thinned(history)
     return ledger.write(
         cell, made, kept, seconds=result.seconds, environment=reports.environment(on)
     )
@@ -228,7 +227,7 @@ def draw(
         loss: [None if v is None or b is None else v - b for v, b in zip(row, base, strict=True)]
         for loss, row in values.items()
     }
-    figures.heat_map(
+    plots.heat_map(
         path,
         gains,
         texts={

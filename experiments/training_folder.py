@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Sharding
 
 from experiments.record import as_config, claim, read_metrics
-from jaxsr import figures, pretrained, reports, training
+from jaxsr import plots, pretrained, reports, training
 from jaxsr.checkpoints import Checkpoints
 from jaxsr.models import LapSRN
 
@@ -96,7 +96,7 @@ class TrainingFolder:
             return
         history = self._history
         shown = {"psnr": "test images"} if "psnr" in history else {"loss": "loss"}
-        figures.curves(
+        plots.curves(
             self.path / "curve.png",
             {self.path.name: history},
             columns=shown,

@@ -1,15 +1,14 @@
-"""Figures of a run, each a PNG that is written whole, the same bytes every time.
+"""Images side by side as a PNG that is written whole, the same bytes every time.
 
 Images are float32 arrays in [0, 1], channels last: (H, W, C) with C = 1 (gray) or 3 (RGB).
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.style
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -78,7 +77,7 @@ def comparison(
             ):
                 place = (x + column / 2) / size[0], (base + down + above) / size[1]
                 figure.text(*place, text, ha="center", size=points, weight=weight, parse_math=False)
-        _save(path, figure)
+        save(path, figure)
 
 
 def most_detailed(image: np.ndarray) -> Window:
@@ -116,126 +115,11 @@ def _block_mean(image: np.ndarray, factor: int) -> np.ndarray:
     return np.rint(blocks.mean((1, 3))).astype(np.uint8)
 
 
-def curves(
-    path: Path,
-    histories: Mapping[str, Mapping[str, Any]],
-    *,
-    columns: Mapping[str, str],
-    ylabel: str,
-    xlabel: str = "iteration",
-    baseline: Mapping[str, float] | None = None,
-) -> None:
-    """Plots histories against what `xlabel` counts, from 1, as a PNG.
-
-    So that the start does not squash the rest, the vertical axis covers the baselines and what
-    comes after the first tenth, the lowest 0.5 % aside.
-
-    Args:
-      path: of the PNG to write.
-      histories: name of a run -> column -> 1-D array.
-      columns: column -> its label, in the order of drawing; a run need not have all of them.
-      ylabel: quantity and unit.
-      xlabel: what the values are counted by.
-      baseline: label -> level of a dashed line; levels that are not finite are left out.
+def save(path: Path, figure: Figure) -> None:
+    """Writes a Matplotlib figure as a PNG.
 
     Raises:
         InputError: the file cannot be written.
     """
-    baseline = {label: level for label, level in (baseline or {}).items() if np.isfinite(level)}
-    levels: list[float] = []
-    with matplotlib.style.context("default"):
-        figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-        axes = figure.add_subplot()
-        for run, history in histories.items():
-            for column in (column for column in columns if column in history):
-                values = np.asarray(history[column], np.float64)
-                label = columns[column] if len(histories) == 1 else f"{run}: {columns[column]}"
-                axes.plot(np.arange(1, len(values) + 1), values, linewidth=1.2, label=label)
-                levels.extend(values[len(values) // 10 :])
-        for label, level in baseline.items():
-            axes.axhline(level, color="0.35", linestyle="--", linewidth=1.2, label=label)
-        settled = np.array([level for level in levels if np.isfinite(level)])
-        if settled.size:
-            low = min([np.percentile(settled, 0.5), *baseline.values()])
-            high = max([settled.max(), *baseline.values()])
-            space = 0.06 * (high - low) or 0.5
-            axes.set_ylim(low - space, high + space)
-        axes.margins(x=0.01)
-        _finish(path, figure, axes, xlabel, ylabel)
-
-
-def lines(
-    path: Path,
-    points: Mapping[str, Mapping[float, float]],
-    *,
-    xlabel: str,
-    ylabel: str,
-    logarithmic: bool = False,
-) -> None:
-    """Draws a line with marks through each named set of points, x -> y, as a PNG.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    with matplotlib.style.context("default"):
-        figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-        axes = figure.add_subplot()
-        for name, line in points.items():
-            axes.plot(list(line), list(line.values()), marker="o", linewidth=1.2, label=name)
-        if logarithmic:
-            axes.set(xscale="log", yscale="log")
-        _finish(path, figure, axes, xlabel, ylabel)
-
-
-def heat_map(
-    path: Path,
-    values: Mapping[str, Sequence[float | None]],
-    *,
-    texts: Mapping[str, Sequence[str]],
-    columns: Sequence[str],
-    label: str,
-) -> None:
-    """Draws a table as a PNG: each cell's text on a colour by its value, white where it is None.
-
-    Red is below 0, blue above, as far as the largest value there is either way.
-
-    Args:
-      path: of the PNG to write.
-      values: by row, one a column.
-      texts: the same.
-      columns: names.
-      label: of the values, with their unit.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    numbers = np.array([[np.nan if v is None else v for v in row] for row in values.values()])
-    known = np.abs(numbers[np.isfinite(numbers)])
-    limit = max(known.max(initial=0), 0.1)
-    with matplotlib.style.context("default"):
-        size = (2.5 + 1.1 * len(columns), 1.2 + 0.45 * len(values))
-        figure = Figure(figsize=size, dpi=120, layout="constrained")
-        axes = figure.add_subplot()
-        drawn = axes.imshow(numbers, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
-        axes.set_xticks(range(len(columns)), columns, rotation=20)
-        axes.set_yticks(range(len(values)), list(values))
-        for i, row in enumerate(texts.values()):
-            for j, text in enumerate(row):
-                strong = np.isfinite(numbers[i, j]) and abs(numbers[i, j]) > 0.6 * limit
-                colour = "white" if strong else "black"
-                axes.text(j, i, text, ha="center", va="center", size=9, color=colour)
-        figure.colorbar(drawn, label=label)
-        _save(path, figure)
-
-
-def _finish(path: Path, figure: Figure, axes: Axes, xlabel: str, ylabel: str) -> None:
-    axes.set(xlabel=xlabel, ylabel=ylabel, axisbelow=True)
-    axes.grid(color="0.9")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(frameon=False, loc="outside upper center", ncols=4)
-    _save(path, figure)
-
-
-def _save(path: Path, figure: Figure) -> None:
     with atomic(path) as temporary:
         FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})

@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 import skimage.data
 
-from jaxsr import figures
+from jaxsr import figures, plots
 from jaxsr.errors import InputError
 from jaxsr.images import from_uint8, to_uint8
 
@@ -111,13 +111,13 @@ def drawn(drawings):
 
 def test_curves_draw_the_values_from_iteration_1(tmp_path, monkeypatch):
     drawings = []
-    save = figures._save
-    monkeypatch.setattr(figures, "_save", lambda *args: (drawings.append(args[1]), save(*args)))
+    save = plots.save
+    monkeypatch.setattr(plots, "save", lambda *args: (drawings.append(args[1]), save(*args)))
     iterations = np.arange(1, 1001)
     psnr = (27 - 20 * np.exp(-iterations / 40)).astype(np.float32)
     psnr[700] = -5.0  # one collapse
     psnr[800] = np.nan
-    figures.curves(
+    plots.curves(
         tmp_path / "a.png",
         {"run": {"psnr": psnr, "loss": psnr}},
         columns={"psnr": "running average"},
@@ -136,24 +136,24 @@ def test_curves_draw_the_values_from_iteration_1(tmp_path, monkeypatch):
 def test_curves_are_the_same_bytes_twice(tmp_path):
     histories = {name: {"psnr": np.linspace(20, 27, 50)} for name in ("mse", "charbonnier")}
     for name in ("a.png", "b.png"):
-        figures.curves(tmp_path / name, histories, columns={"psnr": "PSNR"}, ylabel="PSNR (dB)")
+        plots.curves(tmp_path / name, histories, columns={"psnr": "PSNR"}, ylabel="PSNR (dB)")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [3.0, 3.0], [np.nan, np.nan], [np.inf, 2.0]])
 def test_curves_take_short_flat_and_broken_histories(tmp_path, values):
     histories = {"run": {"psnr": np.array(values)}}
-    figures.curves(tmp_path / "a.png", histories, columns={"psnr": "PSNR"}, ylabel="PSNR (dB)")
+    plots.curves(tmp_path / "a.png", histories, columns={"psnr": "PSNR"}, ylabel="PSNR (dB)")
     assert pixels(tmp_path / "a.png").shape == (540, 960, 3)
 
 
 def test_lines_go_through_their_points(tmp_path, monkeypatch):
     drawings = []
-    save = figures._save
-    monkeypatch.setattr(figures, "_save", lambda *args: (drawings.append(args[1]), save(*args)))
+    save = plots.save
+    monkeypatch.setattr(plots, "save", lambda *args: (drawings.append(args[1]), save(*args)))
     points = {"ours": {0.1: 2.0, 1.0: 20.0}, "theirs": {0.1: 3.0}}
     for name in ("a.png", "b.png"):
-        figures.lines(tmp_path / name, points, xlabel="x", ylabel="y", logarithmic=True)
+        plots.lines(tmp_path / name, points, xlabel="x", ylabel="y", logarithmic=True)
     ours, theirs = drawn(drawings).lines
     np.testing.assert_array_equal(ours.get_xydata(), [[0.1, 2], [1, 20]])
     np.testing.assert_array_equal(theirs.get_xydata(), [[0.1, 3]])
@@ -162,7 +162,7 @@ def test_lines_go_through_their_points(tmp_path, monkeypatch):
 
 
 def test_figures_need_no_pyplot():
-    code = "import sys, jaxsr.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, jaxsr.plots, jaxsr.diagrams; sys.exit('matplotlib.pyplot' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -170,7 +170,7 @@ def test_an_unwritable_place_is_told(tmp_path, photographs):
     path = tmp_path / "missing" / "file.png"
     for write in (
         lambda: figures.comparison(path, photographs, {}),
-        lambda: figures.curves(path, {"a": {"p": np.zeros(2)}}, columns={"p": "p"}, ylabel="p"),
+        lambda: plots.curves(path, {"a": {"p": np.zeros(2)}}, columns={"p": "p"}, ylabel="p"),
     ):
         with pytest.raises(InputError, match=r"file.png` cannot be written: No such file"):
             write()
@@ -180,10 +180,10 @@ def test_heat_map_is_red_below_zero_and_blue_above(tmp_path):
     path = tmp_path / "map.png"
     values = {"a": [-1.0, 1.0], "b": [None, 0.0]}
     texts = {"a": ["", ""], "b": ["", ""]}
-    figures.heat_map(path, values, texts=texts, columns=("x", "y"), label="dB")
+    plots.heat_map(path, values, texts=texts, columns=("x", "y"), label="dB")
     pixels = np.asarray(PIL.Image.open(path).convert("RGB")).astype(int)
     red, blue = ((pixels == colour).all(-1).sum() > 1000 for colour in ([103, 0, 31], [5, 48, 97]))
     assert red and blue
     first = path.read_bytes()
-    figures.heat_map(path, values, texts=texts, columns=("x", "y"), label="dB")
+    plots.heat_map(path, values, texts=texts, columns=("x", "y"), label="dB")
     assert path.read_bytes() == first

@@ -27,7 +27,17 @@ FLOORS = (
         "datasets.bsds300",
     ),
     ("weights", "pretrained", "training", "upscaling"),
-    ("tv", "dip.stopping", "dip.solver", "dip.fitting", "dip", "reports", "figures"),
+    (
+        "tv",
+        "dip.stopping",
+        "dip.solver",
+        "dip.fitting",
+        "dip",
+        "reports",
+        "figures",
+        "plots",
+        "diagrams",
+    ),
     ("page.tables", "page.document", "page"),
 )
 ORDER = [name for floor in FLOORS for name in floor]

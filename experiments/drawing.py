@@ -1,0 +1,40 @@
+"""What the paper's figures are drawn from, and how one says what it lacks."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+from experiments.recipes import Recipe
+
+TITLES = {
+    "bicubic": "bicubic",
+    "tv": "total variation",
+    "lapsrn-1-1": "LapSRN (1,1)",
+    "lapsrn-2-1": "LapSRN (2,1)",
+    "lapsrn-1-2": "LapSRN (1,2)",
+    "dip-mse": "DIP, MSE",
+    "dip-charbonnier": "DIP, Charbonnier",
+}
+FITS = "python -m experiments.table1 --bsds300 BSDS300 --only dip-mse dip-charbonnier"
+NETWORKS = "python -m experiments.table1 --bsds300 BSDS300 --lapsrn runs/lapsrn"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The paper's figures, from what there is."""
+
+    only: tuple[str, ...] = ()
+    """Which: 1 to 9 (6 is part of 5), impedance. Default: all."""
+    results: pathlib.Path = pathlib.Path("results")
+    """Folder of the records: table1, lapsrn and impedance lie in it."""
+    recipe: Recipe = "reference"
+    """Of the fits of Deep Image Prior."""
+    out: pathlib.Path = pathlib.Path("runs/figures")
+    """Folder of the PNG files."""
+
+
+class Missing(Exception):
+    """What a figure lacks, and the command that makes it."""
+
+
+Drawn = Iterator[tuple[pathlib.Path, str]]  # files, and their captions

@@ -1,0 +1,169 @@
+"""Curves and tables of numbers as PNGs, each written whole, the same bytes every time."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jaxsr.figures import Path, save
+
+
+def curves(
+    path: Path,
+    histories: Mapping[str, Mapping[str, Any]],
+    *,
+    columns: Mapping[str, str],
+    ylabel: str,
+    xlabel: str = "iteration",
+    baseline: Mapping[str, float] | None = None,
+) -> None:
+    """Plots histories against what `xlabel` counts, from 1, as a PNG.
+
+    So that the start does not squash the rest, the vertical axis covers the baselines and what
+    comes after the first tenth, the lowest 0.5 % aside.
+
+    Args:
+      path: of the PNG to write.
+      histories: name of a run -> column -> 1-D array.
+      columns: column -> its label, in the order of drawing; a run need not have all of them.
+      ylabel: quantity and unit.
+      xlabel: what the values are counted by.
+      baseline: label -> level of a dashed line; levels that are not finite are left out.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    baseline = {label: level for label, level in (baseline or {}).items() if np.isfinite(level)}
+    levels: list[float] = []
+    with matplotlib.style.context("default"):
+        figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+        axes = figure.add_subplot()
+        for run, history in histories.items():
+            for column in (column for column in columns if column in history):
+                values = np.asarray(history[column], np.float64)
+                label = columns[column] if len(histories) == 1 else f"{run}: {columns[column]}"
+                axes.plot(np.arange(1, len(values) + 1), values, linewidth=1.2, label=label)
+                levels.extend(values[len(values) // 10 :])
+        for label, level in baseline.items():
+            axes.axhline(level, color="0.35", linestyle="--", linewidth=1.2, label=label)
+        settled = np.array([level for level in levels if np.isfinite(level)])
+        if settled.size:
+            low = min([np.percentile(settled, 0.5), *baseline.values()])
+            high = max([settled.max(), *baseline.values()])
+            space = 0.06 * (high - low) or 0.5
+            axes.set_ylim(low - space, high + space)
+        axes.margins(x=0.01)
+        _finish(path, figure, axes, xlabel, ylabel)
+
+
+def lines(
+    path: Path,
+    points: Mapping[str, Mapping[float, float]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    logarithmic: bool = False,
+) -> None:
+    """Draws a line with marks through each named set of points, x -> y, as a PNG.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with matplotlib.style.context("default"):
+        figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+        axes = figure.add_subplot()
+        for name, line in points.items():
+            axes.plot(list(line), list(line.values()), marker="o", linewidth=1.2, label=name)
+        if logarithmic:
+            axes.set(xscale="log", yscale="log")
+        _finish(path, figure, axes, xlabel, ylabel)
+
+
+def bands(
+    path: Path,
+    measured: Mapping[str, Mapping[str, Any]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    logarithmic: str = "",
+) -> None:
+    """Draws the mean of several curves each and, around it, as far as their deviation, as a PNG.
+
+    Args:
+      path: of the PNG to write.
+      measured: by name, `x` (n,) and `y` (curves, n). Of two curves or more the band is the
+        deviation over them, of samples.
+      xlabel: with its unit, as `ylabel`.
+      ylabel: of the curves.
+      logarithmic: the axes that are, "x", "y" or "xy".
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with matplotlib.style.context("default"):
+        figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+        axes = figure.add_subplot()
+        for name, curve in measured.items():
+            x, y = np.asarray(curve["x"]), np.asarray(curve["y"], np.float64)
+            mean = y.mean(0)
+            (line,) = axes.plot(x, mean, linewidth=1.4, label=name)
+            if len(y) > 1:
+                off = y.std(0, ddof=1)
+                axes.fill_between(
+                    x, mean - off, mean + off, color=line.get_color(), alpha=0.2, linewidth=0
+                )
+        axes.set(**{f"{axis}scale": "log" for axis in logarithmic})
+        axes.margins(x=0.01)
+        _finish(path, figure, axes, xlabel, ylabel)
+
+
+def heat_map(
+    path: Path,
+    values: Mapping[str, Sequence[float | None]],
+    *,
+    texts: Mapping[str, Sequence[str]],
+    columns: Sequence[str],
+    label: str,
+) -> None:
+    """Draws a table as a PNG: each cell's text on a colour by its value, white where it is None.
+
+    Red is below 0, blue above, as far as the largest value there is either way.
+
+    Args:
+      path: of the PNG to write.
+      values: by row, one a column.
+      texts: the same.
+      columns: names.
+      label: of the values, with their unit.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    numbers = np.array([[np.nan if v is None else v for v in row] for row in values.values()])
+    known = np.abs(numbers[np.isfinite(numbers)])
+    limit = max(known.max(initial=0), 0.1)
+    with matplotlib.style.context("default"):
+        size = (2.5 + 1.1 * len(columns), 1.2 + 0.45 * len(values))
+        figure = Figure(figsize=size, dpi=120, layout="constrained")
+        axes = figure.add_subplot()
+        drawn = axes.imshow(numbers, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+        axes.set_xticks(range(len(columns)), columns, rotation=20)
+        axes.set_yticks(range(len(values)), list(values))
+        for i, row in enumerate(texts.values()):
+            for j, text in enumerate(row):
+                strong = np.isfinite(numbers[i, j]) and abs(numbers[i, j]) > 0.6 * limit
+                colour = "white" if strong else "black"
+                axes.text(j, i, text, ha="center", va="center", size=9, color=colour)
+        figure.colorbar(drawn, label=label)
+        save(path, figure)
+
+
+def _finish(path: Path, figure: Figure, axes: Axes, xlabel: str, ylabel: str) -> None:
+    axes.set(xlabel=xlabel, ylabel=ylabel, axisbelow=True)
+    axes.grid(color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(frameon=False, loc="outside upper center", ncols=4)
+    save(path, figure)

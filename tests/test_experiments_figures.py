@@ -1,0 +1,152 @@
+"""`experiments.figures` from records of the real ledgers, and `experiments.impedance`."""
+
+import functools
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import command, figures, impedance, problem, tables
+from experiments.ledger import Ledger
+from jaxsr import images, plots
+from jaxsr.models import SkipUNet
+
+RESULTS = pathlib.Path(__file__).parents[1] / "results"
+
+
+def run(*args):
+    return command.main(figures.Settings, figures.run, [str(arg) for arg in args])
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """What is plotted, by file name."""
+    found = {}
+    for name in ("bands", "lines"):
+        draw = getattr(plots, name)
+
+        def keep(path, values, draw=draw, **options):
+            found[path.name] = values
+            draw(path, values, **options)
+
+        monkeypatch.setattr(plots, name, keep)
+    return found
+
+
+def fit(folder, row, image, seed, psnr):
+    """A record as `experiments.table1` leaves it of a fit, with its crops."""
+    ledger = Ledger(folder / "table1")
+    cell = tables.Cell("paper", row, "reference", image, seed)
+    history = {"every": 10, "psnr": psnr, "psnr_output": [x - 1 for x in psnr]}
+    kept = {"psnr": psnr[-1], "ssim": 0.5, "history": history, "snapshots": [10, 20]}
+    made = {"row": row, "image": image, "seed": seed}
+    ledger.write(cell.name, made, kept, seconds=1.0, environment={})
+    tile = np.full((96, 96, 3), psnr[-1] / 100, np.float32)
+    images.write(ledger.folder / f"{cell.name}.png", tile)
+    strip = np.concatenate([tile, 2 * tile], axis=1)
+    images.write(ledger.folder / f"{cell.name}_snapshots.png", strip)
+    (ledger.folder / "paper" / "truth").mkdir(exist_ok=True)
+    images.write(ledger.folder / "paper" / "truth" / f"{image}.png", tile)
+
+
+def test_what_is_on_record_is_drawn_and_the_rest_is_told(tmp_path, measured, capsys):
+    assert run("--results", RESULTS, "--out", tmp_path, "--only", 4, 9) == 0
+    line = measured["figure4.png"]["weights (1,2), seed 0"]
+    record = json.loads((RESULTS / "lapsrn" / "x4_charbonnier_w1-2_seed0.json").read_text())
+    assert list(line) == list(range(1, 51)) and line[50] == pytest.approx(record["psnr"], abs=1e-3)
+    assert (tmp_path / "figure9_253027.png").exists()
+    empty = ("--results", tmp_path / "none", "--out", tmp_path, "--only", 3, 4, 5, 7, 8, 9)
+    capsys.readouterr()
+    assert run(*empty) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 6 and all("python -m experiments." in line for line in printed)
+
+
+def test_losses_are_compared_where_both_have_fits(tmp_path, measured):
+    curves = {
+        ("dip-mse", "253027", 0): [20.0, 22.0, 23.0],
+        ("dip-mse", "253027", 1): [21.0, 23.0, 25.0],
+        ("dip-mse", "16077", 0): [30.0, 30.0, 30.0],
+        ("dip-charbonnier", "253027", 0): [24.0, 25.0, 26.0],
+        ("dip-charbonnier", "253027", 1): [24.0, 25.0, 28.0],
+    }
+    for (row, image, seed), psnr in curves.items():
+        fit(tmp_path, row, image, seed, psnr)
+    assert run("--results", tmp_path, "--out", tmp_path, "--only", 3, 7, 8) == 0
+    drawn = measured["figure3.png"]
+    for row, title in (("dip-mse", "DIP, MSE"), ("dip-charbonnier", "DIP, Charbonnier")):
+        both = np.array([curves[row, "253027", 0], curves[row, "253027", 1]])
+        average, output = (drawn[f"{title}: {x}"] for x in ("running average", "output"))
+        np.testing.assert_allclose(average["y"], both, atol=1e-12)  # of one image: none is moved
+        np.testing.assert_allclose(output["y"], both - 1, atol=1e-12)
+        assert list(average["x"]) == [10, 20, 30]
+    assert (tmp_path / "figure7_253027_dip-mse.png").exists()
+    assert (tmp_path / "figure8_253027.png").exists()
+    # With another image, each is moved to the mean of all.
+    fit(tmp_path, "dip-charbonnier", "16077", 0, [32.0, 32.0, 32.0])
+    assert run("--results", tmp_path, "--out", tmp_path, "--only", 3) == 0
+    moved = measured["figure3.png"]["DIP, Charbonnier: running average"]["y"]
+    levels = np.mean([23, 25, 26, 28]), 31
+    np.testing.assert_allclose(moved[0], 32 - 31 + np.mean(levels))
+
+
+def test_architectures_need_no_records(tmp_path, capsys):
+    assert run("--out", tmp_path / "new", "--only", 1, 2, "--results", tmp_path) == 0
+    assert {p.name for p in (tmp_path / "new").iterdir()} == {"figure1.png", "figure2.png"}
+    assert run("--only", "10") == 2
+    assert "`--only` (=10) must be among 1, 2, 3" in capsys.readouterr().err
+
+
+def test_bands_hold_mean_and_deviation(tmp_path, monkeypatch):
+    drawings = []
+    save = plots.save
+    monkeypatch.setattr(plots, "save", lambda *args: (drawings.append(args[1]), save(*args)))
+    y = np.array([[1.0, 2.0, 4.0], [3.0, 2.0, 8.0]])
+    plots.bands(tmp_path / "a.png", {"a": {"x": [1, 2, 3], "y": y}}, xlabel="x", ylabel="y")
+    (axes,) = drawings[0].axes
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), [2, 2, 6])
+    (band,) = axes.collections
+    top = band.get_paths()[0].vertices[:, 1].max()
+    assert top == pytest.approx(6 + np.std([4, 8], ddof=1))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    network = functools.partial(SkipUNet, down=(4, 4), up=(4, 4), skip=(2, 2))
+    monkeypatch.setattr(impedance, "SkipUNet", network)
+    monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
+
+
+def test_impedance_is_higher_for_noise(small, tmp_path, measured, capsys):
+    args = ["--size", "64", "--iterations", "40", "--results", str(tmp_path / "impedance")]
+    assert command.main(impedance.Settings, impedance.run, args) == 0
+    losses = {
+        path.stem: json.loads(path.read_text())["loss"]
+        for path in (tmp_path / "impedance").glob("*/*.json")
+    }
+    image, noise, shuffled = (losses[f"{x}_seed0"] for x in ("image", "noise", "shuffled"))
+    assert image < shuffled < noise  # the shuffled pixels have less variance than uniform noise
+    first = capsys.readouterr().out
+    assert command.main(impedance.Settings, impedance.run, args) == 0  # nothing is fitted again
+    assert "..." in first and "..." not in capsys.readouterr().out
+    assert run("--results", tmp_path, "--out", tmp_path, "--only", "impedance") == 0
+    drawn = measured["impedance_coffee.png"]
+    assert list(drawn) == ["image", "image and noise", "shuffled", "noise"]
+    assert drawn["noise"]["y"][0][-1] == pytest.approx(noise, rel=1e-5)
+    assert command.main(impedance.Settings, impedance.run, ["--size", "65"]) == 2
+    assert "`--size` (=65) must be a multiple of 32" in capsys.readouterr().err
+
+
+def test_what_is_fitted():
+    image = problem.photograph()
+    found = impedance.targets(jax.random.key(0), image)
+    np.testing.assert_array_equal(found["image"], image)
+    same = [np.sort(found[x].reshape(-1, 3), axis=0) for x in ("image", "shuffled")]
+    np.testing.assert_array_equal(*same)
+    assert abs(np.diff(found["shuffled"], axis=0)).mean() > 2 * abs(np.diff(image, axis=0)).mean()
+    inside = (image > 0.4) & (image < 0.6)
+    noise = (found["image-and-noise"] - image)[inside]
+    assert noise.std() == pytest.approx(25 / 255, rel=0.05)
+    assert found["noise"].std() == pytest.approx(np.sqrt(1 / 12), rel=0.02)
