@@ -29,7 +29,7 @@ COMMANDS: dict[Part, tuple[str, ...]] = {
     "sizes": ("dip", "--alone", "--rounds", "3", "--sizes", "64x64", "256x256", "512x512"),
     "losses": ("dip", "--alone", "--sizes", "128x128", "--losses", "mse", "l1", "charbonnier"),
     "precisions": ("dip", "--alone", "--sizes", "128x128", "--precisions", "float32", "bfloat16"),
-    "fits": ("dip", "--alone", "--sizes", "128x128", "--fits", "1", "2", "4", "8"),
+    "fits": ("fits",),
     "lapsrn": ("lapsrn",),
     "memory": ("memory",),
 }

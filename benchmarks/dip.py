@@ -2,14 +2,13 @@
 
     python -m benchmarks.dip --sizes 128x128 320x480 --json FILE
     python -m benchmarks.dip --precisions float32 tf32 bfloat16 --losses mse charbonnier
-    python -m benchmarks.dip --fits 1 2 4 8 --alone
     python -m benchmarks.dip --sizes 1024x1024 --remat --alone
 
 Ours is `jaxsr.dip.run`, several iterations to a compiled program; the peers are PyTorch eager as it
 comes, with channels-last memory, and `torch.compile` with both, their metrics off. Before anything
 is timed, both compute the loss of the same weights and latent in float32, which must agree to 1e-4.
 Without PyTorch (the extra `torch`), or with `--alone`, ours is timed by itself. Every size is
-measured with every loss, precision and number of fits.
+measured with every loss and precision; several fits at once are `benchmarks.fits`'.
 """
 
 import dataclasses
@@ -46,13 +45,11 @@ class Options:
     """Losses of the fit."""
     precisions: tuple[Precision, ...] = ("float32",)
     """Arithmetic of the convolutions, in all programs alike; tf32 needs a GPU that has it."""
-    fits: tuple[int, ...] = (1,)
-    """Fits at once, in one program under vmap; more than one is timed without PyTorch."""
     remat: bool = False
     """Compute inner results again for the gradient (`SkipUNet(remat=True)`)."""
     iterations: int | None = None
     """Iterations in one measurement. By default ten at 128x128 on a CPU and a thousand on a GPU,
-    fewer in proportion to the pixels and fits, at least two."""
+    fewer in proportion to the pixels, at least two."""
     rounds: int = 7
     """Measurements of each program; their median is reported."""
     alone: bool = False
@@ -66,7 +63,6 @@ class Case:
     size: tuple[int, int]
     loss: Loss
     precision: Precision
-    fits: int
     remat: bool
 
     @property
@@ -74,7 +70,6 @@ class Case:
         """Of its row."""
         height, width = self.size
         name = f"dip {height}x{width} {self.loss} {self.precision}"
-        name += f" {self.fits} fits" if self.fits > 1 else ""
         return name + (" remat" if self.remat else "")
 
 
@@ -82,21 +77,21 @@ def measure(
     case: Case, options: Options, ceiling: ceilings.Ceilings, *, alone: bool
 ) -> dict[str, Any]:
     """The figures of one case, as they stand in the JSON file; times in seconds an iteration."""
-    iterations = options.iterations or default_iterations(case.size, case.fits)
+    iterations = options.iterations or default_iterations(case.size)
     programs: dict[str, Callable[[], Any]] = {}
     difference = params = None
-    if not alone and case.fits == 1:
+    if not alone:
         programs, params, difference = _peers(case, iterations)
     dtype = jnp.bfloat16 if case.precision == "bfloat16" else None
     with jax.default_matmul_precision("tensorfloat32" if case.precision == "tf32" else "highest"):
         model = SkipUNet(dtype=dtype, remat=case.remat)
         fit = ours.fit_of(case.size, model=model, loss=case.loss, params=params)
-        program, compile_seconds = fit.compiled(iterations, fits=case.fits)
+        program, compile_seconds = fit.compiled(iterations)
     figures = peers.compare(
         program,
         programs,
         unit="iteration",
-        units=iterations * case.fits,
+        units=iterations,
         rounds=options.rounds,
     )
     half = case.precision == "bfloat16"
@@ -105,7 +100,7 @@ def measure(
     return {
         "name": case.name,
         "size": f"{case.size[0]}x{case.size[1]}",
-        **{key: getattr(case, key) for key in ("loss", "precision", "fits", "remat")},
+        **{key: getattr(case, key) for key in ("loss", "precision", "remat")},
         "compile_seconds": compile_seconds,
         "loss_disagreement": difference,
         **figures,
@@ -178,22 +173,20 @@ def run(options: Options) -> dict[str, Any]:
     """
     sizes = [parse_size(text) for text in options.sizes]
     peers.check_counts(iterations=options.iterations, rounds=options.rounds)
-    for fits in options.fits:
-        peers.check_counts(fits=fits)
     alone = peers.is_alone(options.alone)
     ceiling = {precision: ceilings.measure(precision) for precision in options.precisions}
-    cases = itertools.product(sizes, options.losses, options.precisions, options.fits)
+    cases = itertools.product(sizes, options.losses, options.precisions)
     return peers.collect(
         "dip",
         (
             functools.partial(
                 measure,
-                Case(size, loss, precision, fits, options.remat),
+                Case(size, loss, precision, options.remat),
                 options,
                 ceiling[precision],
                 alone=alone,
             )
-            for size, loss, precision, fits in cases
+            for size, loss, precision in cases
         ),
         json=options.json,
         alone=alone,

@@ -27,6 +27,22 @@ def x64():
         yield
 
 
+@pytest.fixture(scope="module")
+def compiled_quickly(tmp_path_factory):
+    """A module's programs are hardly optimised, and those alike compiled once: for tests of what is
+    done with results, where compiling would take the time."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "compiled"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_disable_most_optimizations": True,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in zip(settings, (None, 1.0, False), strict=True):  # JAX's own
+        jax.config.update(name, value)
+
+
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
     """The folder of golden data and photographs, which is not part of the repository."""

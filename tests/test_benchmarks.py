@@ -1,4 +1,3 @@
-import dataclasses
 import functools
 import itertools
 import json
@@ -7,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import ceilings, dip, ours, peers, timing
+from benchmarks import ceilings, dip, fits, ours, peers, timing
 from jaxsr import weights
 from jaxsr.errors import InputError
 from jaxsr.models import SkipUNet
@@ -23,7 +22,7 @@ def test_timing_gives_median_and_spread():
 
 def test_programs_take_turns_and_the_order_reverses():
     calls = []
-    ticks = itertools.count()
+    ticks = itertools.count(1)
     programs = {name: lambda name=name: calls.append(name) for name in "abc"}
     times = timing.interleaved(programs, rounds=2, units=4, clock=lambda: float(next(ticks)))
     assert "".join(calls) == "aabbcc" + "ccbbaa"  # each unmeasured, then measured
@@ -133,20 +132,6 @@ def test_a_run_writes_what_it_found(alone, request, monkeypatch, tmp_path, capsy
     assert result["share_of_product_ceiling"] == share
 
 
-def test_several_fits_at_once_are_each_a_fit(monkeypatch):
-    """Under `vmap` the first of three has the losses it has alone, the others their own."""
-    tiny = SkipUNet(down=(8,), up=(8,), skip=(2,))
-    fit = ours.fit_of((64, 64), model=tiny, loss="mse")
-    several, _ = fit.compiled(3, fits=3)
-    keys = jax.random.split(fit.state.key, 3)
-    first = several()
-    assert first.shape == (3, 3)
-    for i in range(3):
-        alone, _ = dataclasses.replace(fit, state=fit.state._replace(key=keys[i])).compiled(3)
-        np.testing.assert_allclose(alone(), first[i], rtol=1e-3)
-    assert len(set(np.asarray(first)[:, 0].tolist())) == 3
-
-
 def test_peer_repeats_the_reference(peer_module, shared):
     import torch
 
@@ -185,3 +170,33 @@ def test_peer_repeats_the_reference(peer_module, shared):
     np.testing.assert_allclose(
         network(latent).detach().numpy(), golden["final_output"], rtol=0, atol=1e-6
     )
+
+
+def test_all_ways_do_the_same_fits(compiled_quickly, monkeypatch, tmp_path, capsys):
+    """In turn, under `vmap` and on devices: the same losses of the same fits; timed in turns."""
+    monkeypatch.setattr(fits, "SkipUNet", lambda: SkipUNet(down=(4,), up=(4,), skip=(2,)))
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)  # JAX is in use already
+    make, losses_ = fits.programs, {}
+
+    def keep(*args):
+        for way, program in make(*args).items():
+            losses_[way] = np.array(program())
+        return {way: functools.partial(float, i) for i, way in enumerate(losses_, start=1)}
+
+    monkeypatch.setattr(fits, "programs", keep)
+    ticks = itertools.count(1)
+    monkeypatch.setattr(fits.timing, "once", lambda program, *, clock: next(ticks) * program())
+    path = tmp_path / "fits.json"
+    args = ["--sizes", "64x64", "--fits", "3", "--iterations", "2", "--rounds", "3"]
+    assert fits.main([*args, "--json", str(path)]) == 0
+    assert list(losses_) == list(fits.WAYS) and losses_["vmap"].shape == (3, 2)
+    np.testing.assert_allclose(losses_["vmap"], losses_["in turn"], rtol=1e-3)
+    np.testing.assert_allclose(losses_["devices"], losses_["in turn"], rtol=1e-6)
+    found = json.loads(path.read_text())["results"]
+    # The ticks go 1 2 3, 4 5 6, 7 8 9 while the order reverses: medians 6, 5 and 4 by way.
+    seconds = [ticks * way / 6 for ticks, way in ((6, 1), (5, 2), (4, 3))]
+    assert [result["ours_seconds_per_iteration"] for result in found] == pytest.approx(seconds)
+    ratios = [seconds[0] / time for time in seconds]
+    assert [result["ratio_to_in_turn"] for result in found] == pytest.approx(ratios)
+    assert capsys.readouterr().out.count("times as fast as in turn") == 3
+    assert fits.main(["--fits", "0"]) == 2

@@ -128,7 +128,7 @@ class Command:
 
 
 def test_suite_gathers_its_parts(monkeypatch, tmp_path, capsys):
-    case = dip.Case((64, 96), "charbonnier", "float32", 1, False)
+    case = dip.Case((64, 96), "charbonnier", "float32", False)
     record = {"results": [row(case.name, 1.0, 0.1, size="64x96", peers={})]}
     command = Command(record)
     monkeypatch.setattr(subprocess, "run", command)

@@ -6,7 +6,6 @@ import pathlib
 import re
 import shlex
 
-import jax
 import numpy as np
 import pytest
 import skimage.data
@@ -41,7 +40,7 @@ def test_command_is_understood(line):
 
 
 @pytest.fixture
-def desk(monkeypatch, tmp_path):
+def desk(monkeypatch, tmp_path, compiled_quickly):
     """A folder with the tutorial's images, and a network that compiles in seconds."""
     network = functools.partial(models.SkipUNet, down=(8,), up=(8,), skip=(2,))
     monkeypatch.setattr(restoration, "SkipUNet", network)
@@ -52,13 +51,7 @@ def desk(monkeypatch, tmp_path):
     (tmp_path / "Set5").mkdir()
     for name, place in {"small": 16, "photo": 64, "Set5/baby": 64, "Set5/bird": 72}.items():
         images.write(tmp_path / f"{name}.png", coffee[60 : 60 + place, 330 : 330 + place])
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield tmp_path
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.config.update("jax_compilation_cache_dir", None)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    return tmp_path
 
 
 def run(line):

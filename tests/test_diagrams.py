@@ -10,7 +10,10 @@ from jaxsr.models import LapSRN, SkipUNet
 def count(model, *shape):
     """Parameters, by running the initialiser."""
     return sum(
-        x.size for x in jax.tree.leaves(model.init(jax.random.key(0), np.zeros(shape, np.float32)))
+        x.size
+        for x in jax.tree.leaves(
+            jax.jit(model.init)(jax.random.key(0), np.zeros(shape, np.float32))
+        )
     )
 
 

@@ -16,6 +16,8 @@ from experiments import command, evaluate, lumas, restoration
 from jaxsr import dip as solver
 from jaxsr import images, losses, models, pretrained, protocols, upscaling, weights
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch, tmp_path):

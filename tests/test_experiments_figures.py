@@ -15,6 +15,8 @@ from jaxsr.models import SkipUNet
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 def run(*args):
     return command.main(figures.Settings, figures.run, [str(arg) for arg in args])

@@ -10,7 +10,6 @@ import pathlib
 import re
 import shutil
 
-import jax
 import numpy as np
 import PIL.Image
 import pytest
@@ -24,15 +23,13 @@ from jaxsr.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, compiled_quickly):
     """A fit, a fit of a low resolution, and two evaluations, one by fits."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         network = functools.partial(models.SkipUNet, down=(8,), up=(8,), skip=(2,))
         patch.setattr(restoration, "SkipUNet", network)
         patch.chdir(folder)
-        jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         (folder / "data").mkdir()
         for i, name in enumerate(("<b>bold", "plain")):
             noise = np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)
@@ -47,8 +44,6 @@ def made(tmp_path_factory):
         for method, given in (("bicubic", {}), ("dip", fits)):
             out = folder / "scores" / method
             assert evaluate.run(evaluate.Settings(hr.parent, out, method=method, **given)) == 0
-        jax.config.update("jax_compilation_cache_dir", None)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     columns = {"loss": [0.5, 0.25], "learning_rate": [1e-3, 1e-3], "psnr": [20.0, 21.5]}
     (folder / "training").mkdir()
     columns = {name: np.array(column, np.float32) for name, column in columns.items()}

@@ -14,6 +14,8 @@ from jaxsr.models import SkipUNet
 KEY = jax.random.key(3)
 GRAY = np.full((32, 40, 3), 102 / 255, np.float32)
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.mark.parametrize(("share", "count"), [(0.01, 13), (0.05, 64), (0.1, 128)])
 def test_outliers_are_so_many_white_and_black_pixels(share, count):

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 
-import jax
 import numpy as np
 import pytest
 from skimage import metrics
@@ -21,15 +20,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FIT = ("--iterations", "6", "--checkpoint-every", "3")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly(tmp_path_factory):
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.config.update("jax_compilation_cache_dir", None)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 @pytest.fixture(autouse=True)

@@ -149,16 +149,11 @@ def test_another_network_is_not_mixed_in(capsys):
 
 
 @pytest.fixture
-def small_fits(monkeypatch, tmp_path):
+def small_fits(monkeypatch, compiled_quickly):
     """Fits of 25 iterations of a small network, compiled once."""
     network = functools.partial(models.SkipUNet, down=(8,), up=(8,), skip=(2,))
     monkeypatch.setattr(restoration, "SkipUNet", network)
     monkeypatch.setattr(rows, "Settings", functools.partial(rows.Settings, iterations=25))
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
 def test_fits_are_of_their_row_recipe_and_seed(monkeypatch, small_fits, capsys):

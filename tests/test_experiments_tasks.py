@@ -15,12 +15,7 @@ from experiments import command, dip, problem, restoration
 from experiments.recipes import Settings
 from jaxsr import images, models
 
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 @pytest.fixture(autouse=True)

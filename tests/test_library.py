@@ -25,16 +25,14 @@ def run(folder):
     images.write(folder / "photo.png", images.from_uint8(skimage.data.coffee()[60:140, 330:410]))
     patch = pytest.MonkeyPatch()
     patch.chdir(folder)
-    jax.config.update("jax_disable_most_optimizations", True)  # compiled once, run for an instant
     for block in BLOCKS[:-1]:
         exec(re.sub(ITERATIONS, "3", block), names)
         left.append(dict(names))
-    jax.config.update("jax_disable_most_optimizations", False)
     patch.undo()
     return left
 
 
-def test_the_page(tmp_path):
+def test_the_page(tmp_path, compiled_quickly):
     """One test, so that the blocks run once, whoever shares out the tests."""
     assert sum(len(re.findall(ITERATIONS, block)) for block in BLOCKS) == 2
     left = run(tmp_path)

@@ -1,0 +1,146 @@
+"""Several fits of Deep Image Prior at once, by three ways in one run: which is the fastest?
+
+    python -m benchmarks.fits --sizes 128x128 --fits 2 4 8 --json FILE
+
+`in turn`, one program after another, each with the whole device; `vmap`, one program of all; and
+`devices`, a program a device from threads of their own, on a CPU one device a core, at most so many
+as fits. Seconds are those of one iteration of one fit.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import itertools
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from benchmarks import ours, peers, timing
+from benchmarks.dip import default_iterations, parse_size
+from jaxsr.models import SkipUNet
+
+WAYS = ("in turn", "vmap", "devices")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Fits a second by the way in which several are computed."""
+
+    sizes: tuple[str, ...] = ("128x128",)
+    """Image sizes, HEIGHTxWIDTH in pixels, multiples of 32 from 64."""
+    fits: tuple[int, ...] = (2, 4, 8)
+    """Fits at once."""
+    json: pathlib.Path | None = None
+    """File for the results, with machine and versions."""
+    iterations: int | None = None
+    """Iterations of each fit in one measurement. By default as `benchmarks.dip` has it."""
+    rounds: int = 7
+    """Measurements of each way; their median is reported."""
+
+
+def programs(
+    fit: ours.Fit, iterations: int, fits: int, devices: Sequence[jax.Device]
+) -> dict[str, Callable[[], Any]]:
+    """The ways, each a call that does so many iterations of so many fits."""
+    keys = jax.random.split(fit.state.key, fits)
+
+    def alone(i: int, device: jax.Device) -> Callable[[], jax.Array]:
+        state = jax.device_put(fit.state._replace(key=keys[i]), device)
+        target = jax.device_put(fit.target, device)
+        return dataclasses.replace(fit, state=state, target=target).compiled(iterations)[0]
+
+    in_turn = [alone(i, devices[0]) for i in range(fits)]
+    spread = [alone(i, devices[i % len(devices)]) for i in range(fits)]
+    pool = concurrent.futures.ThreadPoolExecutor(len(devices))
+
+    def on_devices() -> list[jax.Array]:
+        # Those of one device follow one another: it has them in a queue of its own.
+        def queue(d: int) -> list[jax.Array]:
+            return [jax.block_until_ready(program()) for program in spread[d :: len(devices)]]
+
+        return list(itertools.chain(*pool.map(queue, range(len(devices)))))
+
+    return {
+        "in turn": lambda: [jax.block_until_ready(program()) for program in in_turn],
+        "vmap": fit.compiled(iterations, fits=fits)[0],
+        "devices": on_devices,
+    }
+
+
+def measure(size: tuple[int, int], fits: int, options: Options) -> dict[str, dict[str, Any]]:
+    """The figures of each way, as they stand in the JSON file."""
+    iterations = options.iterations or default_iterations(size, fits)
+    fit = ours.fit_of(size, model=SkipUNet(), loss="charbonnier")
+    devices = jax.local_devices()[:fits]
+    times = timing.interleaved(
+        programs(fit, iterations, fits, devices),
+        rounds=options.rounds,
+        units=iterations * fits,
+        pause=peers.PAUSE,
+    )
+    found = {}
+    for way, time in times.items():
+        ratio, spread = timing.ratio(times["in turn"], time)
+        found[way] = {
+            "name": f"fits {size[0]}x{size[1]} {fits} {way}",
+            "size": f"{size[0]}x{size[1]}",
+            "fits": fits,
+            "way": way,
+            "devices": len(devices) if way == "devices" else 1,
+            "unit": "iteration",
+            "ours_seconds_per_iteration": time.median,
+            "ours_spread": time.spread,
+            "ratio_to_in_turn": ratio,
+            "ratio_spread": spread,
+        }
+    return found
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measures every case, printing as it goes; returns, and writes if asked, what was found.
+
+    Raises:
+      InputError: an option that cannot be used.
+    """
+    sizes = [parse_size(text) for text in options.sizes]
+    peers.check_counts(iterations=options.iterations, rounds=options.rounds)
+    for fits in options.fits:
+        peers.check_counts(fits=fits)
+    jax.config.update("jax_num_cpu_devices", min(peers.cores(), max(options.fits)))
+    found: dict[tuple[tuple[int, int], int], dict[str, dict[str, Any]]] = {}
+
+    def one(size: tuple[int, int], fits: int, way: str) -> dict[str, Any]:
+        if (size, fits) not in found:
+            found[size, fits] = measure(size, fits, options)
+        return found[size, fits][way]
+
+    cases = itertools.product(sizes, options.fits, WAYS)
+    return peers.collect(
+        "fits",
+        [functools.partial(one, *case) for case in cases],
+        json=options.json,
+        alone=True,
+        say=say,
+        rounds=options.rounds,
+    )
+
+
+def say(result: Mapping[str, Any]) -> str:
+    """A line on a way."""
+    return (
+        f"{result['name']}: {result['ours_seconds_per_iteration']:.4f} s an iteration of a fit "
+        f"(spread {result['ours_spread']:.4f}), {result['ratio_to_in_turn']:.2f} times as fast as "
+        "in turn"
+    )
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return peers.main(Options, run, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
