@@ -1,8 +1,9 @@
-"""Training of LapSRN, by the recipe of "Robust Loss with Deep Image Prior" (section 3.2).
+"""Training of LapSRN or a relative by the recipe of "Robust Loss with Deep Image Prior" (3.2).
 
     python -m experiments.lapsrn --level-weights 1 1 --data bsds300     4x, as the paper
     python -m experiments.lapsrn --data photos --scale 2 --depth 10     your own images
     python -m experiments.lapsrn --no-residual                          an ablation
+    python -m experiments.lapsrn --network srcnn                        related work
 
 50 epochs of 30 steps; README says how long they take and what comes out. The folder it leaves is
 what `--checkpoint` of `experiments.upscale` and `experiments.evaluate` takes.
@@ -22,18 +23,18 @@ import numpy as np
 import tqdm
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from experiments import command, training_data
+from experiments import command, networks, training_data
 from experiments.training_folder import TrainingFolder
 from jaxsr import losses, training
 from jaxsr.datasets import patches
 from jaxsr.errors import InputError
-from jaxsr.models import LapSRN
+from jaxsr.models.luma import Network
 from jaxsr.reports import environment
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Training of LapSRN."""
+    """Training of LapSRN, or another network for luma."""
 
     data: str = "bsds300"
     """Training images: bsds300 (its 200, downloaded on first use; needs the extra `data`) or a
@@ -47,6 +48,8 @@ class Settings:
     """Of the enlargement."""
     level_weights: tuple[float, ...] = ()
     """Of each level's loss, from the coarsest (the paper's w1, w2). Default: ones."""
+    network: networks.Name = "lapsrn"
+    """--depth, --no-pyramid and --no-residual are of lapsrn; the others are as published."""
     loss: Literal["mse", "l1", "charbonnier", "huber"] = "charbonnier"
     """Of each level's image; means over pixels."""
     depth: int = 5
@@ -102,21 +105,18 @@ class Settings:
                 raise InputError(f"{option} (={getattr(self, name)}) must be at least 1")
         if self.seed < 0 or self.seed >= 2**32:
             raise InputError(f"`--seed` (={self.seed}) must be in [0, 2^32)")
-        weights = self.level_weights or (1.0,) * self.model().levels
+        weights = self.level_weights or networks.level_weights(self.model())
         named = "-".join(f"{weight:g}" for weight in weights)
         switches = ("" if self.pyramid else "_jump") + ("" if self.residual else "_direct")
-        out = f"runs/lapsrn/x{self.scale}_{self.loss}_w{named}{switches}_seed{self.seed}"
+        named = f"_w{named}{switches}" if self.network == "lapsrn" else ""
+        out = f"runs/{self.network}/x{self.scale}_{self.loss}{named}_seed{self.seed}"
         return dataclasses.replace(self, level_weights=weights, out=self.out or pathlib.Path(out))
 
-    def model(self) -> LapSRN:
-        """The network."""
-        return LapSRN(
-            factor=self.scale,
-            depth=self.depth,
-            pyramid=self.pyramid,
-            residual=self.residual,
-            dtype=jnp.bfloat16 if self.precision == "bfloat16" else None,
-        )
+    def model(self) -> Network:
+        """The network; InputError where a setting does not go with it."""
+        own = {"depth": self.depth, "pyramid": self.pyramid, "residual": self.residual}
+        dtype = jnp.bfloat16 if self.precision == "bfloat16" else None
+        return networks.build(self.network, self.scale, dtype, **own)
 
     def config(self, devices: int, platform: str) -> training.Config:
         """The training's part, for so many devices.
@@ -176,7 +176,7 @@ def _epochs(
     bank: patches.Bank,
     stacks: list[np.ndarray],
     settings: Settings,
-    model: LapSRN,
+    model: Network,
     config: training.Config,
     mesh: Mesh,
     folder: TrainingFolder,

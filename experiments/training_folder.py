@@ -10,7 +10,7 @@ from jax.sharding import Sharding
 from experiments.record import as_config, claim, read_metrics
 from jaxsr import plots, pretrained, reports, training
 from jaxsr.checkpoints import Checkpoints
-from jaxsr.models import LapSRN
+from jaxsr.models.luma import Network
 
 # What may differ when a training is taken up again; the images are known by their pixels.
 _FREE = ("out", "data", "test", "manual_dir")
@@ -73,7 +73,9 @@ class TrainingFolder:
         self.say(f"resuming {self.path} after epoch {epoch}")
         return tree["state"]
 
-    def keep(self, epoch: int, state: training.State, model: LapSRN, row: dict[str, float]) -> None:
+    def keep(
+        self, epoch: int, state: training.State, model: Network, row: dict[str, float]
+    ) -> None:
         """The checkpoint, the network and the history after an epoch."""
         self._history = {
             name: np.append(values, np.float32(row[name])) for name, values in self._history.items()

@@ -28,7 +28,7 @@ from experiments import command
 from jaxsr import images, pretrained, upscaling
 from jaxsr.datasets import folders
 from jaxsr.errors import InputError
-from jaxsr.models import LapSRN
+from jaxsr.models.luma import Network
 
 # What holds all colours in every size. Any other format (GIF, say) is written as PNG.
 _KEPT = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM")
@@ -125,7 +125,7 @@ def plan(
 def upscale(
     file: pathlib.Path,
     result: pathlib.Path,
-    model: LapSRN,
+    model: Network,
     variables: Any,
     *,
     scale: int,

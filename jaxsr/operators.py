@@ -54,7 +54,7 @@ def downsample(factor: int, *, kernel: Kernel = "pillow-lanczos") -> Operator:
         height, width = x.shape[-3:-1]
         if min(height, width) < factor:
             raise InputError(f"`factor` (={factor}) must be at most a side of {width}x{height}")
-        return _separable(x, _matrix(height, factor, kernel), _matrix(width, factor, kernel))
+        return separable(x, _matrix(height, factor, kernel), _matrix(width, factor, kernel))
 
     return operator
 
@@ -80,8 +80,8 @@ def _matrix(size: int, factor: int, kernel: str) -> np.ndarray:
             return resample.pillow_matrix(size, out, kernel.removeprefix("pillow-"))
 
 
-def _separable(x: jax.Array, rows: np.ndarray, cols: np.ndarray) -> jax.Array:
-    """rows @ x @ cols^T on the two axes before the last."""
+def separable(x: jax.Array, rows: np.ndarray, cols: np.ndarray) -> jax.Array:
+    """rows @ x @ cols^T on the two axes before the last of (..., H, W, C), at full precision."""
     x = jnp.asarray(x)
     product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
     x = product("oh,...hwc->...owc", jnp.asarray(rows, x.dtype), x)
@@ -130,7 +130,7 @@ def blur(kernel: np.ndarray) -> Operator:
         height, width = x.shape[-3:-1]
         return sum(
             (
-                _separable(x, _convolution(height, v), _convolution(width, h))
+                separable(x, _convolution(height, v), _convolution(width, h))
                 for v, h in zip(vertical, horizontal, strict=True)
             ),
             start=jnp.zeros_like(x),

@@ -1,5 +1,6 @@
-"""A trained LapSRN in a folder: its settings as JSON, its weights as an Orbax checkpoint."""
+"""A trained network for luma in a folder: settings as JSON, weights as an Orbax checkpoint."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -13,14 +14,21 @@ import numpy as np
 from jaxsr.checkpoints import Checkpoints
 from jaxsr.errors import InputError
 from jaxsr.files import atomic
-from jaxsr.models import LapSRN
+from jaxsr.models import DRCN, FSRCNN, SRCNN, VDSR, LapSRN
+from jaxsr.models.luma import Network
 
-_SETTINGS = ("factor", "depth", "spread", "pyramid", "residual", "features")
+NETWORKS: dict[str, Any] = {kind.__name__: kind for kind in (LapSRN, SRCNN, FSRCNN, VDSR, DRCN)}
+_OWN = ("dtype", "parent", "name")  # the reader's choice, and Flax's
 
 
-def settings(model: LapSRN) -> dict[str, Any]:
+def _names(kind: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind) if field.name not in _OWN]
+
+
+def settings(model: Network) -> dict[str, Any]:
     """The network and its settings, as `model.json` holds them; without `dtype`."""
-    return {"network": "LapSRN"} | {name: getattr(model, name) for name in _SETTINGS}
+    kind = type(model)
+    return {"network": kind.__name__} | {name: getattr(model, name) for name in _names(kind)}
 
 
 def digest(variables: dict[str, Any]) -> str:
@@ -31,7 +39,7 @@ def digest(variables: dict[str, Any]) -> str:
     return found.hexdigest()
 
 
-def save(folder: str | os.PathLike[str], model: LapSRN, variables: dict[str, Any]) -> None:
+def save(folder: str | os.PathLike[str], model: Network, variables: dict[str, Any]) -> None:
     """Writes `model.json` and `weights/`; of earlier weights the last stay, for who reads them now.
 
     Args:
@@ -50,7 +58,7 @@ def save(folder: str | os.PathLike[str], model: LapSRN, variables: dict[str, Any
         temporary.write_text(json.dumps(settings(model), indent=2) + "\n", encoding="utf-8")
 
 
-def load(folder: str | os.PathLike[str]) -> tuple[LapSRN, dict[str, Any]]:
+def load(folder: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
     """The network and the variables that `save` wrote, or a training run.
 
     Raises:
@@ -60,9 +68,10 @@ def load(folder: str | os.PathLike[str]) -> tuple[LapSRN, dict[str, Any]]:
     record = folder / "model.json"
     try:
         described = json.loads(record.read_text(encoding="utf-8"))
-        if described.pop("network") != "LapSRN" or set(described) != set(_SETTINGS):
+        kind = NETWORKS.get(described.pop("network"))
+        if kind is None or set(described) != set(_names(kind)):
             raise ValueError("it describes another network")
-        model = LapSRN(**described)
+        model = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in described.items()})
         luma = jax.ShapeDtypeStruct((1, 4, 4, 1), jnp.float32)
         like = jax.eval_shape(model.init, jax.random.key(0), luma)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Training of LapSRN: one state, a pure step, and the PSNR on whole images.
+"""Training of networks for luma: one state, a pure step, and the PSNR on whole images.
 
 The optimiser is Adam with weight decay as an L2 term (added to the gradient before Adam, as in
 PyTorch), and a learning rate that is halved in steps (the paper's section 3.2).
@@ -20,7 +20,7 @@ from jaxsr import losses, operators
 from jaxsr.datasets import patches
 from jaxsr.errors import InputError
 from jaxsr.metrics import psnr
-from jaxsr.models import LapSRN
+from jaxsr.models.luma import Network
 
 Metrics = dict[str, Array]
 
@@ -91,7 +91,7 @@ def optimiser(config: Config) -> optax.GradientTransformation:
     return optax.chain(optax.add_decayed_weights(config.weight_decay), optax.adam(schedule(config)))
 
 
-def init(key: Array, model: LapSRN, config: Config, *, dtype: Any = jnp.float32) -> State:
+def init(key: Array, model: Network, config: Config, *, dtype: Any = jnp.float32) -> State:
     """A new network before its first step. Key consumed.
 
     Raises:
@@ -100,9 +100,10 @@ def init(key: Array, model: LapSRN, config: Config, *, dtype: Any = jnp.float32)
     """
     if config.size % model.factor:
         raise InputError(f"`size` (={config.size}) must be a multiple of the factor {model.factor}")
-    if len(config.level_weights) != model.levels:
+    levels = len(model.enlargements)
+    if len(config.level_weights) != levels:
         raise InputError(
-            f"`level_weights` (={config.level_weights}) must be {model.levels} numbers, one a level"
+            f"`level_weights` (={config.level_weights}) must be {levels} numbers, one a level"
         )
     init_key, data_key = jax.random.split(key)
     side = config.size // model.factor
@@ -110,26 +111,25 @@ def init(key: Array, model: LapSRN, config: Config, *, dtype: Any = jnp.float32)
     return State(variables, optimiser(config).init(variables), data_key, jnp.int32(0))
 
 
-def laplacian(images: Array, model: LapSRN) -> tuple[Array, list[Array]]:
+def laplacian(images: Array, model: Network) -> tuple[Array, list[Array]]:
     """What the network gets and what its levels should answer, by MATLAB's bicubic.
 
     (N, H, W, 1) to (N, H / factor, W / factor, 1) and one image for each of the levels.
     """
-    enlargements = [2 ** (i + 1) for i in range(model.levels)] if model.pyramid else [model.factor]
 
     def shrink(factor: int) -> Array:
         if factor == 1:
             return images
         return operators.downsample(factor, kernel="matlab-bicubic")(images)
 
-    return shrink(model.factor), [shrink(model.factor // e) for e in enlargements]
+    return shrink(model.factor), [shrink(model.factor // e) for e in model.enlargements]
 
 
 def step(
     state: State,
     images: Array,
     *,
-    model: LapSRN,
+    model: Network,
     config: Config,
     loss: losses.Loss = losses.charbonnier,
     sharding: NamedSharding | None = None,
@@ -174,7 +174,7 @@ def train_step(
     state: State,
     bank: patches.Bank,
     *,
-    model: LapSRN,
+    model: Network,
     config: Config,
     loss: losses.Loss = losses.charbonnier,
     sharding: NamedSharding | None = None,
@@ -187,7 +187,7 @@ def train_step(
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def eval_step(variables: Any, images: Array, *, model: LapSRN) -> Array:
+def eval_step(variables: Any, images: Array, *, model: Network) -> Array:
     """PSNR (dB) of each of some luma images (N, H, W, 1), restored from their low resolution.
 
     Luma is not rounded; results are clipped to [0, 1]; `factor` pixels a side are left out.
@@ -201,7 +201,7 @@ def eval_step(variables: Any, images: Array, *, model: LapSRN) -> Array:
     return lax.map(one, images)
 
 
-def mean_psnr(variables: Any, stacks: Sequence[Array | np.ndarray], *, model: LapSRN) -> float:
+def mean_psnr(variables: Any, stacks: Sequence[Array | np.ndarray], *, model: Network) -> float:
     """The mean of `eval_step` (dB) over the images of all stacks, each of one size."""
     found = [eval_step(variables, jnp.asarray(stack), model=model) for stack in stacks]
     return float(jnp.concatenate(found).mean())

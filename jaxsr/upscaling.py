@@ -1,4 +1,4 @@
-"""LapSRN on whole images: colour, any size, tiles, self-ensemble.
+"""Networks for luma on whole images: colour, any size, tiles, self-ensemble.
 
 Only luma goes through the network, as in Lai et al. (CVPR 2017): Cb and Cr of BT.601 (studio range)
 are enlarged by MATLAB's bicubic `imresize`. Everything is computed window by window; a window
@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxsr import images
 from jaxsr.errors import InputError
-from jaxsr.models import LapSRN
+from jaxsr.models.luma import Network
 from jaxsr.resample import imresize
 
 Array = Any  # a NumPy or JAX array
@@ -26,7 +26,7 @@ _STEP = 32  # pixels
 
 def upscale(
     image: Array,
-    model: LapSRN,
+    model: Network,
     variables: Any,
     *,
     scale: int | None = None,
@@ -90,7 +90,7 @@ def bicubic(
     return _by_windows(image, lambda window: imresize(window, scale), int(scale), 2, tile, dtype)
 
 
-def margin(model: LapSRN, *, scale: int | None = None) -> int:
+def margin(model: Network, *, scale: int | None = None) -> int:
     """How many pixels of low resolution a result looks at beyond its own, on the farther side.
 
     Followed back from the results that lie on pixel 0, through one layer after another; it is the
@@ -100,38 +100,27 @@ def margin(model: LapSRN, *, scale: int | None = None) -> int:
       InputError: the network does not make this scale.
     """
     scale, levels, enlargement = _route(model, scale)
-    stride, spread, depth = 2, model.spread, model.depth
-    if not model.pyramid:
-        stride, spread, depth = model.factor, 2 * model.factor, depth * _log2(model.factor)
-    cut = (spread - stride) // 2
     # imresize looks at less than 2 enlargement / scale on either side of a result's centre.
     reach = -((scale - 3 * enlargement) // (2 * scale)) if enlargement != scale else 0
-    first, last = -reach - 1, enlargement + reach  # and the image's convolution 1 further
-    for _ in range(levels):
-        first, last = -((spread - 1 - cut - first) // stride), (last + cut) // stride
-        first, last = first - depth, last + depth
-    return max(-first, last) + 1
+    first, last = model.sees(-reach, enlargement - 1 + reach, levels=levels)
+    return max(-first, last)
 
 
-def _log2(factor: int) -> int:
-    return factor.bit_length() - 1
-
-
-def _route(model: LapSRN, scale: int | None) -> tuple[int, int, int]:
+def _route(model: Network, scale: int | None) -> tuple[int, int, int]:
     """The scale, how many levels it takes, and what these enlarge by: as much or more."""
-    powers = [2**i for i in range(1, _log2(model.factor) + 1)]
-    steps = powers if model.pyramid else [model.factor]
+    steps, scale = model.enlargements, model.factor if scale is None else scale
+    # What two levels make well is not shrunk from a later one; of a jump no power of two is made.
+    powers = [2**i for i in range(1, model.factor.bit_length()) if 2**i < model.factor]
     made = [s for s in range(2, model.factor + 1) if s in steps or s not in powers]
-    scale = model.factor if scale is None else scale
     if scale not in made:
         these = ", ".join(map(str, made))
         raise InputError(f"`scale` (={scale}) must be one that this network makes: {these}")
-    level = next(i for i, step in enumerate(steps) if step >= scale)
-    return int(scale), level + 1, steps[level]
+    enlargement = min(step for step in steps if step >= scale)
+    return int(scale), len(steps) - steps[::-1].index(enlargement), enlargement
 
 
 @functools.partial(jax.jit, static_argnames=("model", "levels"))
-def _luma(variables: Any, luma: Array, *, model: LapSRN, levels: int) -> jax.Array:
+def _luma(variables: Any, luma: Array, *, model: Network, levels: int) -> jax.Array:
     results: Any = model.apply(variables, luma, levels=levels)
     return results[-1].astype(jnp.float32)
 

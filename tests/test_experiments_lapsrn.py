@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments import command, lapsrn
+from experiments import command, lapsrn, networks
 from experiments.training_folder import TrainingFolder
 from jaxsr import pretrained, reports, training
 from jaxsr.checkpoints import Checkpoints
@@ -21,7 +21,7 @@ from jaxsr.models import LapSRN
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path):
     """Four filters a layer; two folders of noise."""
-    monkeypatch.setattr(lapsrn, "LapSRN", lambda **kw: LapSRN(features=4, **kw))
+    monkeypatch.setattr(networks, "LapSRN", lambda **kw: LapSRN(features=4, **kw))
     monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
     monkeypatch.chdir(tmp_path)
     draw(tmp_path)
@@ -126,9 +126,9 @@ def test_ctrl_c_loses_one_epoch_at_most(monkeypatch, capsys):
 
 PROCESS = """
 import sys
-from experiments import command, lapsrn
+from experiments import command, lapsrn, networks
 from jaxsr.models import LapSRN
-lapsrn.LapSRN = lambda **kw: LapSRN(features=4, **kw)
+networks.LapSRN = lambda **kw: LapSRN(features=4, **kw)
 sys.exit(command.main(lapsrn.Settings, lapsrn.run, sys.argv[1:]))
 """
 

@@ -17,7 +17,16 @@ FILES = sorted((ROOT / "jaxsr").rglob("*.py"))
 FLOORS = (
     ("errors", "files", "images", "resample", "losses", "checkpoints"),
     ("winograd", "convolution", "layers"),
-    ("operators", "metrics", "protocols", "models.skip_unet", "models.lapsrn", "models"),
+    ("operators", "metrics", "protocols", "models.skip_unet"),
+    (
+        "models.luma",
+        "models.lapsrn",
+        "models.srcnn",
+        "models.fsrcnn",
+        "models.vdsr",
+        "models.drcn",
+        "models",
+    ),
     (
         "datasets",
         "datasets.folders",

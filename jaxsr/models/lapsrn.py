@@ -11,8 +11,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsr.convolution import conv_general_dilated, conv_transpose
 from jaxsr.errors import InputError
+from jaxsr.models import luma
+from jaxsr.models.luma import Network, Spread
 
 FACTORS = (2, 4, 8)
 
@@ -39,30 +40,7 @@ def _centred_he_normal(key: Array, shape: Sequence[int], dtype: Any = jnp.float3
     return filters - filters.mean((0, 1, 2), keepdims=True)
 
 
-class Spread(nn.Module):
-    """A transposed convolution: (N, H, W, C) to (N, stride H, stride W, features)."""
-
-    features: int
-    size: int
-    stride: int
-    kernel_init: nn.initializers.Initializer
-    use_bias: bool = True
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, wide)
-        bias = None
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,), wide)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = conv_transpose(x, kernel, self.stride, (self.size - self.stride) // 2)
-        return y if bias is None else y + bias[None, None, None]
-
-
-class LapSRN(nn.Module):
+class LapSRN(Network):
     """Super-resolution of luma, one level of twofold enlargement after another.
 
     A level filters its features, spreads them over twice the sides, and adds what it reads off them
@@ -83,7 +61,6 @@ class LapSRN(nn.Module):
         and the parameters'. Parameters are float32, or float64 for float64 input.
     """
 
-    factor: int = 4
     depth: int = 5
     spread: int = 4
     pyramid: bool = True
@@ -92,9 +69,28 @@ class LapSRN(nn.Module):
     dtype: Any = None
 
     @property
+    def enlargements(self) -> tuple[int, ...]:
+        steps = range(1, int(math.log2(self.factor)) + 1)
+        return tuple(2**i for i in steps) if self.pyramid else (self.factor,)
+
+    @property
     def levels(self) -> int:
         """How many images a call returns."""
-        return int(math.log2(self.factor)) if self.pyramid else 1
+        return len(self.enlargements)
+
+    def _jump(self) -> tuple[int, int, int]:
+        """Of a level: stride and side of its transposed convolution, and convolutions before it."""
+        if self.pyramid:
+            return 2, self.spread, self.depth
+        return self.factor, 2 * self.factor, self.depth * int(math.log2(self.factor))
+
+    def sees(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
+        stride, spread, depth = self._jump()
+        first, last = first - 1, last + 1  # the image's convolution
+        for _ in range(levels):
+            first, last = luma.spread_sees(first, last, spread, stride)
+            first, last = first - depth, last + depth
+        return first - 1, last + 1
 
     @nn.compact
     def __call__(self, image: Array, *, levels: int | None = None) -> tuple[Array, ...]:
@@ -110,24 +106,14 @@ class LapSRN(nn.Module):
           InputError: a setting, `levels` or the number of channels is none that the network has.
         """
         self._check(image, levels)
-        stride, depth, spread = 2, self.depth, self.spread
-        if not self.pyramid:
-            stride, spread = self.factor, 2 * self.factor
-            depth = self.depth * int(math.log2(self.factor))
+        stride, spread, depth = self._jump()
         # An output of the transposed convolution sees (spread / stride)^2 pixels, not spread^2.
         he_spread = nn.initializers.variance_scaling(2 * stride**2, "fan_in", "truncated_normal")
 
         def conv(x: Array, features: int, name: str) -> Array:
-            return nn.Conv(
-                features,
-                (3, 3),
-                padding=[(1, 1), (1, 1)],
-                kernel_init=_centred_he_normal,
-                dtype=self.dtype,
-                param_dtype=jnp.promote_types(x.dtype, jnp.float32),
-                conv_general_dilated=conv_general_dilated,
-                name=name,
-            )(x)
+            layer = luma.conv(x, features, name, kernel_init=_centred_he_normal, dtype=self.dtype)
+            found: Array = layer(x)
+            return found
 
         images = []
         x = nn.leaky_relu(conv(image, self.features, "input"), 0.2)
@@ -150,13 +136,10 @@ class LapSRN(nn.Module):
         return tuple(images)
 
     def _check(self, image: Array, levels: int | None) -> None:
-        if self.factor not in FACTORS:
-            raise InputError(f"`factor` (={self.factor}) must be 2, 4 or 8")
+        luma.check(image, self.factor, FACTORS)
         if self.depth < 1:
             raise InputError(f"`depth` (={self.depth}) must be at least 1")
         if self.spread not in (3, 4):
             raise InputError(f"`spread` (={self.spread}) must be 3 or 4")
         if levels is not None and not 1 <= levels <= self.levels:
             raise InputError(f"`levels` (={levels}) must be in [1, {self.levels}]")
-        if image.ndim != 4 or image.shape[-1] != 1:
-            raise InputError(f"the image (of shape {image.shape}) must be luma, (N, H, W, 1)")

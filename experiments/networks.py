@@ -1,0 +1,37 @@
+"""The networks that `experiments.lapsrn` trains, by name."""
+
+from typing import Any, Literal
+
+from jaxsr.errors import InputError
+from jaxsr.models import LapSRN
+from jaxsr.models.luma import Network
+from jaxsr.pretrained import NETWORKS
+
+Name = Literal["lapsrn", "srcnn", "fsrcnn", "vdsr", "drcn"]
+
+
+def build(name: Name, scale: int, dtype: Any, **of_lapsrn: Any) -> Network:
+    """The network of a name; the others than LapSRN are as published.
+
+    Raises:
+      InputError: one of LapSRN's settings is given for another.
+    """
+    if name == "lapsrn":
+        return LapSRN(factor=scale, dtype=dtype, **of_lapsrn)
+    default = LapSRN()
+    for setting, value in of_lapsrn.items():
+        if value != getattr(default, setting):
+            raise InputError(f"`--{setting}` (={value}) goes with `--network lapsrn` alone")
+    network: Network = NETWORKS[name.upper()](factor=scale, dtype=dtype)
+    return network
+
+
+def level_weights(model: Network) -> tuple[float, ...]:
+    """Ones; where every image is of full size, half for the result and half for all the others.
+
+    The latter is recursive supervision: Kim et al. (DRCN, CVPR 2016) let the half decay.
+    """
+    count = len(model.enlargements)
+    if count > 1 and model.enlargements[0] == model.factor:
+        return (*(0.5 / (count - 1),) * (count - 1), 0.5)
+    return (1.0,) * count
