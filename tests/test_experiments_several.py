@@ -204,5 +204,5 @@ def test_what_a_patience_would_have_found(folder, capsys):
 def test_soak(folder):
     """A sample of `make soak`."""
     (folder / "soak").mkdir()
-    counts = soak.soak(3, 0, folder / "soak")
+    counts = soak.soak(3, 0, folder / "soak", names="a", iterations=100)
     assert counts["kills"] == 3
