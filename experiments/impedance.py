@@ -81,6 +81,11 @@ def run(settings: Settings) -> int:
     shared |= {"seed": settings.seed, "precision": settings.precision}
     shared |= dataclasses.asdict(config)
     on = command.device(settings.device)
+    # One for all fits, which so are traced once.
+    network = SkipUNet(
+        channels=image.shape[-1],
+        dtype=jnp.bfloat16 if settings.precision == "bfloat16" else None,
+    )
     with command.computing(on, settings.precision), command.interruptible() as pressed:
         key, fit_key = jax.random.split(jax.random.key(settings.seed))
         for what, target in targets(key, image).items():
@@ -90,7 +95,9 @@ def run(settings: Settings) -> int:
                 with ledger.claim(cell) as owner:
                     if owner is None:
                         print(f"{cell} ...", flush=True)
-                        record = _fit(ledger, cell, made, fit_key, target, config, on, pressed)
+                        record = _fit(
+                            ledger, cell, made, fit_key, network, target, config, on, pressed
+                        )
             shown = "missing" if record is None else f"{record['loss']:.6f}"
             print(f"{what:16s} mean squared error after {settings.iterations}: {shown}")
         if pressed():
@@ -104,13 +111,13 @@ def _fit(
     cell: str,
     made: dict[str, Any],
     key: jax.Array,
+    network: SkipUNet,
     target: np.ndarray,
     config: dip.Config,
     on: jax.Device,
     stop: Callable[[], bool],
 ) -> Record | None:
     """One fit, kept; None where it was stopped before its end."""
-    network = SkipUNet(channels=target.shape[-1])
     result = dip.fit(
         key,
         jnp.asarray(target)[None],
