@@ -13,6 +13,11 @@ from experiments.tables import Cell
 from jaxsr import plots
 from jaxsr.errors import InputError
 
+# Of the trainings in figure 4: the paper's recipe (section 3.2), whatever the level weights.
+PAPER = {"data": "bsds300", "scale": 4, "loss": "charbonnier", "depth": 5, "pyramid": True}
+PAPER |= {"residual": True, "epochs": 50, "iterations": 30, "batch": 16}
+AVERAGE = "running average"
+
 
 def losses_by_iteration(settings: Settings) -> Drawn:
     """Figure 3: of the images and seeds that both losses have, of the output and of its average."""
@@ -28,33 +33,45 @@ def losses_by_iteration(settings: Settings) -> Drawn:
     whole = np.mean([np.mean(values) for values in levels.values()])
     moves = np.array([[whole - np.mean(levels[image])] for image, _ in common])
     measured = {}
-    for column, what in (("psnr_output", "output"), ("psnr", "running average")):
+    for column, what in (("psnr", AVERAGE), ("psnr_output", "output")):
         for row in rows.DIP:
             made = [histories[row][key] for key in common]
-            every = made[0]["every"]
-            y = np.array([curve[column] for curve in made])
-            x = every * np.arange(1, y.shape[1] + 1)
+            length = min(len(curve[column]) for curve in made)
+            y = np.array([curve[column][:length] for curve in made])
+            x = made[0]["every"] * np.arange(1, length + 1)
             measured[f"{TITLES[row]}: {what}"] = {"x": x, "y": y + moves}
+            if what == "output":
+                measured[f"{TITLES[row]}: {what}"]["of"] = f"{TITLES[row]}: {AVERAGE}"
     path = settings.out / "figure3.png"
     plots.bands(path, measured, xlabel="iteration", ylabel="PSNR (dB)")
     names = ", ".join(f"{image} seed {seed}" for image, seed in common)
-    yield path, f"PSNR by iteration, mean and deviation over {len(common)} fits: {names}"
+    caption = f"PSNR (RGB, paper-dip) by iteration, over {len(common)} fits a loss: {names}"
+    if len(common) > 1:
+        caption += "; mean, and as a band the standard deviation"
+    if len(levels) > 1:
+        caption += "; each image moved to the mean level of all"
+    yield path, caption
 
 
 def weights_by_epoch(settings: Settings) -> Drawn:
-    """Figure 4: luma, on the whole test set."""
-    curves = {}
+    """Figure 4: luma, on the whole test set; of several seeds the mean and the deviation."""
+    found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted((settings.results / "lapsrn").glob("*.json")):
         record = _read(path)
         made, history = record["settings"], record["history"]
-        if made["pyramid"] and made["residual"] and made["loss"] == "charbonnier":
+        if {name: made[name] for name in PAPER} == PAPER:
             weights = ",".join(f"{w:g}" for w in made["level_weights"])
-            name = f"weights ({weights}), seed {made['seed']}"
-            curves[name] = dict(zip(history["epoch"], history["psnr"], strict=True))
-    if not curves:
+            found.setdefault(f"weights ({weights})", []).append(history)
+    if not found:
         raise Missing("no training is on record; python -m experiments.lapsrn --data bsds300")
+    curves = {}
+    for name, histories in sorted(found.items()):
+        curves[f"{name}, {len(histories)} seed{'s'[: len(histories) - 1]}"] = {
+            "x": histories[0]["epoch"],
+            "y": [history["psnr"] for history in histories],
+        }
     out = settings.out / "figure4.png"
-    plots.lines(out, curves, xlabel="epoch", ylabel="PSNR on Y, 100 test images (dB)")
+    plots.bands(out, curves, xlabel="epoch", ylabel="PSNR on Y, 100 test images (dB)")
     yield out, "LapSRN's PSNR on BSDS300's test images by epoch and level weights"
 
 
@@ -99,7 +116,8 @@ def _histories(settings: Settings, row: str) -> dict[tuple[str, int], dict[str, 
 def _read(path: pathlib.Path) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        record["settings"]["level_weights"], record["history"]["psnr"]
+        made, history = record["settings"], record["history"]
+        {name: made[name] for name in (*PAPER, "level_weights")}, history["epoch"], history["psnr"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"`{path}` is damaged ({error!r}): delete it to go on") from error
     return record

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
+from experiments import tables
 from experiments.recipes import Recipe
 
 TITLES = {
@@ -12,10 +13,12 @@ TITLES = {
     "lapsrn-1-1": "LapSRN (1,1)",
     "lapsrn-2-1": "LapSRN (2,1)",
     "lapsrn-1-2": "LapSRN (1,2)",
-    "dip-mse": "DIP, MSE",
-    "dip-charbonnier": "DIP, Charbonnier",
+    "dip-mse": "DIP (MSE)",
+    "dip-charbonnier": "DIP (Charbonnier)",
 }
 FITS = "python -m experiments.table1 --bsds300 BSDS300 --only dip-mse dip-charbonnier"
+SHOWN = tuple(image for image in tables.names_of("paper") if image in tables.SHOWN)
+SHOWN_FITS = f"{FITS} --images {' '.join(SHOWN)}"
 NETWORKS = "python -m experiments.table1 --bsds300 BSDS300 --lapsrn runs/lapsrn"
 
 
@@ -24,13 +27,13 @@ class Settings:
     """The paper's figures, from what there is."""
 
     only: tuple[str, ...] = ()
-    """Which: 1 to 9 (6 is part of 5), impedance. Default: all."""
+    """Which: 1 to 9 (5 and 6 are one), impedance. Default: all."""
     results: pathlib.Path = pathlib.Path("results")
     """Folder of the records: table1, lapsrn and impedance lie in it."""
     recipe: Recipe = "reference"
     """Of the fits of Deep Image Prior."""
     out: pathlib.Path = pathlib.Path("runs/figures")
-    """Folder of the PNG files."""
+    """Folder of the PNG files, and of captions.json."""
 
 
 class Missing(Exception):

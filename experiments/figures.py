@@ -4,25 +4,28 @@
     python -m experiments.figures --only 4 9 --out figures
 
 1, 2 the two architectures; 3 PSNR by iteration, MSE against Charbonnier; 4 PSNR by epoch, by level
-weights; 5 methods side by side, with a closer
-look, the paper's 6; 7 an image through the iterations; 8 the two
-losses' images; 9 the level weights' images; and `impedance`, on which section 3.3 rests. What a
-figure lacks is said in one line, with the command that makes it.
+weights; 5 methods side by side with a closer look, which is the paper's 6; 7 an image through the
+iterations; 8 the two losses' images; 9 the level weights' images; and `impedance`, on which section
+3.3 rests. Beside them, captions.json says what each shows. What a figure lacks is said in one line,
+with the command that makes it.
 """
 
+import json
 import pathlib
 import sys
 from collections.abc import Callable
 
 import numpy as np
 
-from experiments import command, curves, rows, tables
-from experiments.drawing import FITS, NETWORKS, TITLES, Drawn, Missing, Settings
+from experiments import command, curves, rows
+from experiments.drawing import NETWORKS, SHOWN, SHOWN_FITS, TITLES, Drawn, Missing, Settings
 from experiments.ledger import Ledger, Record
 from experiments.tables import Cell
-from jaxsr import diagrams, figures, images
+from jaxsr import diagrams, figures, images, reports
 from jaxsr.errors import InputError
 from jaxsr.models import LapSRN, SkipUNet
+
+MOMENTS = 5  # of figure 7
 
 
 def run(settings: Settings) -> int:
@@ -34,15 +37,31 @@ def run(settings: Settings) -> int:
         settings.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"`--out` (={settings.out}) cannot be used: {error.strerror}") from error
-    drawn = 0
-    for name in settings.only or FIGURES:
+    captions: dict[str, str] = {}
+    wanted = {FIGURES[name]: name for name in reversed(settings.only or tuple(FIGURES))}
+    for draw, name in reversed(wanted.items()):
         try:
-            for path, caption in FIGURES[name](settings):
+            for path, caption in draw(settings):
                 print(f"{path}: {caption}")
-                drawn += 1
+                captions[path.name] = caption
         except Missing as what:
             print(f"figure {name}: {what}")
-    return 0 if drawn else 1
+    _keep(settings.out / "captions.json", captions)
+    return 0 if captions else 1
+
+
+def _keep(path: pathlib.Path, captions: dict[str, str]) -> None:
+    """Adds captions to those of figures that an earlier call drew.
+
+    Raises:
+      InputError: the file is damaged or cannot be written.
+    """
+    try:
+        earlier = dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"`{path}` is damaged ({error}): delete it to go on") from error
+    if captions:
+        reports.write_json(path, dict(sorted({**earlier, **captions}.items())))
 
 
 def architectures(settings: Settings) -> Drawn:
@@ -67,29 +86,36 @@ def methods(settings: Settings) -> Drawn:
 
 def iterations(settings: Settings) -> Drawn:
     """Figure 7: the crops of the snapshots."""
-    for image in tables.names_of("paper"):
-        if image not in tables.SHOWN:
-            continue
+    ledger, drawn = Ledger(settings.results / "table1"), False
+    for image in SHOWN:
         for row in rows.DIP:
             cell = Cell("paper", row, settings.recipe, image, 0)
-            record = Ledger(settings.results / "table1").read(cell.name, {})
-            strip = settings.results / "table1" / f"{cell.name}_snapshots.png"
+            record = ledger.read(cell.name, {})
+            strip = ledger.folder / f"{cell.name}_snapshots.png"
             if record is None or not strip.exists():
                 continue
-            pixels, steps = images.read(strip).pixels, record["snapshots"]
-            tiles = np.split(pixels, len(steps), axis=1)
-            chosen = steps[:: max(1, len(steps) // 6)]
-            shown = {f"{step} iterations": tiles[steps.index(step)] for step in chosen}
+            steps, history = record["snapshots"], record["history"]
+            tiles = np.split(images.read(strip).pixels, len(steps), axis=1)
+            chosen = np.unique(np.linspace(0, len(steps) - 1, MOMENTS).round().astype(int))
+            shown, captions = {}, {}
+            for i in chosen:
+                heading = f"{steps[i]} iterations"
+                shown[heading] = tiles[i]
+                if steps[i] % history["every"] == 0:
+                    value = history["psnr"][steps[i] // history["every"] - 1]
+                    captions[heading] = f"{value:.2f} dB"
             path = settings.out / f"figure7_{image}_{row}.png"
-            figures.comparison(path, shown, {})
-            yield path, f"{image} by {TITLES[row]}, the running average through the iterations"
-            return
-    raise Missing(f"no fit of {' or '.join(tables.SHOWN)} is on record; {FITS}")
+            figures.comparison(path, shown, captions)
+            drawn = True
+            what = "the running average through the iterations, PSNR of the whole image"
+            yield path, f"a crop of {image} by {TITLES[row]}: {what}"
+    if not drawn:
+        raise Missing(f"no fit of {' or '.join(SHOWN)} is on record; {SHOWN_FITS}")
 
 
 def losses_side_by_side(settings: Settings) -> Drawn:
     """Figure 8."""
-    yield from _side_by_side(settings, "figure8", rows.DIP, rows.DIP, FITS)
+    yield from _side_by_side(settings, "figure8", rows.DIP, rows.DIP, SHOWN_FITS)
 
 
 def weights_side_by_side(settings: Settings) -> Drawn:
@@ -103,6 +129,7 @@ FIGURES: dict[str, Callable[[Settings], Drawn]] = {
     "3": curves.losses_by_iteration,
     "4": curves.weights_by_epoch,
     "5": methods,
+    "6": methods,
     "7": iterations,
     "8": losses_side_by_side,
     "9": weights_side_by_side,
@@ -116,9 +143,7 @@ def _side_by_side(
     """The crops of some rows beside the truth, for each image that has the needed ones."""
     ledger = Ledger(settings.results / "table1")
     drawn = False
-    for image in tables.names_of("paper"):
-        if image not in tables.SHOWN:
-            continue
+    for image in SHOWN:
         found: dict[str, tuple[Record, pathlib.Path]] = {}
         for row in wanted:
             cell = Cell("paper", row, settings.recipe, image, 0)
@@ -129,17 +154,22 @@ def _side_by_side(
         if not truth.exists() or not set(needed) <= set(found):
             continue
         shown = {TITLES[row]: images.read(crop).pixels for row, (_, crop) in found.items()}
-        captions = {TITLES[row]: f"{record['psnr']:.2f} dB" for row, (record, _) in found.items()}
+        # The paper's rows were made under two protocols, whose figures do not compare.
+        protocols = {row: record["settings"]["protocol"] for row, (record, _) in found.items()}
+        captions = {
+            TITLES[row]: f"{record['psnr']:.2f} dB, {protocols[row]}"
+            for row, (record, _) in found.items()
+        }
         shown["ground truth"] = images.read(truth).pixels
         path = settings.out / f"{name}_{image}.png"
         figures.comparison(path, shown, captions)
-        lacking = ", ".join(TITLES[row] for row in wanted if row not in found)
+        caption = f"a crop of {image}, PSNR of the whole image by the protocol named"
+        if "paper-lapsrn" in protocols.values():
+            caption += "; paper-lapsrn has the truth's chroma"
+        if lacking := [TITLES[row] for row in wanted if row not in found]:
+            caption += f" (missing: {', '.join(lacking)}; {SHOWN_FITS})"
         drawn = True
-        yield (
-            path,
-            f"a crop of {image}, PSNR of the whole image"
-            + (f" (missing: {lacking}; {FITS})" if lacking else ""),
-        )
+        yield path, caption
     if not drawn:
         raise Missing(f"no image has {' and '.join(TITLES[row] for row in needed)}; {made_by}")
 

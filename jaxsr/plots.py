@@ -1,4 +1,7 @@
-"""Curves and tables of numbers as PNGs, each written whole, the same bytes every time."""
+"""Curves and tables of numbers as PNGs, each written whole, the same bytes every time.
+
+Colours are Okabe and Ito's, which the colour-blind tell apart ("Color Universal Design", 2008).
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,8 +10,12 @@ import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 from jaxsr.figures import Path, save
+
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_STYLE: list[Any] = ["default", {"axes.prop_cycle": cycler(color=_COLOURS)}]
 
 
 def curves(
@@ -38,7 +45,7 @@ def curves(
     """
     baseline = {label: level for label, level in (baseline or {}).items() if np.isfinite(level)}
     levels: list[float] = []
-    with matplotlib.style.context("default"):
+    with matplotlib.style.context(_STYLE):
         figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
         axes = figure.add_subplot()
         for run, history in histories.items():
@@ -49,14 +56,19 @@ def curves(
                 levels.extend(values[len(values) // 10 :])
         for label, level in baseline.items():
             axes.axhline(level, color="0.35", linestyle="--", linewidth=1.2, label=label)
-        settled = np.array([level for level in levels if np.isfinite(level)])
-        if settled.size:
-            low = min([np.percentile(settled, 0.5), *baseline.values()])
-            high = max([settled.max(), *baseline.values()])
-            space = 0.06 * (high - low) or 0.5
-            axes.set_ylim(low - space, high + space)
+        _settle(axes, levels, *baseline.values())
         axes.margins(x=0.01)
         _finish(path, figure, axes, xlabel, ylabel)
+
+
+def _settle(axes: Axes, levels: Sequence[float], *more: float) -> None:
+    """The vertical axis covers `levels`, the lowest 0.5 % aside, and `more`."""
+    settled = np.array([level for level in levels if np.isfinite(level)])
+    if settled.size:
+        low = min([np.percentile(settled, 0.5), *more])
+        high = max([settled.max(), *more])
+        space = 0.06 * (high - low) or 0.5
+        axes.set_ylim(low - space, high + space)
 
 
 def lines(
@@ -72,7 +84,7 @@ def lines(
     Raises:
         InputError: the file cannot be written.
     """
-    with matplotlib.style.context("default"):
+    with matplotlib.style.context(_STYLE):
         figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
         axes = figure.add_subplot()
         for name, line in points.items():
@@ -92,10 +104,13 @@ def bands(
 ) -> None:
     """Draws the mean of several curves each and, around it, as far as their deviation, as a PNG.
 
+    A linear vertical axis covers what comes after the first tenth, as in `curves`.
+
     Args:
       path: of the PNG to write.
       measured: by name, `x` (n,) and `y` (curves, n). Of two curves or more the band is the
-        deviation over them, of samples.
+        deviation over them, of samples. With `of`, the name of one before, it is drawn dotted in
+        that one's colour.
       xlabel: with its unit, as `ylabel`.
       ylabel: of the curves.
       logarithmic: the axes that are, "x", "y" or "xy".
@@ -103,19 +118,27 @@ def bands(
     Raises:
         InputError: the file cannot be written.
     """
-    with matplotlib.style.context("default"):
+    with matplotlib.style.context(_STYLE):
         figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
         axes = figure.add_subplot()
+        levels: list[float] = []
+        colours: dict[str, Any] = {}
         for name, curve in measured.items():
             x, y = np.asarray(curve["x"]), np.asarray(curve["y"], np.float64)
-            mean = y.mean(0)
-            (line,) = axes.plot(x, mean, linewidth=1.4, label=name)
+            mean, off = y.mean(0), y.std(0, ddof=1) if len(y) > 1 else 0 * y[0]
+            like: dict[str, Any] = {}
+            if "of" in curve:
+                like = {"color": colours[curve["of"]], "linestyle": ":"}
+            (line,) = axes.plot(x, mean, linewidth=1.4, label=name, **like)
+            colours[name] = line.get_color()
             if len(y) > 1:
-                off = y.std(0, ddof=1)
                 axes.fill_between(
-                    x, mean - off, mean + off, color=line.get_color(), alpha=0.2, linewidth=0
+                    x, mean - off, mean + off, color=colours[name], alpha=0.2, linewidth=0
                 )
+            levels += [*(mean - off)[len(x) // 10 :], *(mean + off)[len(x) // 10 :]]
         axes.set(**{f"{axis}scale": "log" for axis in logarithmic})
+        if "y" not in logarithmic:
+            _settle(axes, levels)
         axes.margins(x=0.01)
         _finish(path, figure, axes, xlabel, ylabel)
 

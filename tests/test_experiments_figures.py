@@ -43,7 +43,7 @@ def fit(folder, row, image, seed, psnr):
     cell = tables.Cell("paper", row, "reference", image, seed)
     history = {"every": 10, "psnr": psnr, "psnr_output": [x - 1 for x in psnr]}
     kept = {"psnr": psnr[-1], "ssim": 0.5, "history": history, "snapshots": [10, 20]}
-    made = {"row": row, "image": image, "seed": seed}
+    made = {"row": row, "image": image, "seed": seed, "protocol": "paper-dip"}
     ledger.write(cell.name, made, kept, seconds=1.0, environment={})
     tile = np.full((96, 96, 3), psnr[-1] / 100, np.float32)
     images.write(ledger.folder / f"{cell.name}.png", tile)
@@ -55,10 +55,14 @@ def fit(folder, row, image, seed, psnr):
 
 def test_what_is_on_record_is_drawn_and_the_rest_is_told(tmp_path, measured, capsys):
     assert run("--results", RESULTS, "--out", tmp_path, "--only", 4, 9) == 0
-    line = measured["figure4.png"]["weights (1,2), seed 0"]
+    line = measured["figure4.png"]["weights (1,2), 1 seed"]
     record = json.loads((RESULTS / "lapsrn" / "x4_charbonnier_w1-2_seed0.json").read_text())
-    assert list(line) == list(range(1, 51)) and line[50] == pytest.approx(record["psnr"], abs=1e-3)
+    assert line["x"] == list(range(1, 51)) and len(line["y"]) == 1
+    assert line["y"][0][-1] == pytest.approx(record["psnr"], abs=1e-3)
     assert (tmp_path / "figure9_253027.png").exists()
+    captions = json.loads((tmp_path / "captions.json").read_text())
+    assert list(captions) == ["figure4.png", "figure9_253027.png", "figure9_86000.png"]
+    assert "paper-lapsrn has the truth's chroma" in captions["figure9_86000.png"]
     empty = ("--results", tmp_path / "none", "--out", tmp_path, "--only", 3, 4, 5, 7, 8, 9)
     capsys.readouterr()
     assert run(*empty) == 1
@@ -78,7 +82,7 @@ def test_losses_are_compared_where_both_have_fits(tmp_path, measured):
         fit(tmp_path, row, image, seed, psnr)
     assert run("--results", tmp_path, "--out", tmp_path, "--only", 3, 7, 8) == 0
     drawn = measured["figure3.png"]
-    for row, title in (("dip-mse", "DIP, MSE"), ("dip-charbonnier", "DIP, Charbonnier")):
+    for row, title in (("dip-mse", "DIP (MSE)"), ("dip-charbonnier", "DIP (Charbonnier)")):
         both = np.array([curves[row, "253027", 0], curves[row, "253027", 1]])
         average, output = (drawn[f"{title}: {x}"] for x in ("running average", "output"))
         np.testing.assert_allclose(average["y"], both, atol=1e-12)  # of one image: none is moved
@@ -89,14 +93,77 @@ def test_losses_are_compared_where_both_have_fits(tmp_path, measured):
     # With another image, each is moved to the mean of all.
     fit(tmp_path, "dip-charbonnier", "16077", 0, [32.0, 32.0, 32.0])
     assert run("--results", tmp_path, "--out", tmp_path, "--only", 3) == 0
-    moved = measured["figure3.png"]["DIP, Charbonnier: running average"]["y"]
+    moved = measured["figure3.png"]["DIP (Charbonnier): running average"]["y"]
     levels = np.mean([23, 25, 26, 28]), 31
     np.testing.assert_allclose(moved[0], 32 - 31 + np.mean(levels))
 
 
+def test_an_image_through_the_iterations(tmp_path, monkeypatch):
+    """Five of the snapshots, first and last among them, under the PSNR that the history has."""
+    found = {}
+    draw = figures.figures.comparison
+
+    def keep(path, images, captions, **options):
+        found[path.name] = images, captions
+        draw(path, images, captions, **options)
+
+    monkeypatch.setattr(figures.figures, "comparison", keep)
+    ledger, steps = Ledger(tmp_path / "table1"), [1, 2, 5, 10, 20, 50, 100]
+    psnr = list(np.linspace(10, 28, 10))
+    tiles = [np.full((96, 96, 3), np.float32(i / 255)) for i in range(len(steps))]
+    for row in ("dip-mse", "dip-charbonnier"):
+        cell = tables.Cell("paper", row, "reference", "86000", 0)
+        kept = {"psnr": psnr[-1], "ssim": 0.5, "snapshots": steps}
+        kept["history"] = {"every": 10, "psnr": psnr}
+        ledger.write(cell.name, {}, kept, seconds=1.0, environment={})
+        images.write(ledger.folder / f"{cell.name}_snapshots.png", np.concatenate(tiles, axis=1))
+    assert run("--results", tmp_path, "--out", tmp_path, "--only", 7) == 0
+    assert list(found) == ["figure7_86000_dip-mse.png", "figure7_86000_dip-charbonnier.png"]
+    for shown, captions in found.values():
+        assert list(shown) == [f"{step} iterations" for step in (1, 5, 10, 20, 100)]
+        assert [image[0, 0, 0] * 255 for image in shown.values()] == pytest.approx([0, 2, 3, 4, 6])
+        assert captions == {
+            "10 iterations": "10.00 dB",
+            "20 iterations": "12.00 dB",
+            "100 iterations": "28.00 dB",
+        }
+
+
+def test_trainings_of_one_recipe_are_averaged_over_seeds(tmp_path, measured):
+    record = json.loads((RESULTS / "lapsrn" / "x4_charbonnier_w1-2_seed0.json").read_text())
+    first = record["history"]["psnr"]
+    (tmp_path / "lapsrn").mkdir()
+    others = {"seed": 1}, {"seed": 2, "epochs": 100}, {"seed": 3, "depth": 10}
+    for number, change in enumerate(({}, *others)):
+        made = {**record["settings"], **change}
+        history = {**record["history"], "psnr": [x + number for x in first]}
+        path = tmp_path / "lapsrn" / f"{number}.json"
+        path.write_text(json.dumps({"settings": made, "history": history}))
+    assert run("--results", tmp_path, "--out", tmp_path, "--only", 4) == 0
+    curves = measured["figure4.png"]
+    assert list(curves) == ["weights (1,2), 2 seeds"]
+    np.testing.assert_allclose(curves["weights (1,2), 2 seeds"]["y"], [first, np.add(first, 1)])
+
+
+def test_figure_6_is_part_of_5_and_captions_add_up(tmp_path, capsys):
+    assert run("--results", RESULTS, "--out", tmp_path, "--only", 6, 5) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2 and all("figure5_" in line for line in printed)
+    assert run("--results", RESULTS, "--out", tmp_path, "--only", 4) == 0
+    captions = json.loads((tmp_path / "captions.json").read_text())
+    assert list(captions) == ["figure4.png", "figure5_253027.png", "figure5_86000.png"]
+    (tmp_path / "captions.json").write_text("[")
+    assert run("--results", RESULTS, "--out", tmp_path, "--only", 4) == 2
+    assert "captions.json` is damaged" in capsys.readouterr().err
+
+
 def test_architectures_need_no_records(tmp_path, capsys):
     assert run("--out", tmp_path / "new", "--only", 1, 2, "--results", tmp_path) == 0
-    assert {p.name for p in (tmp_path / "new").iterdir()} == {"figure1.png", "figure2.png"}
+    assert {p.name for p in (tmp_path / "new").iterdir()} == {
+        "captions.json",
+        "figure1.png",
+        "figure2.png",
+    }
     assert run("--only", "10") == 2
     assert "`--only` (=10) must be among 1, 2, 3" in capsys.readouterr().err
 
@@ -114,15 +181,34 @@ def test_bands_hold_mean_and_deviation(tmp_path, monkeypatch):
     assert top == pytest.approx(6 + np.std([4, 8], ddof=1))
 
 
+def test_bands_leave_the_start_aside_and_draw_alike_what_belongs_together(tmp_path, monkeypatch):
+    drawings = []
+    save = plots.save
+    monkeypatch.setattr(plots, "save", lambda *args: (drawings.append(args[1]), save(*args)))
+    y = np.concatenate([[-90.0], np.linspace(20, 26, 19)])
+    curves = {
+        "a": {"x": range(20), "y": [y]},
+        "b": {"x": range(20), "y": [y + 1]},
+        "a, noisy": {"x": range(20), "y": [y - 1], "of": "a"},
+    }
+    plots.bands(tmp_path / "a.png", curves, xlabel="x", ylabel="y")
+    (axes,) = drawings[0].axes
+    a, b, noisy = axes.lines
+    assert noisy.get_color() == a.get_color() != b.get_color()
+    assert (a.get_linestyle(), noisy.get_linestyle()) == ("-", ":")
+    low, high = axes.get_ylim()
+    assert 18 < low < 19.5 and 27 < high < 28
+
+
 @pytest.fixture
 def small(monkeypatch):
-    network = functools.partial(SkipUNet, down=(4, 4), up=(4, 4), skip=(2, 2))
+    network = functools.partial(SkipUNet, down=(4,), up=(4,), skip=(2,))
     monkeypatch.setattr(impedance, "SkipUNet", network)
     monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
 
 
 def test_impedance_is_higher_for_noise(small, tmp_path, measured, capsys):
-    args = ["--size", "64", "--iterations", "40", "--results", str(tmp_path / "impedance")]
+    args = ["--size", "64", "--iterations", "20", "--results", str(tmp_path / "impedance")]
     assert command.main(impedance.Settings, impedance.run, args) == 0
     losses = {
         path.stem: json.loads(path.read_text())["loss"]
