@@ -43,7 +43,7 @@ def losses_by_iteration(settings: Settings) -> Drawn:
             if what == "output":
                 measured[f"{TITLES[row]}: {what}"]["of"] = f"{TITLES[row]}: {AVERAGE}"
     path = settings.out / "figure3.png"
-    plots.bands(path, measured, xlabel="iteration", ylabel="PSNR (dB)")
+    plots.bands(path, measured, xlabel="iteration", ylabel="PSNR (dB)", aside=0.1)
     names = ", ".join(f"{image} seed {seed}" for image, seed in common)
     caption = f"PSNR (RGB, paper-dip) by iteration, over {len(common)} fits a loss: {names}"
     if len(common) > 1:

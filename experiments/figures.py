@@ -99,13 +99,13 @@ def iterations(settings: Settings) -> Drawn:
             chosen = np.unique(np.linspace(0, len(steps) - 1, MOMENTS).round().astype(int))
             shown, captions = {}, {}
             for i in chosen:
-                heading = f"{steps[i]} iterations"
+                heading = f"iteration {steps[i]}"
                 shown[heading] = tiles[i]
                 if steps[i] % history["every"] == 0:
                     value = history["psnr"][steps[i] // history["every"] - 1]
                     captions[heading] = f"{value:.2f} dB"
             path = settings.out / f"figure7_{image}_{row}.png"
-            figures.comparison(path, shown, captions)
+            figures.comparison(path, shown, captions, zoom=figures.most_detailed(tiles[-1]))
             drawn = True
             what = "the running average through the iterations, PSNR of the whole image"
             yield path, f"a crop of {image} by {TITLES[row]}: {what}"

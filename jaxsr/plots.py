@@ -101,10 +101,9 @@ def bands(
     xlabel: str,
     ylabel: str,
     logarithmic: str = "",
+    aside: float = 0.0,
 ) -> None:
     """Draws the mean of several curves each and, around it, as far as their deviation, as a PNG.
-
-    A linear vertical axis covers what comes after the first tenth, as in `curves`.
 
     Args:
       path: of the PNG to write.
@@ -114,6 +113,7 @@ def bands(
       xlabel: with its unit, as `ylabel`.
       ylabel: of the curves.
       logarithmic: the axes that are, "x", "y" or "xy".
+      aside: the share of each curve, from its start, that a linear vertical axis need not cover.
 
     Raises:
         InputError: the file cannot be written.
@@ -135,7 +135,8 @@ def bands(
                 axes.fill_between(
                     x, mean - off, mean + off, color=colours[name], alpha=0.2, linewidth=0
                 )
-            levels += [*(mean - off)[len(x) // 10 :], *(mean + off)[len(x) // 10 :]]
+            start = int(aside * len(x))
+            levels += [*(mean - off)[start:], *(mean + off)[start:]]
         axes.set(**{f"{axis}scale": "log" for axis in logarithmic})
         if "y" not in logarithmic:
             _settle(axes, levels)
@@ -188,5 +189,7 @@ def _finish(path: Path, figure: Figure, axes: Axes, xlabel: str, ylabel: str) ->
     axes.set(xlabel=xlabel, ylabel=ylabel, axisbelow=True)
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(frameon=False, loc="outside upper center", ncols=4)
+    labels = axes.get_legend_handles_labels()[1]
+    ncols = 4 if sum(map(len, labels[:4])) <= 80 else 2  # as many as the width holds
+    figure.legend(frameon=False, loc="outside upper center", ncols=ncols)
     save(path, figure)

@@ -120,12 +120,12 @@ def test_an_image_through_the_iterations(tmp_path, monkeypatch):
     assert run("--results", tmp_path, "--out", tmp_path, "--only", 7) == 0
     assert list(found) == ["figure7_86000_dip-mse.png", "figure7_86000_dip-charbonnier.png"]
     for shown, captions in found.values():
-        assert list(shown) == [f"{step} iterations" for step in (1, 5, 10, 20, 100)]
+        assert list(shown) == [f"iteration {step}" for step in (1, 5, 10, 20, 100)]
         assert [image[0, 0, 0] * 255 for image in shown.values()] == pytest.approx([0, 2, 3, 4, 6])
         assert captions == {
-            "10 iterations": "10.00 dB",
-            "20 iterations": "12.00 dB",
-            "100 iterations": "28.00 dB",
+            "iteration 10": "10.00 dB",
+            "iteration 20": "12.00 dB",
+            "iteration 100": "28.00 dB",
         }
 
 
@@ -191,13 +191,25 @@ def test_bands_leave_the_start_aside_and_draw_alike_what_belongs_together(tmp_pa
         "b": {"x": range(20), "y": [y + 1]},
         "a, noisy": {"x": range(20), "y": [y - 1], "of": "a"},
     }
-    plots.bands(tmp_path / "a.png", curves, xlabel="x", ylabel="y")
+    plots.bands(tmp_path / "a.png", curves, xlabel="x", ylabel="y", aside=0.1)
     (axes,) = drawings[0].axes
     a, b, noisy = axes.lines
     assert noisy.get_color() == a.get_color() != b.get_color()
     assert (a.get_linestyle(), noisy.get_linestyle()) == ("-", ":")
     low, high = axes.get_ylim()
     assert 18 < low < 19.5 and 27 < high < 28
+
+
+@pytest.mark.parametrize("length", [5, 25, 32])
+def test_a_legend_is_in_the_picture(tmp_path, monkeypatch, length):
+    drawings = []
+    save = plots.save
+    monkeypatch.setattr(plots, "save", lambda *args: (save(*args), drawings.append(args[1])))
+    curves = {name * length: {"x": [1, 2], "y": [[1, 2]]} for name in "wxyz"}
+    plots.bands(tmp_path / "a.png", curves, xlabel="x", ylabel="y")
+    (legend,) = drawings[0].legends
+    box = legend.get_window_extent()
+    assert len(legend.get_texts()) == 4 and box.x0 >= 0 and box.x1 <= 960
 
 
 @pytest.fixture
