@@ -68,14 +68,14 @@ def architectures(settings: Settings) -> Drawn:
     """Figure 1."""
     path = settings.out / "figure1.png"
     diagrams.lapsrn(path, LapSRN(), side=32)
-    yield path, "LapSRN, 4x, of 128x128 pixels: each layer's output and parameters"
+    yield path, "LapSRN, 4x, of 128x128 pixels: each layer's output, filters and parameters"
 
 
 def skip_network(settings: Settings) -> Drawn:
     """Figure 2."""
     path = settings.out / "figure2.png"
     diagrams.skip_unet(path, SkipUNet(), side=256)
-    yield path, "the skip U-Net of Deep Image Prior, of 256x256 pixels"
+    yield path, "Deep Image Prior's skip U-Net, 256x256 pixels: output, filters and parameters"
 
 
 def methods(settings: Settings) -> Drawn:

@@ -10,14 +10,19 @@ import jax.numpy as jnp
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
 from jaxsr.figures import Path, save
 from jaxsr.models import LapSRN, SkipUNet
 
 Place = tuple[float, float]
 
-_COLOURS = {"conv": "#cfe2f3", "up": "#fce5cd", "skip": "#d9ead3", "other": "#eeeeee"}
+_COLOURS = {
+    "convolution": "#cfe2f3",
+    "transposed convolution": "#fce5cd",
+    "skip connection": "#d9ead3",
+    "enlargement, concatenation, norm": "#eeeeee",
+}
 _ARROW: dict[str, Any] = {
     "arrowstyle": "-|>",
     "mutation_scale": 8,
@@ -31,10 +36,11 @@ _WIDTH, _HEIGHT = 1.0, 0.5  # of a box
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """What a submodule gives, (H, W, C), and how many parameters it has."""
+    """What a submodule gives, (H, W, C), how many parameters it has, and its filters' sides."""
 
     shape: tuple[int, int, int]
     parameters: int
+    filters: tuple[int, int] | None = None  # None: it has none
 
 
 def layers(model: nn.Module, *shape: int) -> dict[str, Layer]:
@@ -55,8 +61,10 @@ def layers(model: nn.Module, *shape: int) -> dict[str, Layer]:
         if name != "__call__":
             (output,) = inner["__call__"]
             parameters = variables["params"].get(name, {})
-            size = sum(leaf.size for leaf in jax.tree.leaves(parameters))
-            found[name] = Layer(output.shape[1:], size)
+            leaves = jax.tree.leaves(parameters)
+            sides = [leaf.shape[:2] for leaf in leaves if leaf.ndim == 4]
+            size = sum(leaf.size for leaf in leaves)
+            found[name] = Layer(output.shape[1:], size, sides[0] if sides else None)
     return found
 
 
@@ -149,25 +157,34 @@ def _draw(
         axes = figure.add_subplot()
         for name, place in boxes.items():
             layer = found[name]
-            text = "x".join(map(str, layer.shape))
-            _box(axes, place, name, f"{text}\n{layer.parameters:,}", _colour(name))
+            note = f"{_times(layer.shape)}\n{layer.parameters:,}"
+            if layer.filters:
+                note = f"{_times(layer.shape)}\n{_times(layer.filters)}: {layer.parameters:,}"
+            _box(axes, place, name, note, _colour(name))
         for name, place in ends.items():
             _box(axes, place, name, notes[name], "white")
         for start, end in arrows:
             _arrow(axes, places[start], places[end])
+        used = {_colour(name) for name in boxes}
+        kinds = [Patch(fc=c, ec="0.4", label=kind) for kind, c in _COLOURS.items() if c in used]
+        axes.legend(handles=kinds, loc="lower right", frameon=False, fontsize=8, ncols=len(kinds))
         axes.set_title(f"{title}: {total:,} parameters", fontsize=12, loc="left")
         axes.set(xlim=(min(across) - 0.7, max(across) + 0.7))
-        axes.set(ylim=(min(up) - 0.5, max(up) + 0.5))
+        axes.set(ylim=(min(up) - 0.8, max(up) + 0.5))
         axes.set_axis_off()
         save(path, figure)
 
 
+def _times(sides: Sequence[int]) -> str:
+    return "x".join(map(str, sides))
+
+
 def _colour(name: str) -> str:
     if name.startswith("skip"):
-        return _COLOURS["skip"]
+        return _COLOURS["skip connection"]
     if name.startswith("join"):
-        return _COLOURS["other"]
-    return _COLOURS["up" if name.endswith(("_up", "_image")) else "conv"]
+        return _COLOURS["enlargement, concatenation, norm"]
+    return _COLOURS["transposed convolution" if name.endswith(("_up", "_image")) else "convolution"]
 
 
 def _box(axes: Axes, place: Place, name: str, note: str, colour: str) -> None:
@@ -176,7 +193,7 @@ def _box(axes: Axes, place: Place, name: str, note: str, colour: str) -> None:
     axes.add_patch(
         FancyBboxPatch((x, y), _WIDTH, _HEIGHT, boxstyle=style, facecolor=colour, edgecolor="0.4")
     )
-    axes.text(*place, f"{name}\n{note}", ha="center", va="center", fontsize=6.5, linespacing=1.3)
+    axes.text(*place, f"{name}\n{note}", ha="center", va="center", fontsize=8, linespacing=1.3)
 
 
 def _arrow(axes: Axes, start: Place, end: Place) -> None:

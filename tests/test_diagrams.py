@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import numpy as np
 import PIL.Image
@@ -5,6 +7,8 @@ import pytest
 
 from jaxsr import diagrams
 from jaxsr.models import LapSRN, SkipUNet
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 def count(model, *shape):
@@ -35,7 +39,8 @@ def test_layers_are_those_of_a_call():
     """Shapes and parameters against a network that ran."""
     model = SkipUNet(down=(2, 3), up=(3, 2), skip=(1, 0))
     z = np.zeros((1, 8, 12, 3), np.float32)
-    output, variables = model.init_with_output(jax.random.key(0), z, capture_intermediates=True)
+    run = jax.jit(functools.partial(model.init_with_output, capture_intermediates=True))
+    output, variables = run(jax.random.key(0), z)
     found = diagrams.layers(model, *z.shape)
     assert found["image"].shape == output.shape[1:]
     for name, layer in found.items():
@@ -50,9 +55,15 @@ def test_the_published_networks(tmp_path, texts):
     titles = ["Skip U-Net: 2,217,831 parameters", "LapSRN, 4x: 814,242 parameters"]
     assert [title for title, _ in texts] == titles
     boxes = {text.split("\n")[0]: text.split("\n")[1:] for text in texts[0][1]}
-    assert len(boxes) == 1 + 5 * 6 + 1 and boxes["down_4"] == ["8x8x128", f"{9 * 128**2 + 384:,}"]
+    assert len(boxes) == 1 + 5 * 6 + 1 and boxes["down_4"] == [
+        "8x8x128",
+        f"3x3: {9 * 128**2 + 384:,}",
+    ]
     boxes = {text.split("\n")[0]: text.split("\n")[1:] for text in texts[1][1]}
-    assert boxes["image of level 1"] == ["128x128x1, sum"] and boxes["level_1_image"][1] == "16"
+    assert (
+        boxes["image of level 1"] == ["128x128x1, sum"] and boxes["level_1_image"][1] == "4x4: 16"
+    )
+    assert boxes["level_0_up"][1].startswith("3x3: ")  # the released one's
     with PIL.Image.open(tmp_path / "1.png") as picture:
         assert np.asarray(picture).std() > 10
 
