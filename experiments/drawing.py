@@ -17,8 +17,6 @@ TITLES = {
     "dip-charbonnier": "DIP (Charbonnier)",
 }
 FITS = "python -m experiments.table1 --bsds300 BSDS300 --only dip-mse dip-charbonnier"
-SHOWN = tuple(image for image in tables.names_of("paper") if image in tables.SHOWN)
-SHOWN_FITS = f"{FITS} --images {' '.join(SHOWN)}"
 NETWORKS = "python -m experiments.table1 --bsds300 BSDS300 --lapsrn runs/lapsrn"
 
 
@@ -34,6 +32,16 @@ class Settings:
     """Of the fits of Deep Image Prior."""
     out: pathlib.Path = pathlib.Path("runs/figures")
     """Folder of the PNG files, and of captions.json."""
+
+
+def shown() -> tuple[str, ...]:
+    """The images of table `paper` that crops are kept of."""
+    return tuple(image for image in tables.names_of("paper") if image in tables.SHOWN)
+
+
+def shown_fits() -> str:
+    """The command that fits them."""
+    return f"{FITS} --images {' '.join(shown())}"
 
 
 class Missing(Exception):

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from experiments import command, curves, rows
-from experiments.drawing import NETWORKS, SHOWN, SHOWN_FITS, TITLES, Drawn, Missing, Settings
+from experiments.drawing import NETWORKS, TITLES, Drawn, Missing, Settings, shown, shown_fits
 from experiments.ledger import Ledger, Record
 from experiments.tables import Cell
 from jaxsr import diagrams, figures, images, reports
@@ -87,7 +87,7 @@ def methods(settings: Settings) -> Drawn:
 def iterations(settings: Settings) -> Drawn:
     """Figure 7: the crops of the snapshots."""
     ledger, drawn = Ledger(settings.results / "table1"), False
-    for image in SHOWN:
+    for image in shown():
         for row in rows.DIP:
             cell = Cell("paper", row, settings.recipe, image, 0)
             record = ledger.read(cell.name, {})
@@ -97,25 +97,25 @@ def iterations(settings: Settings) -> Drawn:
             steps, history = record["snapshots"], record["history"]
             tiles = np.split(images.read(strip).pixels, len(steps), axis=1)
             chosen = np.unique(np.linspace(0, len(steps) - 1, MOMENTS).round().astype(int))
-            shown, captions = {}, {}
+            panels, captions = {}, {}
             for i in chosen:
                 heading = f"iteration {steps[i]}"
-                shown[heading] = tiles[i]
+                panels[heading] = tiles[i]
                 if steps[i] % history["every"] == 0:
                     value = history["psnr"][steps[i] // history["every"] - 1]
                     captions[heading] = f"{value:.2f} dB"
             path = settings.out / f"figure7_{image}_{row}.png"
-            figures.comparison(path, shown, captions, zoom=figures.most_detailed(tiles[-1]))
+            figures.comparison(path, panels, captions, zoom=figures.most_detailed(tiles[-1]))
             drawn = True
             what = "the running average through the iterations, PSNR of the whole image"
             yield path, f"a crop of {image} by {TITLES[row]}: {what}"
     if not drawn:
-        raise Missing(f"no fit of {' or '.join(SHOWN)} is on record; {SHOWN_FITS}")
+        raise Missing(f"no fit of {' or '.join(shown())} is on record; {shown_fits()}")
 
 
 def losses_side_by_side(settings: Settings) -> Drawn:
     """Figure 8."""
-    yield from _side_by_side(settings, "figure8", rows.DIP, rows.DIP, SHOWN_FITS)
+    yield from _side_by_side(settings, "figure8", rows.DIP, rows.DIP, shown_fits())
 
 
 def weights_side_by_side(settings: Settings) -> Drawn:
@@ -143,7 +143,7 @@ def _side_by_side(
     """The crops of some rows beside the truth, for each image that has the needed ones."""
     ledger = Ledger(settings.results / "table1")
     drawn = False
-    for image in SHOWN:
+    for image in shown():
         found: dict[str, tuple[Record, pathlib.Path]] = {}
         for row in wanted:
             cell = Cell("paper", row, settings.recipe, image, 0)
@@ -153,21 +153,21 @@ def _side_by_side(
         truth = ledger.folder / "paper" / "truth" / f"{image}.png"
         if not truth.exists() or not set(needed) <= set(found):
             continue
-        shown = {TITLES[row]: images.read(crop).pixels for row, (_, crop) in found.items()}
+        panels = {TITLES[row]: images.read(crop).pixels for row, (_, crop) in found.items()}
         # The paper's rows were made under two protocols, whose figures do not compare.
         protocols = {row: record["settings"]["protocol"] for row, (record, _) in found.items()}
         captions = {
             TITLES[row]: f"{record['psnr']:.2f} dB, {protocols[row]}"
             for row, (record, _) in found.items()
         }
-        shown["ground truth"] = images.read(truth).pixels
+        panels["ground truth"] = images.read(truth).pixels
         path = settings.out / f"{name}_{image}.png"
-        figures.comparison(path, shown, captions)
+        figures.comparison(path, panels, captions)
         caption = f"a crop of {image}, PSNR of the whole image by the protocol named"
         if "paper-lapsrn" in protocols.values():
             caption += "; paper-lapsrn has the truth's chroma"
         if lacking := [TITLES[row] for row in wanted if row not in found]:
-            caption += f" (missing: {', '.join(lacking)}; {SHOWN_FITS})"
+            caption += f" (missing: {', '.join(lacking)}; {shown_fits()})"
         drawn = True
         yield path, caption
     if not drawn:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import command, figures, impedance, problem, tables
+from experiments import command, figures, impedance, problem, restoration, rows, table1, tables
 from experiments.ledger import Ledger
 from jaxsr import images, plots
 from jaxsr.models import SkipUNet
@@ -210,6 +210,46 @@ def test_a_legend_is_in_the_picture(tmp_path, monkeypatch, length):
     (legend,) = drawings[0].legends
     box = legend.get_window_extent()
     assert len(legend.get_texts()) == 4 and box.x0 >= 0 and box.x1 <= 960
+
+
+def test_from_the_fits_themselves(tmp_path, measured, monkeypatch):
+    """Figures 3, 7 and 8 of what `experiments.table1` leaves, against its runs' own files."""
+    network = functools.partial(SkipUNet, down=(4,), up=(4,), skip=(2,))
+    monkeypatch.setattr(restoration, "SkipUNet", network)
+    monkeypatch.setattr(rows, "Settings", functools.partial(rows.Settings, iterations=25))
+    monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
+    monkeypatch.setitem(tables.IMAGES, "bsds300", ("37073",))
+    monkeypatch.setattr(tables, "SHOWN", {"37073": (8, 16)})
+    monkeypatch.setattr(tables, "SIDE", 32)
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("data").mkdir()
+    images.write("data/37073.png", problem.photograph()[:64, :96])
+    args = ["--bsds300", "data", "--tables", "paper", "--only", *rows.DIP, "--seeds", "0", "1"]
+    assert command.main(table1.Settings, table1.run, args) == 0
+    pictures, draw = {}, figures.figures.comparison
+
+    def keep(path, panels, captions, **options):
+        pictures[path.name] = panels
+        draw(path, panels, captions, **options)
+
+    monkeypatch.setattr(figures.figures, "comparison", keep)
+    assert run("--out", "drawn", "--only", 3, 7, 8) == 0
+    curves = measured["figure3.png"]
+    for row, title in (("dip-mse", "DIP (MSE)"), ("dip-charbonnier", "DIP (Charbonnier)")):
+        folders = [pathlib.Path(f"runs/table1/paper/{row}_reference_seed{i}/37073") for i in (0, 1)]
+        for column, name in (("psnr", "running average"), ("psnr_output", "output")):
+            histories = [
+                np.genfromtxt(f / "history.csv", delimiter=",", names=True) for f in folders
+            ]
+            expected = [table[column][[9, 19]] for table in histories]
+            np.testing.assert_allclose(curves[f"{title}: {name}"]["y"], expected, rtol=1e-5)
+        snapshot = images.read(folders[0] / "snapshots" / "000020.png").pixels[8:40, 16:48]
+        last = pictures[f"figure7_37073_{row}.png"]["iteration 20"]
+        np.testing.assert_array_equal(last, snapshot)
+        result = images.read(folders[0] / "sr.png").pixels[8:40, 16:48]
+        np.testing.assert_array_equal(pictures["figure8_37073.png"][title], result)
+    truth = problem.photograph()[8:40, 16:48]
+    np.testing.assert_array_equal(pictures["figure8_37073.png"]["ground truth"], truth)
 
 
 @pytest.fixture
