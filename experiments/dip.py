@@ -17,6 +17,7 @@ import pathlib
 import sys
 
 from experiments import command, ensemble, recipes, restoration, several
+from experiments.problem import PHOTOGRAPH
 from experiments.record import as_config, claim
 from experiments.several import Fit
 from jaxsr.datasets import folders
@@ -82,7 +83,7 @@ class Settings(recipes.Settings):
 
     def _folder(self, each: recipes.Settings, source: pathlib.Path | None) -> pathlib.Path:
         name = source.resolve().name if source and source.is_dir() else None
-        folder = restoration.default_folder(each, name or (source.stem if source else "coffee"))
+        folder = restoration.default_folder(each, name or (source.stem if source else PHOTOGRAPH))
         if self.seeds == 1:
             return folder
         return folder.with_name(f"{folder.name}-{self.seed + self.seeds - 1}")
