@@ -214,6 +214,15 @@ def outcome(reader: Reader, path: pathlib.Path) -> str:
         signal.signal(signal.SIGALRM, before)
 
 
+def gibibytes() -> float:
+    """The largest this process has been."""
+    status = pathlib.Path("/proc/self/status")
+    if status.exists():  # Linux, where `ru_maxrss` begins with the size of the parent process
+        (line,) = (x for x in status.read_text().splitlines() if x.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024**2
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**3  # macOS: bytes
+
+
 def fuzz(count: int, seed: int, folder: pathlib.Path) -> tuple[collections.Counter, list[str]]:
     """Counts of (kind, outcome), and what failed."""
     (folder / "sound").mkdir()
@@ -233,8 +242,7 @@ def fuzz(count: int, seed: int, folder: pathlib.Path) -> tuple[collections.Count
         kind, path, reader = case(random, sound, folder / "work", index)
         began = time.monotonic()
         how = outcome(reader, path)
-        unit = 1024**2 if sys.platform != "darwin" else 1024**3
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+        memory = gibibytes()
         if time.monotonic() - began > SECONDS:
             how = "took too long"
         if memory > GIBIBYTES:
@@ -257,8 +265,7 @@ def main() -> int:
         counts, failures = fuzz(options.count, options.seed, pathlib.Path(temporary))
     for (kind, how), number in sorted(counts.items()):
         print(f"{number:4d}  {how:8s} {kind}")
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    print(f"{sum(counts.values())} in all, at most {memory:.2f} GiB of memory")
+    print(f"{sum(counts.values())} in all, at most {gibibytes():.2f} GiB of memory")
     print("\n".join(failures))
     return 1 if failures else 0
 

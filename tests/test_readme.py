@@ -5,6 +5,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 ROOT = pathlib.Path(__file__).parents[1]
 
 
