@@ -11,6 +11,7 @@ from jaxsr import weights
 from jaxsr.errors import InputError
 from jaxsr.models import SkipUNet
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 SMALL = {"down": (16, 8), "up": (12, 16), "skip": (4, 2)}
 
 
@@ -172,7 +173,7 @@ def test_peer_repeats_the_reference(peer_module, shared):
     )
 
 
-def test_all_ways_do_the_same_fits(compiled_quickly, monkeypatch, tmp_path, capsys):
+def test_all_ways_do_the_same_fits(monkeypatch, tmp_path, capsys):
     """In turn, under `vmap` and on devices: the same losses of the same fits; timed in turns."""
     monkeypatch.setattr(fits, "SkipUNet", lambda: SkipUNet(down=(4,), up=(4,), skip=(2,)))
     monkeypatch.setattr(jax.config, "update", lambda *_: None)  # JAX is in use already

@@ -12,6 +12,8 @@ from jaxsr.dip import fitting, stopping
 from jaxsr.errors import InputError
 from jaxsr.models import SkipUNet
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 # Adam steps in which the reference's trajectory can be followed. The last one amplifies rounding by
 # over a hundred a step: four equally exact ways of writing our network part from each other by 1e-3
 # before step 20, and from the reference, alike, by 2e-6 at the fifth.

@@ -14,12 +14,9 @@ from jaxsr.datasets import patches
 from jaxsr.errors import InputError
 from jaxsr.models import LapSRN
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 MODEL = LapSRN(factor=4, depth=1, features=4)
 CONFIG = training.Config(batch=4, size=16, weight_decay=0.0)
-
-
-# The tests wait for the compiler, not for the programs.
-jit = functools.partial(jax.jit, compiler_options={"xla_llvm_disable_expensive_passes": True})
 
 
 def images(count=4, side=16, seed=0):
@@ -47,6 +44,7 @@ def test_laplacian_is_matlabs_pyramid(x64):
     assert len(training.laplacian(pictures, jump)[1]) == 1
 
 
+@jax.jit
 def level_losses(variables, pictures):
     """Both levels' Charbonnier losses, each a mean (the paper's eq. 1)."""
     low, targets = training.laplacian(pictures, MODEL)
@@ -68,8 +66,8 @@ def test_step_is_adam_on_the_weighted_losses_after_the_l2_term(x64):
         halve_every=2,
     )
     state = training.init(jax.random.key(0), MODEL, config, dtype=jnp.float64)
-    advance = jit(functools.partial(training.step, model=MODEL, config=config))
-    slopes = jit(jax.jacrev(level_losses))
+    advance = jax.jit(functools.partial(training.step, model=MODEL, config=config))
+    slopes = jax.jit(jax.jacrev(level_losses))
     values = state.variables
     mean = square = jax.tree.map(np.zeros_like, values)
     for t, rate in ((1, 0.01), (2, 0.01), (3, 0.005)):
