@@ -27,6 +27,9 @@ def small(monkeypatch, tmp_path):
     draw(tmp_path)
 
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+
 def draw(folder):
     rng = np.random.default_rng(0)
     for name, count in (("train", 3), ("test", 2)):

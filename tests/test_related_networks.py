@@ -14,6 +14,7 @@ from jaxsr.errors import InputError
 from jaxsr.models import DRCN, FSRCNN, SRCNN, VDSR
 from jaxsr.resample import imresize
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 SMALL = [
     SRCNN(factor=3, features=(4, 3)),
     SRCNN(factor=2, sizes=(5, 1, 3), features=(3, 2)),

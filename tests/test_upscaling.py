@@ -15,6 +15,7 @@ from jaxsr.protocols import PROTOCOLS
 from jaxsr.resample import imresize
 from jaxsr.upscaling import upscale
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 RGB = np.random.default_rng(0).random((23, 31, 3), np.float32)
 GRAY = RGB[..., :1]
 
