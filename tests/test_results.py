@@ -1,3 +1,4 @@
+import json
 import pathlib
 import statistics
 
@@ -68,3 +69,11 @@ def test_the_cells_of_deep_image_prior_are_those_of_the_records(line):
     expected = [f"{x:.3f}" for x in psnr] + [f"{record['ssim']:.4f}".lstrip("0")]
     assert told == [*expected, f"{record['psnr_y']:.3f}", f"{fit:.2f}"]
     assert told[2] == f"{record['psnr']:.3f}"
+
+
+def test_missing_pixels_are_those_of_the_record():
+    record = json.loads((ROOT / "results/dip/butterfly_inpaint_missing0.5_seed0.json").read_text())
+    told = [line[1:] for line in lines("Missing pixels")]
+    found = [record["biharmonic"], record, record["last"]]
+    assert told == [[f"{x['psnr']:.3f}", f"{x['ssim']:.4f}".lstrip("0")] for x in found]
+    assert record["iterations"] == 1500
