@@ -21,10 +21,21 @@ from benchmarks import comparison, peers, plots
 from jaxsr import reports
 from jaxsr.errors import InputError
 
-Part = Literal["compiling", "dip", "sizes", "losses", "precisions", "fits", "lapsrn", "memory"]
+Part = Literal[
+    "compiling",
+    "convolution",
+    "dip",
+    "sizes",
+    "losses",
+    "precisions",
+    "fits",
+    "lapsrn",
+    "memory",
+]
 
 COMMANDS: dict[Part, tuple[str, ...]] = {
     "compiling": ("compiling",),
+    "convolution": ("convolution",),
     "dip": ("dip", "--sizes", "128x128", "320x480"),
     "sizes": ("dip", "--alone", "--rounds", "3", "--sizes", "64x64", "256x256", "512x512"),
     "losses": ("dip", "--alone", "--sizes", "128x128", "--losses", "mse", "l1", "charbonnier"),

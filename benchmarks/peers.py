@@ -27,7 +27,7 @@ Options = TypeVar("Options")
 
 
 def disagreement(ours: ArrayLike, theirs: ArrayLike) -> float:
-    """The largest difference of losses or images, relative to PyTorch's largest value.
+    """The largest difference of losses or images, relative to theirs' largest value.
 
     Raises:
       RuntimeError: above AGREEMENT: then the two do not compute the same, and speed means nothing.
@@ -36,8 +36,8 @@ def disagreement(ours: ArrayLike, theirs: ArrayLike) -> float:
     difference = float(np.abs(a - b).max() / np.abs(b).max())
     if not difference <= AGREEMENT:
         raise RuntimeError(
-            f"ours and PyTorch's disagree from one start: relative difference {difference:.1e}, "
-            f"allowed {AGREEMENT}"
+            "programs that should compute the same disagree from one start: relative difference "
+            f"{difference:.1e}, allowed {AGREEMENT}"
         )
     return difference
 

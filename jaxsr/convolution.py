@@ -16,47 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxsr import winograd
-
-
-def _window(x: Array, i: int, j: int, height: int, width: int, stride: int) -> Array:
-    """The pixels of x that filter tap (i, j) meets, one for each of height x width outputs."""
-    rows = slice(i, i + stride * (height - 1) + 1, stride)
-    columns = slice(j, j + stride * (width - 1) + 1, stride)
-    return x[:, rows, columns]
-
-
-def _im2col(x: Array, w: Array, stride: int) -> Array:
-    """Every output's window as one row: (N, H, W, C) -> (N, H', W', h w C)."""
-    h, k = w.shape[:2]
-    height, width = (x.shape[1] - h) // stride + 1, (x.shape[2] - k) // stride + 1
-    taps = [_window(x, i, j, height, width, stride) for i in range(h) for j in range(k)]
-    return taps[0] if len(taps) == 1 else jnp.concatenate(taps, axis=-1)
-
-
-def _col2im(columns: Array, w: Array, stride: int, height: int, width: int) -> Array:
-    """The adjoint of `_im2col`, one sub-pixel phase at a time, so that no zeros are multiplied."""
-    h, k, channels, _ = w.shape
-    n, rows, cols, _ = columns.shape
-    taps = columns.reshape(n, rows, cols, h, k, channels)
-    reach_y, reach_x = (h - 1) // stride, (k - 1) // stride
-
-    def phase(a: int, b: int) -> Array:
-        total = jnp.zeros((n, rows + reach_y, cols + reach_x, channels), columns.dtype)
-        for i in range(a, h, stride):
-            for j in range(b, k, stride):
-                y, z = i // stride, j // stride
-                edges = ((0, 0), (y, reach_y - y), (z, reach_x - z), (0, 0))
-                total = total + jnp.pad(taps[:, :, :, i, j], edges)
-        return total
-
-    phases = [jnp.stack([phase(a, b) for b in range(stride)], 3) for a in range(stride)]
-    image = jnp.stack(phases, 2).reshape(
-        n, stride * (rows + reach_y), stride * (cols + reach_x), channels
-    )
-    missing_y, missing_x = max(0, height - image.shape[1]), max(0, width - image.shape[2])
-    image = jnp.pad(image, ((0, 0), (0, missing_y), (0, missing_x), (0, 0)))
-    return image[:, :height, :width]
+from jaxsr import im2col, winograd
 
 
 def _is_narrow(w: Array, stride: int) -> bool:
@@ -71,42 +31,33 @@ def _narrow_forward(x: Array, w: Array) -> Array:
     height, width = x.shape[1] - h + 1, x.shape[2] - k + 1
     taps = (x @ w.transpose(2, 0, 1, 3).reshape(channels, -1)).reshape(*x.shape[:3], h, k, features)
     pairs = [(i, j) for i in range(h) for j in range(k)]
-    shifted = [_window(taps[:, :, :, i, j], i, j, height, width, 1) for i, j in pairs]
+    shifted = [im2col.window(taps[:, :, :, i, j], i, j, height, width, 1) for i, j in pairs]
     return functools.reduce(jnp.add, shifted)
 
 
 def _narrow_backward(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
     h, k, channels, features = w.shape
     edges = ((0, 0), (h - 1, h - 1), (k - 1, k - 1), (0, 0))
-    windows = _im2col(jnp.pad(dy, edges), w, 1).reshape(-1, h * k * features)
+    windows = im2col.windows(jnp.pad(dy, edges), w, 1).reshape(-1, h * k * features)
     flipped = w[::-1, ::-1].transpose(0, 1, 3, 2).reshape(-1, channels)
     dw = (windows.T @ x.reshape(-1, channels)).reshape(h, k, features, channels)
     return (windows @ flipped).reshape(x.shape), dw[::-1, ::-1].swapaxes(2, 3)
 
 
 def _matmul_forward(x: Array, w: Array, stride: int) -> Array:
-    h, k = w.shape[:2]
     if _is_narrow(w, stride):
         return _narrow_forward(x, w)
     if stride == 1 and winograd.pays(x, w, x.shape[0] * (x.shape[1] - 2) * (x.shape[2] - 2)):
         return winograd.convolve(x, w)
-    return _im2col(x, w, stride) @ w.reshape(-1, w.shape[3])
+    return im2col.convolve(x, w, stride=stride)
 
 
 def _matmul_backward(x: Array, w: Array, dy: Array, stride: int) -> tuple[Array, Array]:
-    n, height, width, _ = x.shape
-    h, k, channels, features = w.shape
     if _is_narrow(w, stride):
         return _narrow_backward(x, w, dy)
     if stride == 1 and winograd.pays(x, w, math.prod(dy.shape[:3])):
-        flipped = w[::-1, ::-1].swapaxes(2, 3)
-        return winograd.convolve(dy, flipped, pad=2), winograd.filter_gradient(x, dy)
-    # A 1x1 filter's few sums over many pixels are faster in parts: no transposed copy of the image.
-    blocks = math.gcd(math.prod(dy.shape[:3]), 4) if h == k == 1 else 1
-    columns = _im2col(x, w, stride).reshape(blocks, -1, h * k * channels)
-    dw = jnp.einsum("bpc,bpk->bck", columns, dy.reshape(blocks, -1, features)).sum(0)
-    dw = dw.reshape(w.shape)
-    return _col2im(dy @ w.reshape(-1, features).T, w, stride, height, width), dw
+        return winograd.gradients(x, w, dy)
+    return im2col.gradients(x, w, dy, stride=stride)
 
 
 def _lax(x: Array, w: Array, stride: int) -> Array:

@@ -138,6 +138,20 @@ def filter_gradient(x: Array, dy: Array) -> Array:
     return jnp.einsum("ai,abck,bj->ijck", g, products.reshape(TILE, TILE, -1, features), g)
 
 
+def gradients(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
+    """The gradients of `convolve` (without padding) with respect to x and w.
+
+    Args:
+      x: (N, H, W, C), the input.
+      w: (3, 3, C, K), the filters.
+      dy: (N, H - 2, W - 2, K), the gradient with respect to the output.
+
+    Returns:
+      Of the shapes of x and w.
+    """
+    return convolve(dy, w[::-1, ::-1].swapaxes(2, 3), pad=2), filter_gradient(x, dy)
+
+
 def pays(x: jax.ShapeDtypeStruct | Array, w: jax.ShapeDtypeStruct | Array, pixels: int) -> bool:
     """Whether F(4x4, 3x3) beats im2col for `pixels` outputs of x (N, H, W, C) by w (3, 3, C, K).
 

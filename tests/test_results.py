@@ -8,6 +8,7 @@ from experiments import rows, tables
 from experiments.ledger import Ledger
 
 ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 TEXT = (ROOT / "docs" / "RESULTS.md").read_text()
 NAMES = {
     "Lanczos": "lanczos",
@@ -18,10 +19,10 @@ NAMES = {
 }
 
 
-def lines(title):
-    """The lines of the first table below a title of docs/RESULTS.md, as cells."""
-    paragraphs = TEXT.split(f"## {title}\n\n")[1].split("\n\n")
-    table = next(text for text in paragraphs if text.startswith("|"))
+def lines(title, text=TEXT):
+    """The lines of the first table below a title, as cells."""
+    paragraphs = text.split(f"## {title}\n\n")[1].split("\n\n")
+    table = next(part for part in paragraphs if part.startswith("|"))
     return [[x.strip() for x in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
@@ -56,6 +57,20 @@ def test_the_table_under_one_protocol_is_that_of_the_records(line):
     for text, (table, figure) in zip(told, of, strict=True):
         digits = 3 if "psnr" in figure else 4
         assert text == f"{mean(table, row, figure):.{digits}f}".lstrip("0")
+
+
+@pytest.mark.parametrize("line", lines("Results", README), ids=lambda x: x[0])
+def test_readmes_table_is_that_of_the_records(line):
+    label, *told = line
+    row = NAMES.get(label, label.lower().replace(", ", "-"))
+    if row in rows.DIP:
+        assert told[:2] == ["not yet measured", ""]
+    else:
+        psnr, ssim = (mean("standard", row, x) for x in ("psnr", "ssim"))
+        assert told[:2] == [f"{psnr:.3f}", f"{ssim:.4f}".lstrip("0")]
+    theirs = rows.PUBLISHED.get(row)
+    published = [f"{theirs[0]:.2f}", f"{theirs[1]:.4f}".lstrip("0")] if theirs else ["", ""]
+    assert told[2:] == published
 
 
 @pytest.mark.parametrize("line", lines("Deep Image Prior, the cells on record"), ids=lambda x: x[1])

@@ -1,0 +1,189 @@
+"""One convolution and its gradients by every lowering: is the one that we choose the fastest?
+
+    python -m benchmarks.convolution --sizes 256x256 64x64 16x16 --json FILE
+
+3x3 filters, as many features as channels, float32. `ours` is what the networks run: on a CPU
+Winograd's method or im2col, by the size, elsewhere `lax`. `lax in a loop` shows what XLA's CPU back
+end makes of a convolution inside a `fori_loop`, where Deep Image Prior has all of its own; each of
+the others runs in such a loop too, but for PyTorch's and `lax outside`.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from jax import Array, lax
+
+from benchmarks import peers, timing
+from jaxsr import convolution, im2col, winograd
+from jaxsr.errors import InputError
+
+Gradients = tuple[Array, Array]
+Way = Callable[[Array, Array, Array], tuple[Array, Gradients]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """A convolution and its gradients by every lowering."""
+
+    sizes: tuple[str, ...] = ("256x256", "128x128", "64x64", "32x32", "16x16")
+    """Of the output, HEIGHTxWIDTH in pixels, multiples of 4 from 4."""
+    channels: int = 128
+    """Channels, and features."""
+    json: pathlib.Path | None = None
+    """File for the results, with machine and versions."""
+    megapixels: float = 0.25
+    """Convolved in one measurement, in iterations of the loop."""
+    rounds: int = 7
+    """Measurements of each way; their median is reported."""
+    alone: bool = False
+    """Leave PyTorch out even where it is installed."""
+
+
+def differentiated(convolve: Callable[[Array, Array], Array]) -> Way:
+    """The way of a function that JAX takes the gradients of."""
+
+    def way(x: Array, w: Array, dy: Array) -> tuple[Array, Gradients]:
+        y, pull = jax.vjp(convolve, x, w)
+        dx, dw = pull(dy)
+        return y, (dx, dw)
+
+    return way
+
+
+def plain(x: Array, w: Array) -> Array:
+    """As JAX has it."""
+    return lax.conv_general_dilated(
+        x, w, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+IN_A_LOOP: dict[str, Way] = {
+    "ours": differentiated(convolution.conv),
+    "winograd": lambda x, w, dy: (winograd.convolve(x, w), winograd.gradients(x, w, dy)),
+    "im2col": lambda x, w, dy: (im2col.convolve(x, w), im2col.gradients(x, w, dy)),
+    "lax in a loop": differentiated(plain),
+}
+
+
+def looped(
+    way: Way, iterations: int, *, rate: float = 1e-6
+) -> Callable[[Array, Array, Array], Any]:
+    """So many iterations, each of which needs the one before, moved by a little of its results."""
+
+    def iteration(_: Any, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        x, w, dy = carry
+        y, (dx, dw) = way(x, w, dy)
+        return x - rate * dx, w - rate * dw, dy - rate * y
+
+    return jax.jit(lambda *arrays: lax.fori_loop(0, iterations, iteration, arrays))
+
+
+def outside(arrays: Sequence[Array], iterations: int) -> Callable[[], Any]:
+    """One call an iteration, of a program without a loop."""
+    program = jax.jit(IN_A_LOOP["lax in a loop"])
+    return lambda: [jax.block_until_ready(program(*arrays)) for _ in range(iterations)]
+
+
+def torch_eager(arrays: Sequence[Array], iterations: int) -> Callable[[], Any]:
+    """The same in PyTorch."""
+    import numpy as np
+    import torch
+
+    axes = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+    x, w, dy = (
+        torch.tensor(np.asarray(a).transpose(order).copy())
+        for a, order in zip(arrays, axes, strict=True)
+    )
+    x.requires_grad_()
+    w.requires_grad_()
+    torch.set_num_threads(peers.cores())
+
+    def run() -> None:
+        for _ in range(iterations):
+            torch.autograd.grad(torch.nn.functional.conv2d(x, w), (x, w), dy)
+
+    return run
+
+
+def measure(size: tuple[int, int], options: Options, alone: bool) -> dict[str, Any]:
+    """The figures of one size, as they stand in the JSON file."""
+    height, width = size
+    keys = jax.random.split(jax.random.key(0), 3)
+    channels = options.channels
+    shapes = ((1, height + 2, width + 2, channels), (3, 3, channels, channels))
+    arrays = [
+        jax.random.normal(key, shape)
+        for key, shape in zip(keys, (*shapes, (1, height, width, channels)), strict=True)
+    ]
+    expected = jax.tree.leaves(jax.jit(IN_A_LOOP["lax in a loop"])(*arrays))
+    for way in IN_A_LOOP.values():
+        for actual, wanted in zip(jax.tree.leaves(jax.jit(way)(*arrays)), expected, strict=True):
+            peers.disagreement(actual, wanted)
+    iterations = max(1, round(options.megapixels * 1e6 / (height * width)))
+    programs: dict[str, Callable[[], Any]] = {
+        name: functools.partial(looped(way, iterations), *arrays) for name, way in IN_A_LOOP.items()
+    }
+    programs["lax outside"] = outside(arrays, iterations)
+    if not alone:
+        programs["PyTorch eager"] = torch_eager(arrays, iterations)
+    times = timing.interleaved(programs, rounds=options.rounds, units=iterations, pause=peers.PAUSE)
+    return {
+        "name": f"convolution {height}x{width}, {channels} channels",
+        "unit": "convolution",
+        "ours_seconds_per_convolution": times["ours"].median,
+        "ours_spread": times["ours"].spread,
+        "chosen": chosen(arrays[0], arrays[1], height * width),
+        "ways": {
+            name: {"seconds_per_convolution": time.median, "spread": time.spread}
+            for name, time in times.items()
+        },
+    }
+
+
+def chosen(x: Array, w: Array, pixels: int) -> str:
+    """The way that is ours here."""
+    if jax.default_backend() != "cpu":
+        return "lax"
+    return "winograd" if winograd.pays(x, w, pixels) else "im2col"
+
+
+def say(result: Mapping[str, Any]) -> str:
+    """A line on a size."""
+    times = result["ways"]
+    line = ", ".join(f"{x} {1e3 * times[x]['seconds_per_convolution']:.2f}" for x in times)
+    return f"{result['name']}, ms forward and backward: {line}; ours is {result['chosen']}"
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measures every size, printing as it goes; returns, and writes if asked, what was found.
+
+    Raises:
+      InputError: an option that cannot be used.
+    """
+    sizes = [peers.parse_size(text, multiple=4, least=4) for text in options.sizes]
+    peers.check_counts(channels=options.channels, rounds=options.rounds)
+    if not 0 < options.megapixels < float("inf"):
+        raise InputError(f"`megapixels` (={options.megapixels}) must be above 0")
+    alone = peers.is_alone(options.alone)
+    return peers.collect(
+        "convolution",
+        [functools.partial(measure, size, options, alone) for size in sizes],
+        json=options.json,
+        alone=alone,
+        say=say,
+        rounds=options.rounds,
+    )
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return peers.main(Options, run, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import signal
+
+from benchmarks import convolution
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+
+def problem(channels=3, side=8):
+    keys = jax.random.split(jax.random.key(1), 3)
+    shapes = ((1, side + 2, side + 2, channels), (3, 3, channels, channels))
+    shapes = (*shapes, (1, side, side, channels))
+    return [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
+
+
+@pytest.mark.parametrize("name", convolution.IN_A_LOOP)
+def test_an_iteration_needs_all_three(name):
+    """Against SciPy's correlations in float64, channel by channel."""
+    arrays = problem()
+    found = convolution.looped(convolution.IN_A_LOOP[name], 1, rate=0.01)(*arrays)
+    x, w, dy = (np.asarray(a, np.float64) for a in arrays)
+    y, dx, dw = np.zeros_like(dy), np.zeros_like(x), np.zeros_like(w)
+    for c in range(3):
+        for k in range(3):
+            y[0, :, :, k] += signal.correlate2d(x[0, :, :, c], w[:, :, c, k], "valid")
+            dx[0, :, :, c] += signal.convolve2d(dy[0, :, :, k], w[:, :, c, k], "full")
+            dw[:, :, c, k] = signal.correlate2d(x[0, :, :, c], dy[0, :, :, k], "valid")
+    for actual, before, gradient in zip(found, (x, w, dy), (dx, dw, y), strict=True):
+        np.testing.assert_allclose(actual, before - 0.01 * gradient, atol=1e-5)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_run_writes_what_it_found(alone, tmp_path, capsys):
+    if not alone:
+        pytest.importorskip("torch")
+    path = tmp_path / "convolution.json"
+    options = ["--sizes", "8x12", "--channels", "4", "--megapixels", "0.001"]
+    options += ["--rounds", "2", "--json", str(path), *(["--alone"] if alone else [])]
+    assert convolution.main(options) == 0
+    (found,) = json.loads(path.read_text())["results"]
+    assert found["chosen"] == "winograd"
+    assert ("PyTorch eager" in found["ways"]) == (not alone)
+    ours = found["ways"]["ours"]["seconds_per_convolution"]
+    assert found["ours_seconds_per_convolution"] == ours > 0
+    assert capsys.readouterr().out.count("ours is winograd") == 1
+    assert convolution.main(["--sizes", "8x10"]) == 2
+    assert "`sizes` (=8x10)" in capsys.readouterr().err
+    assert convolution.main(["--megapixels", "0"]) == 2
+
+
+def test_im2col_is_chosen_where_filters_outnumber_pixels():
+    x, w, _ = problem(64, 4)
+    assert convolution.chosen(x, w, 16) == "im2col"
+    assert convolution.chosen(x.astype(jnp.bfloat16), w, 4096) == "im2col"
