@@ -36,9 +36,9 @@ class Options:
     """Channels, and features."""
     json: pathlib.Path | None = None
     """File for the results, with machine and versions."""
-    megapixels: float = 0.25
+    megapixels: float = 0.05
     """Convolved in one measurement, in iterations of the loop."""
-    rounds: int = 7
+    rounds: int = 5
     """Measurements of each way; their median is reported."""
     alone: bool = False
     """Leave PyTorch out even where it is installed."""
