@@ -189,7 +189,9 @@ def _finish(path: Path, figure: Figure, axes: Axes, xlabel: str, ylabel: str) ->
     axes.set(xlabel=xlabel, ylabel=ylabel, axisbelow=True)
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
-    labels = axes.get_legend_handles_labels()[1]
-    ncols = 4 if sum(map(len, labels[:4])) <= 80 else 2  # as many as the width holds
-    figure.legend(frameon=False, loc="outside upper center", ncols=ncols)
+    for columns in (4, 3, 2, 1):  # as many as the width holds
+        legend = figure.legend(frameon=False, loc="outside upper center", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
     save(path, figure)

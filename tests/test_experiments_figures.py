@@ -200,16 +200,17 @@ def test_bands_leave_the_start_aside_and_draw_alike_what_belongs_together(tmp_pa
     assert 18 < low < 19.5 and 27 < high < 28
 
 
-@pytest.mark.parametrize("length", [5, 25, 32])
-def test_a_legend_is_in_the_picture(tmp_path, monkeypatch, length):
+@pytest.mark.parametrize("lengths", [(5,) * 4, (25,) * 4, (32,) * 4, (5, 13, 27, 15, 29)])
+def test_a_legend_is_in_the_picture(tmp_path, monkeypatch, lengths):
     drawings = []
     save = plots.save
     monkeypatch.setattr(plots, "save", lambda *args: (save(*args), drawings.append(args[1])))
-    curves = {name * length: {"x": [1, 2], "y": [[1, 2]]} for name in "wxyz"}
+    names = [letter * length for letter, length in zip("vwxyz", lengths, strict=False)]
+    curves = {name: {"x": [1, 2], "y": [[1, 2]]} for name in names}
     plots.bands(tmp_path / "a.png", curves, xlabel="x", ylabel="y")
     (legend,) = drawings[0].legends
     box = legend.get_window_extent()
-    assert len(legend.get_texts()) == 4 and box.x0 >= 0 and box.x1 <= 960
+    assert len(legend.get_texts()) == len(lengths) and box.x0 >= 0 and box.x1 <= 960
 
 
 def test_from_the_fits_themselves(tmp_path, measured, monkeypatch):

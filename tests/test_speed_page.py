@@ -1,0 +1,79 @@
+"""The tables of docs/SPEED.md against the records in benchmarks/results."""
+
+import json
+import pathlib
+import re
+
+import pytest
+
+from tests.test_results import lines
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "SPEED.md").read_text()
+PEERS = ("eager", "eager-channels-last", "compile", "compile-channels-last")
+WAYS = ("ours", "winograd", "im2col", "lax outside", "lax in a loop", "PyTorch eager")
+
+
+def record(name):
+    path = ROOT / "benchmarks" / "results" / f"2026-11-23_epyc-2-cores_cpu_{name}.json"
+    return json.loads(path.read_text())
+
+
+PARTS = record("suite")["parts"]
+
+
+def row(part, name):
+    (found,) = (x for x in PARTS[part]["results"] if x["name"] == name)
+    return found
+
+
+@pytest.mark.parametrize("line", lines("Deep Image Prior", PAGE), ids=lambda x: x[0])
+def test_sizes(line):
+    size, ours, megapixel, *rest = line
+    part = "dip" if rest[-1] else "sizes"
+    found = row(part, f"dip {size} charbonnier float32")
+    assert ours == f"{found['ours_seconds_per_iteration']:.4f}"
+    assert megapixel == f"{found['seconds_per_megapixel']:.1f}"
+    if part == "dip":
+        theirs = [f"{found['peers'][x]['seconds_per_iteration']:.3f}" for x in PEERS]
+        assert rest == [*theirs, f"{found['ratio']:.2f}"]
+
+
+def test_text():
+    text = " ".join(PAGE.split())
+    small, large = (row("dip", f"dip {x} charbonnier float32") for x in ("128x128", "320x480"))
+    speeds = [round(x["gflop_per_second"]) for x in (small, large)]
+    share = round(100 * small["share_of_product_ceiling"])
+    assert f"at {speeds[0]} GFLOP/s at 128x128, {share} % of" in text
+    assert f"and {speeds[1]} at 320x480" in text
+    losses = [
+        f"{row('losses', f'dip 128x128 {x} float32')['ours_seconds_per_iteration']:.3f}"
+        for x in ("mse", "l1", "charbonnier")
+    ]
+    assert f"{', '.join(losses)} s at 128x128" in text
+    half, single = (
+        f"{row('precisions', f'dip 128x128 charbonnier {x}')['ours_seconds_per_iteration']:.3f}"
+        for x in ("bfloat16", "float32")
+    )
+    assert f"takes {half} s instead of {single}" in text
+    gains = {
+        way: [
+            f"{row('fits', f'fits 128x128 {n} {way}')['ratio_to_in_turn']:.2f}" for n in (2, 4, 8)
+        ]
+        for way in ("devices", "vmap")
+    }
+    assert "{} times (2 fits), {} (4) and {} (8)".format(*gains["devices"]) in text
+    assert "under `vmap` {}, {} and {}".format(*gains["vmap"]) in text
+    (memory,) = (x for x in record("memory")["results"] if x["name"] == "memory 1024x1024")
+    gib = memory["peak_bytes"] / 2**30
+    assert f"{memory['ours_seconds_per_iteration']:.1f} s an iteration, {gib:.1f} GiB" in text
+    starts = [f"{x['ours_seconds_per_start']:.1f}" for x in record("compiling")["results"]]
+    assert "first iteration: {} s, and {} s with".format(*starts) in text
+
+
+@pytest.mark.parametrize("line", lines("What makes it fast", PAGE), ids=lambda x: x[0])
+def test_lowerings(line):
+    size, *told = line
+    name = re.compile(f"convolution {size}, ")
+    (found,) = (x for x in record("convolution")["results"] if name.match(x["name"]))
+    assert told == [f"{1e3 * found['ways'][x]['seconds_per_convolution']:.2f}" for x in WAYS]
