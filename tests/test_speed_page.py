@@ -67,6 +67,10 @@ def test_text():
     (memory,) = (x for x in record("memory")["results"] if x["name"] == "memory 1024x1024")
     gib = memory["peak_bytes"] / 2**30
     assert f"{memory['ours_seconds_per_iteration']:.1f} s an iteration, {gib:.1f} GiB" in text
+    (quality,) = record("quality")["results"]
+    assert f"from iteration {quality['iterations_to_quality']} on" in text
+    assert f"after {quality['seconds_to_quality']:.0f} s (and" in text
+    assert f"each, takes {quality['published_seconds']:.0f}: {quality['ratio']:.1f} times" in text
     starts = [f"{x['ours_seconds_per_start']:.1f}" for x in record("compiling")["results"]]
     assert "first iteration: {} s, and {} s with".format(*starts) in text
 
