@@ -92,3 +92,11 @@ def test_missing_pixels_are_those_of_the_record():
     found = [record["biharmonic"], record, record["last"]]
     assert told == [[f"{x['psnr']:.3f}", f"{x['ssim']:.4f}".lstrip("0")] for x in found]
     assert record["iterations"] == 1500
+
+
+@pytest.mark.parametrize("line", lines("Seven losses on one image"), ids=lambda x: x[0])
+def test_losses_are_those_of_the_record(line):
+    path = ROOT / "benchmarks" / "results" / "2026-11-24_epyc-2-cores_cpu_losses.json"
+    (cell,) = (x for x in json.loads(path.read_text())["cells"] if x["loss"] == line[0])
+    psnr = [cell[f"psnr_{x}"] for x in (250, 500, 1000, 2000, "output")]
+    assert line[1:] == [*(f"{x:.2f}" for x in psnr), str(cell["iterations_to_level"])]
