@@ -17,6 +17,8 @@ from jaxsr import pretrained, reports, training
 from jaxsr.checkpoints import Checkpoints
 from jaxsr.models import LapSRN
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path):
@@ -25,9 +27,6 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
     monkeypatch.chdir(tmp_path)
     draw(tmp_path)
-
-
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 def draw(folder):
