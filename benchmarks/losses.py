@@ -10,37 +10,35 @@ the iteration from which on the result is never below bicubic's PSNR + 1 dB. Fig
 seeds +- the sample standard deviation; where a seed has none (it ends below that level) there is a
 dash, or how many seeds have one. The ground truth is reported on and chooses nothing.
 
-OUT/cells keeps each finished fit, and the same command goes on from there, with more losses or
-seeds too. `losses.json` has all figures, `losses.csv` a row a fit, `losses.png` the mean curves.
+Fits run beside each other, one a device: on a CPU, one a core. Iterations a second are those of one
+fit that has the machine to itself, the losses in turns, in the end: median +- spread over rounds.
+
+OUT/cells keeps each finished fit and OUT/speeds.json the speeds: the same command goes on from
+there, with more losses or seeds too. `losses.json` has all figures, `losses.csv` a row a fit,
+`losses.png` the mean curves.
 """
 
+import contextlib
 import dataclasses
 import hashlib
-import json
+import itertools
 import pathlib
-import statistics
 import sys
+import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import skimage.data
 
-from benchmarks import peers
-from jaxsr import dip, images, losses, operators, plots, reports
+from benchmarks import loss_fits, peers
+from benchmarks.loss_fits import FACTOR, LOSSES, PROTOCOL, Key, Record
+from benchmarks.psnr_curves import figures_of, over_seeds
+from jaxsr import dip, images, operators, plots, reports
 from jaxsr.errors import InputError
-from jaxsr.models import SkipUNet
-from jaxsr.protocols import PROTOCOLS
 
-PROTOCOL, FACTOR, SCALE = PROTOCOLS["paper-dip"], 4, 0.05
-GENERAL = {f"general-{a:g}": losses.general(a, scale=SCALE) for a in (0, 0.5, 1.5)}
-LOSSES = {name: losses.LOSSES[name] for name in ("mse", "l1", "charbonnier", "huber")} | GENERAL
 GAIN = 1  # dB over bicubic, to be reached
-COUNTS = (250, 500, 1000, 2000)
-HISTORIES = ("psnr", "psnr_output")
-Record = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,95 +78,6 @@ def ground_truth(hr: pathlib.Path | None, text: str) -> np.ndarray:
     return np.asarray(operators.crop(*size)(jnp.asarray(pixels)))
 
 
-def fit(truth: np.ndarray, low: np.ndarray, loss: str, seed: int, config: dip.Config) -> Record:
-    """One fit: its speed and histories (dB, one an iteration, NaN after an overflow)."""
-    network = SkipUNet(channels=truth.shape[-1])
-    with jax.default_matmul_precision("highest"):
-        result = dip.fit(
-            jax.random.key(seed),
-            jnp.asarray(low)[None],
-            operators.downsample(FACTOR, kernel=PROTOCOL.kernel),
-            init_fn=network.init,
-            apply_fn=network.apply,
-            size=(truth.shape[0], truth.shape[1]),
-            loss=LOSSES[loss],
-            config=config,
-            reference=jnp.asarray(truth)[None],
-        )
-    rest = (0, config.iterations - result.iterations)
-    return {
-        "iterations_per_second": result.iterations / result.seconds if result.seconds else None,
-        "compile_seconds": result.compile_seconds,
-        **{name: np.pad(result.history[name], rest, constant_values=np.nan) for name in HISTORIES},
-    }
-
-
-def kept(folder: pathlib.Path, made: Record) -> dict[tuple[str, int], Record]:
-    """The finished fits in a folder, by loss and seed.
-
-    Raises:
-      InputError: one is damaged, or was made under other settings or versions, or elsewhere.
-    """
-    found = {}
-    for path in sorted(folder.glob("[!.]*.json")):  # hidden: what a kill left of an unfinished one
-        try:
-            cell = json.loads(path.read_text(encoding="utf-8"))
-            before, key = dict(cell["made"]), (cell["loss"], cell["seed"])
-            found[key] = cell | {name: np.array(cell[name], np.float64) for name in HISTORIES}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"`{path}` is damaged ({error!r}): delete it to go on") from error
-        for name, value in made.items():
-            if before.get(name) != value:
-                rule = f"must be that of the fits in {folder} (={before.get(name)})"
-                raise InputError(f"`{name}` (={value}) {rule}: choose another `out`")
-    return found
-
-
-def stays_at(psnr: np.ndarray, level: float) -> int | None:
-    """The iteration, from 1, from which on PSNR is never below a level; None: it ends below."""
-    below = np.flatnonzero(~(psnr >= level))
-    first = int(below[-1]) + 2 if below.size else 1
-    return first if first <= len(psnr) else None
-
-
-def figures_of(cell: Record, level: float) -> Record:
-    """What is told of a fit, None where it has no such figure."""
-    psnr = cell["psnr"]
-    counts = [*(n for n in COUNTS if n < len(psnr)), len(psnr)]
-    decibels = {f"psnr_{n}": psnr[n - 1] for n in counts} | {"psnr_output": cell["psnr_output"][-1]}
-    return {
-        **{name: float(value) if np.isfinite(value) else None for name, value in decibels.items()},
-        "iterations_to_level": stays_at(psnr, level),
-        **{name: cell[name] for name in ("iterations_per_second", "compile_seconds")},
-    }
-
-
-def over_seeds(values: Sequence[float | None]) -> Record:
-    """Mean and sample standard deviation, None where a value or a second one is missing."""
-    known = [value for value in values if value is not None]
-    mean = statistics.fmean(known) if len(known) == len(values) else None
-    spread = statistics.stdev(known) if mean is not None and len(known) > 1 else None
-    return {"mean": mean, "spread": spread, "seeds": len(known), "of": len(values)}
-
-
-def table(summary: Mapping[str, Record]) -> str:
-    """The summary in aligned columns, a row a loss."""
-    headings = {"psnr_output": "last output", "iterations_to_level": f"to +{GAIN} dB"}
-    headings |= {"iterations_per_second": "iterations/s", "compile_seconds": "compiled in s"}
-
-    def text(name: str, mean: float | None, spread: float | None, seeds: int, of: int) -> str:
-        if mean is None:
-            return f"in {seeds} of {of}" if seeds else "-"
-        digits = 0 if name == "iterations_to_level" else 2
-        return f"{mean:.{digits}f}" + ("" if spread is None else f" +- {spread:.{digits}f}")
-
-    names = next(iter(summary.values()))
-    rows = [["dB after", *(headings.get(name, name.removeprefix("psnr_")) for name in names)]]
-    rows += [[loss, *(text(name, **x) for name, x in row.items())] for loss, row in summary.items()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
-
-
 def run(options: Options) -> None:
     """Fits what is not there yet, and reports on what was asked for.
 
@@ -180,13 +89,15 @@ def run(options: Options) -> None:
         raise InputError(f"`losses` (={names}) must be among {', '.join(LOSSES)}, each once")
     if not seeds or len({*seeds}) < len(seeds) or min(seeds) < 0 or max(seeds) >= 2**32:
         raise InputError(f"`seeds` (={seeds}) must be in [0, 2^32), each once")
+    with contextlib.suppress(RuntimeError):  # it is in use already, with the devices that it has
+        jax.config.update("jax_num_cpu_devices", peers.cores())
     config = dip.Config(iterations=options.iterations)
     size = options.size or ("96x96" if jax.default_backend() == "cpu" else "320x480")
     truth, low = PROTOCOL.degrade(ground_truth(options.hr, size), FACTOR)
     bicubic = PROTOCOL.score(PROTOCOL.bicubic(low, truth.shape[:2]), truth, FACTOR)["psnr"]
     digest = hashlib.sha256(truth.tobytes()).hexdigest()
     settings: Record = {"size": size, "image_sha256": digest, "protocol": PROTOCOL.name}
-    settings |= {"factor": FACTOR, "general_scale": SCALE, "precision": "float32"}
+    settings |= {"factor": FACTOR, "general_scale": loss_fits.SCALE, "precision": "float32"}
     settings |= dataclasses.asdict(config)
     environment = reports.environment(jax.devices()[0])
     made = settings | environment["device"] | environment["versions"]
@@ -197,42 +108,86 @@ def run(options: Options) -> None:
         raise InputError(f"`out` (={options.out}) cannot be used: {error.strerror}") from error
 
     keys = [(loss, seed) for seed in seeds for loss in names]
-    cells = kept(folder, made)
+    cells = loss_fits.kept(folder, made)
     missing = [key for key in keys if key not in cells]
-    for i, (loss, seed) in enumerate(missing, start=1):
-        print(f"{loss}, seed {seed}: fit {i} of {len(missing)}", flush=True)
-        record = {"loss": loss, "seed": seed, "made": made} | fit(truth, low, loss, seed, config)
-        reports.write_json(folder / f"{loss}_seed{seed}.json", record)
-    cells, level = kept(folder, made), bicubic + GAIN
-    fits = {key: figures_of(cells[key], level) for key in keys}
-    rows = [{"loss": loss, "seed": seed, **found} for (loss, seed), found in fits.items()]
-    summary = {
-        loss: {x: over_seeds([fits[loss, seed][x] for seed in seeds]) for x in fits[keys[0]]}
-        for loss in names
-    }
-    record = {
+    counted = itertools.count(1)
+
+    def one(key: Key, stopped: threading.Event) -> None:
+        loss, seed = key
+        print(f"{loss}, seed {seed}: fit {next(counted)} of {len(missing)}", flush=True)
+        histories = loss_fits.fit(truth, low, loss, seed, config, stopped)
+        if histories:
+            record = {"loss": loss, "seed": seed, "made": made} | histories
+            reports.write_json(folder / f"{loss}_seed{seed}.json", record)
+
+    loss_fits.fit_all(missing, one)
+    cells = loss_fits.kept(folder, made)
+    speeds = loss_fits.speeds(options.out / "speeds.json", made, truth, names)
+    head = {
         "benchmark": "losses",
         "settings": settings | {"losses": names, "seeds": seeds},
         "environment": environment,
         "bicubic_psnr": bicubic,
-        "level": level,
-        "summary": summary,
-        "cells": rows,
+        "level": bicubic + GAIN,
     }
-    reports.write_json(options.out / "losses.json", record)
+    print(f"{size}, bicubic {bicubic:.2f} dB; files in {options.out}")
+    print(report(options.out, head, {key: cells[key] for key in keys}, speeds))
+
+
+def report(
+    out: pathlib.Path, head: Record, cells: Mapping[Key, Record], speeds: Mapping[str, Record]
+) -> str:
+    """Writes the JSON, the table and the plot of finished fits; returns what is printed.
+
+    Raises:
+      InputError: a file cannot be written.
+    """
+    level, names = head["level"], list(speeds)
+    fits = {
+        key: figures_of(cell["psnr"], cell["psnr_output"], level) for key, cell in cells.items()
+    }
+    rows = [{"loss": loss, "seed": seed, **found} for (loss, seed), found in fits.items()]
+    summary: dict[str, Record] = {}
+    for loss in names:
+        of_loss = [found for (name, _), found in fits.items() if name == loss]
+        summary[loss] = {x: over_seeds([found[x] for found in of_loss]) for x in of_loss[0]}
+    reports.write_json(
+        out / "losses.json", {**head, "summary": summary, "speeds": speeds, "cells": rows}
+    )
     blank = {name: ["" if row[name] is None else row[name] for row in rows] for name in rows[0]}
     columns = {name: np.array(column, object) for name, column in blank.items()}
-    reports.write_csv(options.out / "losses.csv", columns, count="fit")
-    means = {x: np.mean([cells[x, seed]["psnr"] for seed in seeds], axis=0) for x in names}
+    reports.write_csv(out / "losses.csv", columns, count="fit")
+    means = {
+        loss: np.mean([cell["psnr"] for (name, _), cell in cells.items() if name == loss], axis=0)
+        for loss in names
+    }
     plots.curves(
-        options.out / "losses.png",
+        out / "losses.png",
         {"mean over seeds": means},
         columns={loss: loss for loss in names},
         ylabel="PSNR (dB), mean over seeds",
         baseline={f"bicubic + {GAIN} dB": level},
     )
-    print(f"{size}, bicubic {bicubic:.2f} dB; files in {options.out}")
-    print(table(summary))
+    return table(summary, speeds)
+
+
+def table(summary: Mapping[str, Record], speeds: Mapping[str, Record]) -> str:
+    """Both in aligned columns, a row a loss."""
+    headings = {"psnr_output": "last output", "iterations_to_level": f"to +{GAIN} dB"}
+
+    def text(name: str, mean: float | None, spread: float | None, seeds: int, of: int) -> str:
+        if mean is None:
+            return f"in {seeds} of {of}" if seeds else "-"
+        digits = 0 if name == "iterations_to_level" else 2
+        return f"{mean:.{digits}f}" + ("" if spread is None else f" +- {spread:.{digits}f}")
+
+    names = [headings.get(x, x.removeprefix("psnr_")) for x in next(iter(summary.values()))]
+    rows = [["dB after", *names, "iterations/s"]]
+    for loss, row in summary.items():
+        speed = f"{speeds[loss]['iterations_per_second']:.2f} +- {speeds[loss]['spread']:.2f}"
+        rows.append([loss, *(text(name, **found) for name, found in row.items()), speed])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
 
 
 def main(args: Sequence[str] | None = None) -> int:

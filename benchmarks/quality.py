@@ -23,7 +23,7 @@ import numpy as np
 import PIL.Image
 
 from benchmarks import dip, peers
-from benchmarks.losses import stays_at
+from benchmarks.psnr_curves import stays_at
 from jaxsr.errors import InputError
 
 PUBLISHED_ITERATIONS = 2000

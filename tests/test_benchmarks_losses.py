@@ -1,9 +1,13 @@
 """`python -m benchmarks.losses`: fits of a tiny network, and bookkeeping on fits made up here."""
 
 import csv
+import itertools
 import json
+import os
 import shutil
 import signal
+import threading
+import time
 import types
 
 import jax
@@ -12,7 +16,7 @@ import PIL.Image
 import pytest
 import skimage.data
 
-from benchmarks import losses
+from benchmarks import loss_fits, losses, psnr_curves
 from experiments import problem
 from jaxsr import images
 from jaxsr.errors import InputError
@@ -43,8 +47,8 @@ def cells(out):
 def finished(tmp_path_factory):
     """A folder of two losses and two seeds, and what `dip.fit` was given and made, fit by fit."""
     folder = tmp_path_factory.mktemp("losses")
-    calls = []
-    real = losses.dip.fit
+    calls, rates = [], itertools.count(1)
+    real = loss_fits.dip.fit
 
     def watched(key, low, *args, **kwargs):
         result = real(key, low, *args, **kwargs)
@@ -52,8 +56,10 @@ def finished(tmp_path_factory):
         return result
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(losses, "SkipUNet", Linear)
-        patch.setattr(losses.dip, "fit", watched)
+        patch.setattr(losses.peers, "cores", lambda: 1)  # fits in their order
+        patch.setattr(loss_fits, "SkipUNet", Linear)
+        patch.setattr(loss_fits.dip, "fit", watched)
+        patch.setattr(loss_fits.timing, "once", lambda program, *, clock: 8 / next(rates))
         args = command(folder / "out", "--losses", "mse", "general-0", "--seeds", 0, 7)
         assert losses.main(args) == 0
         shutil.copytree(folder / "out", folder / "again")
@@ -89,7 +95,6 @@ def test_records_hold_what_was_fitted(finished):
         np.testing.assert_array_equal(
             np.array(record["psnr_output"], np.float32), result.history["psnr_output"]
         )
-        assert record["iterations_per_second"] > 0 and record["compile_seconds"] > 0
         starts.setdefault(seed, []).append((record["psnr"][0], record["psnr_output"][0]))
     for values in starts.values():  # the first output is from before the first gradient
         np.testing.assert_allclose(values, values[0][0], atol=1e-3)
@@ -108,12 +113,14 @@ def test_the_report_is_of_these_records(finished):
     assert list(found["summary"]) == ["mse", "general-0"]
     for loss, figures in found["summary"].items():
         records = [cell(finished.out, loss, seed) for seed in (0, 7)]
-        psnr, speed = ([r[x] for r in records] for x in ("psnr", "iterations_per_second"))
-        values = {"psnr_6": [x[-1] for x in psnr], "iterations_per_second": speed}
-        for name, pair in values.items():
-            assert figures[name]["mean"] == pytest.approx(np.mean(pair), rel=1e-12)
-            assert figures[name]["spread"] == pytest.approx(np.std(pair, ddof=1), rel=1e-9)
+        pair = [record["psnr"][-1] for record in records]
+        assert figures["psnr_6"]["mean"] == pytest.approx(np.mean(pair), rel=1e-12)
+        assert figures["psnr_6"]["spread"] == pytest.approx(np.std(pair, ddof=1), rel=1e-9)
         assert figures["iterations_to_level"] == {"mean": None, "spread": None, "seeds": 0, "of": 2}
+    # 40 iterations in 8 / 1, 8 / 2, ... s: of mse the first, fourth, fifth, eighth and ninth
+    for loss, rate in (("mse", 25), ("general-0", 30)):
+        assert found["speeds"][loss]["iterations_per_second"] == pytest.approx(rate, rel=1e-12)
+    assert found["speeds"]["mse"]["spread"] == pytest.approx(0.015 / 0.04**2, rel=1e-9)
     rows = list(csv.DictReader((finished.out / "losses.csv").read_text().splitlines()))
     assert [(row["loss"], row["seed"]) for row in rows[:2]] == [("mse", "0"), ("general-0", "0")]
     assert float(rows[3]["psnr_6"]) == cell(finished.out, "general-0", 7)["psnr"][-1]
@@ -130,13 +137,13 @@ def test_only_what_is_missing_is_fitted(finished, monkeypatch, tmp_path, capsys)
     assert remade["psnr"] == kept["psnr"] and remade["psnr_output"] == kept["psnr_output"]
 
     shutil.copytree(finished.out, tmp_path / "out")
-    monkeypatch.setattr(losses, "fit", None)  # nothing may be computed
+    monkeypatch.setattr(loss_fits, "fit", None)  # nothing may be computed
     assert losses.main(command(tmp_path / "out", *finished.args[6:])) == 0
     assert cells(tmp_path / "out") == before
     for name in ("losses.json", "losses.csv", "losses.png"):
         assert (tmp_path / "out" / name).read_bytes() == (finished.out / name).read_bytes()
     header, *rows = capsys.readouterr().out.splitlines()[-3:]
-    assert header.split()[:3] == ["dB", "after", "6"] and header.endswith("compiled in s")
+    assert header.split()[:3] == ["dB", "after", "6"] and header.endswith("iterations/s")
     assert len({len(row) for row in (header, *rows)}) == 1
     found = json.loads((finished.out / "losses.json").read_text())["summary"]["mse"]["psnr_6"]
     assert f" mse  {found['mean']:.2f} +- {found['spread']:.2f}" in rows[0]
@@ -152,10 +159,13 @@ def made_up(monkeypatch):
         psnr = np.arange(20, 20 + config.iterations, dtype=np.float32)
         history = {"psnr": psnr, "psnr_output": psnr - 1}
         return types.SimpleNamespace(
-            history=history, iterations=config.iterations, seconds=2.0, compile_seconds=1.0
+            history=history, iterations=config.iterations, finite=True, over=True
         )
 
-    monkeypatch.setattr(losses.dip, "fit", fit)
+    monkeypatch.setattr(losses.peers, "cores", lambda: 1)
+    monkeypatch.setattr(loss_fits.dip, "fit", fit)
+    speed = {"iterations_per_second": 7.0, "spread": 0.5}
+    monkeypatch.setattr(loss_fits, "speeds", lambda *_: dict.fromkeys(_[-1], speed))
     return calls
 
 
@@ -187,7 +197,7 @@ def test_a_folder_is_of_one_setting(made_up, tmp_path, capsys):
     record["made"]["jax"] = "0.0.1"
     path.write_text(json.dumps(record))
     assert losses.main(command(out, *args)) == 2
-    assert f"`jax` (={jax.__version__}) must be that of the fits" in capsys.readouterr().err
+    assert f"`jax` (={jax.__version__}) must be that of {path} (=0.0.1)" in capsys.readouterr().err
     for damaged in (b"", b'{"psnr": [1', b"[]", b'{"made": {}}', b"\xff"):
         path.write_bytes(damaged)
         assert losses.main(command(out, *args)) == 2
@@ -198,16 +208,19 @@ def test_a_folder_is_of_one_setting(made_up, tmp_path, capsys):
 def test_ctrl_c_keeps_the_finished_fits(made_up, monkeypatch, tmp_path, capsys):
     out = tmp_path / "out"
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    real = losses.dip.fit
+    real = loss_fits.dip.fit
 
-    def pressed(*args, **kwargs):
-        if len(made_up) == 2:
-            signal.raise_signal(signal.SIGINT)
-        return real(*args, **kwargs)
+    def pressed(*args, on_chunk, **kwargs):
+        if len(made_up) < 2:
+            return real(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGINT)
+        while not on_chunk(None):
+            time.sleep(0.01)
+        return types.SimpleNamespace(finite=True, over=False)
 
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(losses.dip, "fit", pressed)
+            patch.setattr(loss_fits.dip, "fit", pressed)
             assert losses.main(command(out)) == 130
     finally:
         signal.signal(signal.SIGINT, before)
@@ -219,29 +232,67 @@ def test_ctrl_c_keeps_the_finished_fits(made_up, monkeypatch, tmp_path, capsys):
     assert len(made_up) == 14 == len(cells(out))
 
 
+def test_fits_run_beside_each_other(monkeypatch):
+    """Each of two devices has one, from one list; what one of them raises ends the other's."""
+    first = jax.devices()[0]
+    monkeypatch.setattr(loss_fits.jax, "local_devices", lambda: [first, first])
+    both, done = threading.Barrier(2, timeout=60), []
+
+    def one(key, stopped):
+        both.wait()
+        assert jax.config.jax_default_device == first
+        assert jax.config.jax_default_matmul_precision == "highest"
+        done.append(key)
+
+    keys = [(loss, seed) for seed in range(3) for loss in ("mse", "l1")]
+    loss_fits.fit_all(keys, one)
+    assert sorted(done) == sorted(keys) and {*done[:2]} == {*keys[:2]}
+    loss_fits.fit_all([], one)
+
+    def raising(key, stopped):
+        both.wait()
+        if key == keys[0]:
+            raise InputError("full")
+        assert stopped.wait(60)
+        done.append("ended")
+
+    done.clear()
+    with pytest.raises(InputError, match="full"):
+        loss_fits.fit_all(keys, raising)
+    assert done == ["ended"]
+
+
 def test_an_overflow_has_no_figures(made_up, monkeypatch, tmp_path):
-    real = losses.dip.fit
+    real = loss_fits.dip.fit
 
     def overflowed(key, *args, **kwargs):
         result = real(key, *args, **kwargs)
         if jax.random.key_data(key)[-1] == 1:
             history = {name: values[:4] for name, values in result.history.items()}
-            return types.SimpleNamespace(**{**vars(result), "history": history, "iterations": 4})
+            return types.SimpleNamespace(
+                **{
+                    **vars(result),
+                    "history": history,
+                    "iterations": 4,
+                    "finite": False,
+                    "over": False,
+                }
+            )
         return result
 
-    monkeypatch.setattr(losses.dip, "fit", overflowed)
+    monkeypatch.setattr(loss_fits.dip, "fit", overflowed)
     args = command(tmp_path, "--losses", "l1", "--seeds", 0, 1, 2, "--iterations", 9)
     assert losses.main(args) == 0
     found = json.loads((tmp_path / "losses.json").read_text())
     assert found["cells"][1]["psnr_9"] is None and found["cells"][1]["psnr_output"] is None
-    assert found["cells"][1]["iterations_per_second"] == 2.0  # four in two seconds
     assert found["cells"][2]["psnr_9"] == 28
     first = int(np.ceil(found["level"])) - 20 + 1
     assert [row["iterations_to_level"] for row in found["cells"]] == [first, None, first]
     missing = {"mean": None, "spread": None, "seeds": 2, "of": 3}
     figures = found["summary"]["l1"]
     assert figures["psnr_9"] == figures["iterations_to_level"] == missing
-    assert losses.table(found["summary"]).splitlines()[1].count("in 2 of 3") == 3
+    table = losses.table(found["summary"], found["speeds"])
+    assert table.splitlines()[1].count("in 2 of 3") == 3
 
 
 def naive_stays_at(psnr, level):
@@ -256,51 +307,49 @@ def test_the_iteration_from_which_psnr_stays():
     found = set()
     for _ in range(200):
         psnr = np.round(np.cumsum(rng.normal(0.2, 1, rng.integers(1, 12))), 1)
-        found.add(losses.stays_at(psnr, 0.5))
-        assert losses.stays_at(psnr, 0.5) == naive_stays_at(psnr, 0.5)
+        found.add(psnr_curves.stays_at(psnr, 0.5))
+        assert psnr_curves.stays_at(psnr, 0.5) == naive_stays_at(psnr, 0.5)
     assert {None, 1, 2, 5} <= found
-    assert losses.stays_at(np.array([1.0, 2.0, 2.0]), 2.0) == 2  # on the level is not below it
-    assert losses.stays_at(np.array([3.0, 3.0, np.nan]), 2.0) is None
+    assert psnr_curves.stays_at(np.array([1.0, 2.0, 2.0]), 2.0) == 2  # on the level is not below it
+    assert psnr_curves.stays_at(np.array([3.0, 3.0, np.nan]), 2.0) is None
 
 
 def test_figures_are_taken_where_asked():
     psnr = np.linspace(20, 30, 2500)
-    record = {"psnr": psnr, "psnr_output": psnr - 1}
-    record |= {"iterations_per_second": 5.0, "compile_seconds": 9.0}
-    found = losses.figures_of(record, 25.0)
+    found = psnr_curves.figures_of(psnr, psnr - 1, 25.0)
     assert list(found)[:5] == [f"psnr_{n}" for n in (250, 500, 1000, 2000, 2500)]
     assert found["psnr_250"] == psnr[249] and found["psnr_2500"] == 30
     assert found["psnr_output"] == 29 and found["iterations_to_level"] == 1251
-    short = {
-        name: value[:500] if name in losses.HISTORIES else value for name, value in record.items()
-    }
-    assert list(losses.figures_of(short, 25.0))[:3] == ["psnr_250", "psnr_500", "psnr_output"]
+    short = psnr_curves.figures_of(psnr[:500], psnr[:500], 25.0)
+    assert list(short)[:3] == ["psnr_250", "psnr_500", "psnr_output"]
 
 
 def test_means_and_spreads():
     values = list(np.random.default_rng(1).normal(27, 0.3, 5))
-    found = losses.over_seeds(values)
+    found = psnr_curves.over_seeds(values)
     assert found["mean"] == pytest.approx(np.mean(values), rel=1e-14)
     assert found["spread"] == pytest.approx(np.std(values, ddof=1), rel=1e-12)
-    assert losses.over_seeds([3]) == {"mean": 3, "spread": None, "seeds": 1, "of": 1}
-    assert losses.over_seeds([3, None]) == {"mean": None, "spread": None, "seeds": 1, "of": 2}
+    assert psnr_curves.over_seeds([3]) == {"mean": 3, "spread": None, "seeds": 1, "of": 1}
+    assert psnr_curves.over_seeds([3, None]) == {"mean": None, "spread": None, "seeds": 1, "of": 2}
 
 
 def test_the_table_is_aligned():
     summary = {
         "mse": {
-            "psnr_250": losses.over_seeds([27.0, 28.0]),
-            "iterations_to_level": losses.over_seeds([None]),
+            "psnr_250": psnr_curves.over_seeds([27.0, 28.0]),
+            "iterations_to_level": psnr_curves.over_seeds([None]),
         },
         "general-0.5": {
-            "psnr_250": losses.over_seeds([27.5]),
-            "iterations_to_level": losses.over_seeds([9, 10]),
+            "psnr_250": psnr_curves.over_seeds([27.5]),
+            "iterations_to_level": psnr_curves.over_seeds([9, 10]),
         },
     }
-    assert losses.table(summary).splitlines() == [
-        "   dB after            250  to +1 dB",
-        "        mse  27.50 +- 0.71         -",
-        "general-0.5          27.50   10 +- 1",
+    speeds = {"mse": {"iterations_per_second": 8.125, "spread": 0.0}}
+    speeds["general-0.5"] = {"iterations_per_second": 11, "spread": 0.25}
+    assert losses.table(summary, speeds).splitlines() == [
+        "   dB after            250  to +1 dB   iterations/s",
+        "        mse  27.50 +- 0.71         -   8.12 +- 0.00",
+        "general-0.5          27.50   10 +- 1  11.00 +- 0.25",
     ]
 
 
