@@ -15,7 +15,7 @@ import math
 import pathlib
 import statistics
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tyro
 
@@ -23,6 +23,8 @@ from experiments import command, scores
 from experiments.record import read_metrics
 from jaxsr import reports
 from jaxsr.errors import InputError
+
+OF_THE_RUN = ("iterations", "seed", "precision", "device", "versions")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +61,8 @@ def detect(variances: list[float], psnr: list[float], patience: int) -> Stop:
     return Stop(found, ended, psnr[found - 1], psnr[-1], max(psnr))
 
 
-def read(run: pathlib.Path, patience: int) -> tuple[Stop, int]:
-    """The stop of a run, and its iterations.
+def read(run: pathlib.Path, patience: int) -> tuple[Stop, dict[str, Any]]:
+    """The stop of a run, and its metrics.
 
     Raises:
       InputError: it is not finished, or has no PSNR or variances on record up to its end.
@@ -79,7 +81,7 @@ def read(run: pathlib.Path, patience: int) -> tuple[Stop, int]:
         ) from error
     if not metrics or metrics["iterations"] != metrics["iterations_asked"]:
         raise InputError(f"`{run}` must have done all its iterations: choose a larger --patience")
-    return detect(variances, psnr, patience), len(psnr)
+    return detect(variances, psnr, patience), metrics
 
 
 def run(settings: Settings) -> int:
@@ -92,20 +94,23 @@ def run(settings: Settings) -> int:
     lines = [
         ["image", "stop", "ended", "saved", "at the stop", "at the end", "peak (oracle)", "off"]
     ]
-    for name, (stop, length) in found.items():
-        share = f"{100 * (1 - stop.ended / length):.0f} %"
+    for name, (stop, metrics) in found.items():
+        share = f"{100 * (1 - stop.ended / metrics['iterations']):.0f} %"
         values = (stop.psnr, stop.psnr_end, stop.psnr_peak, stop.psnr_peak - stop.psnr)
         counts = (str(stop.found), str(stop.ended), share)
         lines.append([name, *counts, *(f"{value:.2f}" for value in values)])
     stops = [stop for stop, _ in found.values()]
-    saved = statistics.fmean(1 - stop.ended / length for stop, length in found.values())
+    saved = statistics.fmean(1 - stop.ended / x["iterations"] for stop, x in found.values())
     means = [statistics.fmean(getattr(stop, f) for stop in stops) for f in Stop._fields]
     off = means[4] - means[2]
     counts = (f"{means[0]:.0f}", f"{means[1]:.0f}", f"{100 * saved:.0f} %")
     lines.append(["mean", *counts, *(f"{value:.2f}" for value in (*means[2:], off))])
     print(scores.table(lines))
     if settings.json:
-        record = {name: stop._asdict() | {"iterations": n} for name, (stop, n) in found.items()}
+        record = {
+            name: stop._asdict() | {x: metrics[x] for x in OF_THE_RUN}
+            for name, (stop, metrics) in found.items()
+        }
         mean = dict(zip(Stop._fields, means, strict=True)) | {"off": off, "saved": saved}
         reports.write_json(
             settings.json, {"patience": settings.patience, "runs": record, "mean": mean}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 
+import jax
 import numpy as np
 import pytest
 from skimage import metrics
@@ -186,8 +187,8 @@ def test_what_a_patience_would_have_found(folder, capsys):
     assert run(*common, "--patience", 300, "--out", "long") == 0
     assert run(*common, "--patience", 4, "--out", "short") == 0
     short = json.loads((folder / "short/metrics.json").read_text())
-    stop, length = stopping.read(folder / "long", 4)
-    assert length == 300 > stop.ended == short["iterations"]
+    stop, metrics = stopping.read(folder / "long", 4)
+    assert metrics["iterations"] == 300 > stop.ended == short["iterations"]
     assert stop.found == short["stopped_at"]
     assert stop.psnr == pytest.approx(short["psnr_at_the_stop"], abs=1e-4)
     found = stopping.detect([np.inf, 3, 2, 2.5, 2.4, 1], [10, 11, 12, 14, 13, 9], 2)
@@ -196,7 +197,10 @@ def test_what_a_patience_would_have_found(folder, capsys):
     assert command.main(stopping.Settings, stopping.run, args) == 2
     assert "must have done all its iterations" in capsys.readouterr().err
     assert command.main(stopping.Settings, stopping.run, ["long", *args[2:]]) == 0
-    mean = json.loads((folder / "es.json").read_text())["mean"]
+    figures = json.loads((folder / "es.json").read_text())
+    assert figures["runs"]["long"]["iterations"] == 300
+    assert figures["runs"]["long"]["versions"]["jax"] == jax.__version__
+    mean = figures["mean"]
     assert mean["off"] == pytest.approx(stop.psnr_peak - stop.psnr)
     assert mean["saved"] == pytest.approx(1 - stop.ended / 300)
 
