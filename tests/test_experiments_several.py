@@ -187,8 +187,8 @@ def test_what_a_patience_would_have_found(folder, capsys):
     assert run(*common, "--patience", 300, "--out", "long") == 0
     assert run(*common, "--patience", 4, "--out", "short") == 0
     short = json.loads((folder / "short/metrics.json").read_text())
-    stop, metrics = stopping.read(folder / "long", 4)
-    assert metrics["iterations"] == 300 > stop.ended == short["iterations"]
+    stop, record = stopping.read(folder / "long", 4)
+    assert record["iterations"] == 300 > stop.ended == short["iterations"]
     assert stop.found == short["stopped_at"]
     assert stop.psnr == pytest.approx(short["psnr_at_the_stop"], abs=1e-4)
     found = stopping.detect([np.inf, 3, 2, 2.5, 2.4, 1], [10, 11, 12, 14, 13, 9], 2)
