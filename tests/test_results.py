@@ -106,3 +106,23 @@ def test_losses_are_those_of_the_record(line):
     expected += [f"{reached['mean']:.0f} ± {reached['spread']:.0f}"]
     expected += [f"{speed['iterations_per_second']:.2f} ± {speed['spread']:.2f}"]
     assert told == expected
+
+
+@pytest.mark.parametrize("line", lines("Noise, and where to stop"), ids=lambda x: x[0])
+def test_stops_are_those_of_the_record(line):
+    folder = ROOT / "results" / "dip"
+    figures = json.loads((folder / "stopping_sigma25.json").read_text())
+    runs = {
+        crop: json.loads((folder / f"{crop}128_denoise_sigma25_seed0.json").read_text())
+        for crop in figures["runs"]
+    }
+    if line[0] == "mean":
+        stop = figures["mean"] | {"iterations": 5000}
+        tv = statistics.fmean(run["tv"]["psnr"] for run in runs.values())
+    else:
+        stop, tv = figures["runs"][line[0]], runs[line[0]]["tv"]["psnr"]
+        peak = runs[line[0]]["psnr_at_the_peak_oracle"]
+        assert stop["psnr_peak"] == pytest.approx(peak, abs=1e-4)
+    saved = f"{100 * (1 - stop['ended'] / stop['iterations']):.0f} %"
+    decibels = [f"{stop[x]:.2f}" for x in ("psnr", "psnr_end", "psnr_peak")] + [f"{tv:.2f}"]
+    assert line[1:] == [f"{stop['found']:.0f}", f"{stop['ended']:.0f}", saved, *decibels]
