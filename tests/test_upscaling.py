@@ -125,7 +125,8 @@ def test_tiles_leave_no_seams(scale, tile):
     model, variables = network()
     whole = upscale(RGB, model, variables, scale=scale)
     tiled = upscale(RGB, model, variables, scale=scale, tile=tile)
-    np.testing.assert_allclose(tiled, whole, rtol=0, atol=3e-6)
+    # windows round otherwise than the whole, by up to 3.4e-6 with AVX-512; a seam is above 0.05
+    np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-5)
 
 
 def test_all_windows_have_one_shape(monkeypatch):
