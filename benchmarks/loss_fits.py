@@ -6,7 +6,7 @@ import json
 import pathlib
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ HISTORIES = ("psnr", "psnr_output")
 ROUNDS = 5
 Key = tuple[str, int]  # loss and seed
 Record = dict[str, Any]
+T = TypeVar("T")
 
 
 def fit(
@@ -81,7 +82,7 @@ def speeds(path: pathlib.Path, made: Record, truth: np.ndarray, names: Sequence[
 
     Those in the file, where it has all of the names, and written to it otherwise.
     """
-    before = read(path, made)["speeds"] if path.exists() else {}
+    before = read(path, made, lambda record: dict(record["speeds"])) if path.exists() else {}
     if before.keys() >= {*names}:
         return {name: before[name] for name in names}
     size, channels = (truth.shape[0], truth.shape[1]), truth.shape[2]
@@ -100,8 +101,8 @@ def speeds(path: pathlib.Path, made: Record, truth: np.ndarray, names: Sequence[
     return found
 
 
-def read(path: pathlib.Path, made: Record) -> Record:
-    """A file of an earlier call.
+def read(path: pathlib.Path, made: Record, content: Callable[[Record], T]) -> T:
+    """What is asked for of a file of an earlier call.
 
     Raises:
       InputError: it is damaged, or was made under other settings or versions, or elsewhere.
@@ -109,13 +110,14 @@ def read(path: pathlib.Path, made: Record) -> Record:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         before = {name: record["made"][name] for name in made}
+        found = content(record)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"`{path}` is damaged ({error!r}): delete it to go on") from error
     for name, value in made.items():
         if before[name] != value:
             rule = f"must be that of {path} (={before[name]})"
             raise InputError(f"`{name}` (={value}) {rule}: choose another `out`")
-    return record
+    return found
 
 
 def kept(folder: pathlib.Path, made: Record) -> dict[Key, Record]:
@@ -124,12 +126,10 @@ def kept(folder: pathlib.Path, made: Record) -> dict[Key, Record]:
     Raises:
       InputError: as `read`.
     """
-    found = {}
-    for path in sorted(folder.glob("[!.]*.json")):  # hidden: what a kill left of an unfinished one
-        cell = read(path, made)
-        try:
-            histories = {name: np.array(cell[name], np.float64) for name in HISTORIES}
-            found[cell["loss"], cell["seed"]] = histories
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"`{path}` is damaged ({error!r}): delete it to go on") from error
-    return found
+
+    def histories(cell: Record) -> tuple[Key, Record]:
+        columns = {name: np.array(cell[name], np.float64) for name in HISTORIES}
+        return (cell["loss"], cell["seed"]), columns
+
+    paths = sorted(folder.glob("[!.]*.json"))  # hidden: what a kill left of an unfinished one
+    return dict(read(path, made, histories) for path in paths)

@@ -165,7 +165,9 @@ def made_up(monkeypatch):
     monkeypatch.setattr(losses.peers, "cores", lambda: 1)
     monkeypatch.setattr(loss_fits.dip, "fit", fit)
     speed = {"iterations_per_second": 7.0, "spread": 0.5}
-    monkeypatch.setattr(loss_fits, "speeds", lambda *_: dict.fromkeys(_[-1], speed))
+    monkeypatch.setattr(
+        loss_fits, "speeds", lambda path, made, truth, names: dict.fromkeys(names, speed)
+    )
     return calls
 
 
