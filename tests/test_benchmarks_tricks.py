@@ -1,0 +1,95 @@
+"""Without a trick: another program, the same numbers."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from benchmarks import tricks
+from jaxsr import training
+from jaxsr.dip import Config, init, step
+from jaxsr.losses import mse
+from jaxsr.models import LapSRN, SkipUNet
+from jaxsr.operators import downsample
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+SMALL = functools.partial(SkipUNet, down=(8,), up=(8,), skip=(4,))
+LAPSRN = LapSRN(depth=1)
+
+
+def compiled(function, arguments, form, **functions):
+    """The program of a step in text, and Adam's first mean after it: a tenth of the gradient."""
+    with form.patch:
+        jax.clear_caches()
+        traced = jax.jit(functools.partial(function, **functions)).trace(*arguments)
+        state, _ = traced.lower().compile()(*arguments)
+
+    def has_mean(x):
+        return hasattr(x, "mu")
+
+    (adam,) = filter(has_mean, jax.tree.leaves(state.opt_state, is_leaf=has_mean))
+    return str(traced.jaxpr), ravel_pytree(adam.mu)[0]
+
+
+def dip(form):
+    functions = {"apply_fn": SMALL(**form.network).apply, "config": Config()}
+    networks = {"init_fn": SMALL().init, "apply_fn": SMALL().apply}
+    state = init(jax.random.key(0), size=(16, 16), config=Config(), **networks)
+    observation = jax.random.uniform(jax.random.key(1), (1, 4, 4, 3))
+    functions |= {"loss": mse, "operator": downsample(4)}
+    return compiled(step, (state, observation), form, **functions)
+
+
+def lapsrn(form):
+    recipe = training.Config(batch=4, size=32, weight_decay=0.0)
+    state = training.init(jax.random.key(0), LAPSRN, recipe)
+    images = jax.random.uniform(jax.random.key(1), (4, 32, 32, 1))
+    config = dataclasses.replace(recipe, **{"parts": 4, **form.recipe})
+    return compiled(training.step, (state, images), form, model=LAPSRN, config=config)
+
+
+@pytest.fixture(scope="module")
+def ours(compiled_quickly):
+    """The programs and gradients with all tricks."""
+    return {work: work(tricks.Plain()) for work in (dip, lapsrn)}
+
+
+FORMS = [(dip, name, form) for name, form in tricks.DIP.items()]
+FORMS += [(lapsrn, name, form) for name, form in tricks.LAPSRN.items()]
+
+
+@pytest.mark.parametrize(
+    ("work", "form"), [(w, f) for w, _, f in FORMS], ids=[n for _, n, _ in FORMS]
+)
+def test_without_a_trick(work, form, ours):
+    program, gradients = work(form)
+    assert program != ours[work][0]
+    difference = np.linalg.norm(gradients - ours[work][1])
+    assert difference < 1e-3 * np.linalg.norm(ours[work][1])
+
+
+def test_a_run_writes_what_it_found(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(tricks, "SkipUNet", SMALL)
+    monkeypatch.setattr(tricks, "DIP", {"a": tricks.WINOGRAD})
+    monkeypatch.setattr(tricks, "LAPSRN", {"b": tricks.Plain(recipe={"parts": 1})})
+    monkeypatch.setitem(tricks.lapsrn.NETWORKS, "paper", LAPSRN)
+    monkeypatch.setattr(tricks.lapsrn, "RECIPE", training.Config(batch=4, size=16))
+    path = tmp_path / "tricks.json"
+    options = ["--sizes", "64x64", "--calls", "1", "--rounds", "2", "--json", str(path)]
+    assert tricks.main(options) == 0
+    fit, training_step = json.loads(path.read_text())["results"]
+    assert (fit["name"], training_step["name"]) == (
+        "tricks dip 64x64",
+        "tricks lapsrn training step",
+    )
+    without = fit["without"]["a"]
+    ours = fit["ours_seconds_per_iteration"]
+    assert without["gain"] == pytest.approx(without["seconds_per_iteration"] / ours)
+    assert "gains: b" in capsys.readouterr().out
+    assert tricks.main(["--sizes", "100x64"]) == 2
+    assert tricks.main(["--calls", "0"]) == 2
