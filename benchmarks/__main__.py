@@ -53,7 +53,7 @@ class Options:
     json: pathlib.Path
     """File for the results, with machine and versions; written after each part."""
     parts: tuple[Part, ...] = get_args(Part)
-    """Which. `benchmarks.losses` and `benchmarks.quality` take an hour: they run by themselves."""
+    """Which. `benchmarks.losses`, `.quality` and `.tricks` take long: they run by themselves."""
     compare: pathlib.Path | None = None
     """An earlier file: what changed since is printed at the end."""
     plot: pathlib.Path | None = None

@@ -14,9 +14,12 @@ PEERS = ("eager", "eager-channels-last", "compile", "compile-channels-last")
 WAYS = ("ours", "winograd", "im2col", "lax outside", "lax in a loop", "PyTorch eager")
 
 
-def record(name):
-    path = ROOT / "benchmarks" / "results" / f"2026-11-23_epyc-2-cores_cpu_{name}.json"
+def record(name, machine="2026-11-23_epyc-2-cores"):
+    path = ROOT / "benchmarks" / "results" / f"{machine}_cpu_{name}.json"
     return json.loads(path.read_text())
+
+
+NEWER = "2026-11-24_epyc-avx512-2-cores"
 
 
 PARTS = record("suite")["parts"]
@@ -73,6 +76,8 @@ def test_text():
     assert f"each, takes {quality['published_seconds']:.0f}: {quality['ratio']:.1f} times" in text
     starts = [f"{x['ours_seconds_per_start']:.1f}" for x in record("compiling")["results"]]
     assert "first iteration: {} s, and {} s with".format(*starts) in text
+    starts = [f"{x['ours_seconds_per_start']:.1f}" for x in record("compiling", NEWER)["results"]]
+    assert "with AVX-512 {} s and {} s (".format(*starts) in text
 
 
 @pytest.mark.parametrize("line", lines("What makes it fast", PAGE), ids=lambda x: x[0])
