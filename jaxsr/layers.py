@@ -17,8 +17,7 @@ Dtype = Any
 
 def reflect_pad(x: Array) -> Array:
     """One pixel on every side of (N, H, W, C), mirrored without repeating the edge."""
-    x = jnp.concatenate([x[:, 1:2], x, x[:, -2:-1]], axis=1)
-    return jnp.concatenate([x[:, :, 1:2], x, x[:, :, -2:-1]], axis=2)
+    return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
 
 
 def uniform_fan_in(fan_in: int) -> Callable[..., Array]:

@@ -8,8 +8,7 @@ with 36 multiplications a channel pair instead of 144 (Lavin and Gray, "Fast Alg
 Convolutional Neural Networks", CVPR 2016, section 4). Summed over input channels, the elementwise
 product is a batch of 36 matrix products. The filter's gradient is the same product transposed.
 
-Each transform runs as two one-dimensional passes of slices and weighted sums. The barriers keep
-the compiler from fusing the passes, which would repeat the first for every output of the second.
+Each transform runs as two one-dimensional passes of slices and weighted sums.
 """
 
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 OUT = 4
 TILE = OUT + 2
@@ -81,9 +80,9 @@ def _transform(image: Array, matrix: np.ndarray) -> Array:
     n, height, width, channels = image.shape
     down, across = (height - span) // OUT + 1, (width - span) // OUT + 1
     rows = [image[:, k : k + OUT * (down - 1) + 1 : OUT] for k in range(span)]
-    image = lax.optimization_barrier(jnp.stack(_combine(matrix, rows)))
+    image = jnp.stack(_combine(matrix, rows))
     columns = [image[:, :, :, k : k + OUT * (across - 1) + 1 : OUT] for k in range(span)]
-    image = lax.optimization_barrier(jnp.stack(_combine(matrix, columns), axis=1))
+    image = jnp.stack(_combine(matrix, columns), axis=1)
     return image.reshape(TILE * TILE, n * down * across, channels)
 
 
@@ -91,9 +90,8 @@ def _assemble(products: Array, n: int, down: int, across: int) -> Array:
     """A' M A of every tile, laid side by side: (36, N * tiles, K) -> (N, 4 down, 4 across, K)."""
     products = products.reshape(TILE, TILE, n, down, across, -1)
     rows = jnp.stack(_combine(A.T, list(products)), axis=3)
-    rows = lax.optimization_barrier(rows)
     pixels = jnp.stack(_combine(A.T, list(rows)), axis=4)
-    return lax.optimization_barrier(pixels).reshape(n, OUT * down, OUT * across, -1)
+    return pixels.reshape(n, OUT * down, OUT * across, -1)
 
 
 def _pad(image: Array, before: int, height: int, width: int) -> Array:

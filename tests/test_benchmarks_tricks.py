@@ -80,8 +80,8 @@ def test_a_run_writes_what_it_found(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(tricks.lapsrn.NETWORKS, "paper", LAPSRN)
     monkeypatch.setattr(tricks.lapsrn, "RECIPE", training.Config(batch=4, size=16))
     path = tmp_path / "tricks.json"
-    options = ["--sizes", "64x64", "--calls", "1", "--rounds", "2", "--json", str(path)]
-    assert tricks.main(options) == 0
+    options = ["--sizes", "64x64", "--iterations", "1", "--steps", "1", "--rounds", "2"]
+    assert tricks.main([*options, "--json", str(path)]) == 0
     fit, training_step = json.loads(path.read_text())["results"]
     assert (fit["name"], training_step["name"]) == (
         "tricks dip 64x64",
@@ -92,4 +92,4 @@ def test_a_run_writes_what_it_found(monkeypatch, tmp_path, capsys):
     assert without["gain"] == pytest.approx(without["seconds_per_iteration"] / ours)
     assert "gains: b" in capsys.readouterr().out
     assert tricks.main(["--sizes", "100x64"]) == 2
-    assert tricks.main(["--calls", "0"]) == 2
+    assert tricks.main(["--steps", "0"]) == 2

@@ -80,6 +80,21 @@ def test_text():
     assert "with AVX-512 {} s and {} s (".format(*starts) in text
 
 
+@pytest.mark.parametrize("line", lines("What each trick is worth", PAGE), ids=lambda x: x[0])
+def test_tricks(line):
+    trick, *told = line
+    work = [[f"dip {size}"] for size in ("128x128", "256x256", "320x480")]
+    work.append(["lapsrn training step", "lapsrn training step, barriers"])
+    results = {
+        result["name"].removeprefix("tricks "): result["without"]
+        for result in record("tricks", "2026-11-25_epyc-avx512-2-cores")["results"]
+    }
+    for names, cell in zip(work, told, strict=True):
+        found = [results[name][trick] for name in names if trick in results[name]]
+        figures = [f"{x['gain']:.2f} ± {x['gain_spread']:.2f}" for x in found]
+        assert figures == ([cell] if cell else [])
+
+
 @pytest.mark.parametrize("line", lines("What makes it fast", PAGE), ids=lambda x: x[0])
 def test_lowerings(line):
     size, *told = line
