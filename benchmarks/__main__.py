@@ -96,11 +96,13 @@ def run(options: Options) -> dict[str, Any]:
             path = pathlib.Path(folder, "part.json")
             command = [sys.executable, "-m", f"benchmarks.{COMMANDS[part][0]}"]
             command += [*COMMANDS[part][1:], "--json", str(path)]
-            if subprocess.run(command).returncode:
-                failed.append(part)
-            if path.exists():  # of a part that failed, what it had measured
-                found["parts"][part] = json.loads(path.read_text(encoding="utf-8"))
-        reports.write_json(options.json, found)
+            try:
+                if subprocess.run(command).returncode:
+                    failed.append(part)
+            finally:
+                if path.exists():  # of a part that failed or was stopped, what it had measured
+                    found["parts"][part] = json.loads(path.read_text(encoding="utf-8"))
+                    reports.write_json(options.json, found)
     if options.plot:
         plots.seconds_by_size(options.plot, found)
     if old is not None:

@@ -3,8 +3,8 @@
     python -m benchmarks.compiling --json FILE
 
 Each figure is the time from the start of a fresh process, the demo's own command, until its bar
-shows that an iteration is done: cold with an empty persistent cache, cached with what that run left
-there.
+shows that an iteration is done: cold with an empty compilation cache, cached with what that run
+left there.
 """
 
 import dataclasses
@@ -48,15 +48,16 @@ def first_iteration(out: str, environment: Mapping[str, str]) -> float:
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
     ) as demo:
         assert demo.stderr is not None
-        while not _DONE.search(shown):
-            more = os.read(demo.stderr.fileno(), 4096)
-            if not more:
-                said = shown.decode(errors="replace").strip().splitlines()[-1:] or ["nothing said"]
-                raise InputError(f"the demo (={' '.join(DEMO)}) ended early: {said[0]}")
-            shown += more
-        seconds = time.perf_counter() - start
-        demo.kill()
-    return seconds
+        try:
+            while not _DONE.search(shown):
+                more = os.read(demo.stderr.fileno(), 4096)
+                if not more:
+                    said = shown.decode(errors="replace").strip().splitlines() or ["nothing said"]
+                    raise InputError(f"the demo (={' '.join(DEMO)}) ended early: {said[-1]}")
+                shown += more
+            return time.perf_counter() - start
+        finally:
+            demo.kill()
 
 
 def measure(rounds: int) -> list[dict[str, Any]]:
@@ -68,8 +69,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
     found: dict[str, list[float]] = {"cold": [], "cached": []}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
-            environment["XDG_CACHE_HOME"] = folder
+            environment = peers.child_environment(f"{folder}/cache")
             for kind, seconds in found.items():
                 seconds.append(first_iteration(f"{folder}/{kind}", environment))
     return [

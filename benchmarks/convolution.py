@@ -2,7 +2,7 @@
 
     python -m benchmarks.convolution --sizes 128x128 16x16 --json FILE
 
-3x3 filters, as many features as channels, float32. `ours` is what the networks run: on a CPU
+3x3 filters, as many features as channels, exact float32. `ours` is what the networks run: on a CPU
 Winograd's method or im2col, by the size, elsewhere `lax`. `lax in a loop` shows what XLA's CPU back
 end makes of a convolution inside a `fori_loop`, where Deep Image Prior has all of its own; each of
 the others runs in such a loop too, but for PyTorch's and `lax outside`.
@@ -36,8 +36,9 @@ class Options:
     """Channels, and features."""
     json: pathlib.Path | None = None
     """File for the results, with machine and versions."""
-    megapixels: float = 0.05
-    """Convolved in one measurement, in iterations of the loop."""
+    megapixels: float | None = None
+    """Convolved in one measurement, in iterations of the loop. By default 0.05 on a CPU and 2 on a
+    GPU, where a program must outlast its start."""
     rounds: int = 5
     """Measurements of each way; their median is reported."""
     alone: bool = False
@@ -95,18 +96,23 @@ def torch_eager(arrays: Sequence[Array], iterations: int) -> Callable[[], Any]:
     import numpy as np
     import torch
 
+    from benchmarks import torch_peer
+
+    torch_peer.configure(threads=peers.cores(), precision="float32")
+    place = torch_peer.placement(channels_last=False)
     axes = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
     x, w, dy = (
-        torch.tensor(np.asarray(a).transpose(order).copy())
+        torch.tensor(np.asarray(a).transpose(order)).to(**place)
         for a, order in zip(arrays, axes, strict=True)
     )
     x.requires_grad_()
     w.requires_grad_()
-    torch.set_num_threads(peers.cores())
 
     def run() -> None:
         for _ in range(iterations):
             torch.autograd.grad(torch.nn.functional.conv2d(x, w), (x, w), dy)
+        if x.is_cuda:
+            torch.cuda.synchronize()
 
     return run
 
@@ -121,12 +127,14 @@ def measure(size: tuple[int, int], options: Options, alone: bool) -> dict[str, A
         jax.random.normal(key, shape)
         for key, shape in zip(keys, (*shapes, (1, height, width, channels)), strict=True)
     ]
-    quick = {name: way for name, way in IN_A_LOOP.items() if name != SLOW}
+    on_cpu = jax.default_backend() == "cpu"
+    quick = {name: way for name, way in IN_A_LOOP.items() if name != SLOW or not on_cpu}
     expected = jax.tree.leaves(jax.jit(IN_A_LOOP[SLOW])(*arrays))
     for way in quick.values():
         for actual, wanted in zip(jax.tree.leaves(jax.jit(way)(*arrays)), expected, strict=True):
             peers.disagreement(actual, wanted)
-    iterations = max(1, round(options.megapixels * 1e6 / (height * width)))
+    megapixels = options.megapixels or (0.05 if on_cpu else 2)
+    iterations = max(1, round(megapixels * 1e6 / (height * width)))
     programs: dict[str, Callable[[], Any]] = {
         name: functools.partial(looped(way, iterations), *arrays) for name, way in quick.items()
     }
@@ -135,7 +143,8 @@ def measure(size: tuple[int, int], options: Options, alone: bool) -> dict[str, A
         programs["PyTorch eager"] = torch_eager(arrays, iterations)
     timed = functools.partial(timing.interleaved, rounds=options.rounds, pause=peers.PAUSE)
     times = timed(programs, units=iterations)
-    times |= timed({SLOW: functools.partial(looped(IN_A_LOOP[SLOW], 1), *arrays)})
+    if on_cpu:
+        times |= timed({SLOW: functools.partial(looped(IN_A_LOOP[SLOW], 1), *arrays)})
     return {
         "name": f"convolution {height}x{width}, {channels} channels",
         "unit": "convolution",
@@ -171,17 +180,18 @@ def run(options: Options) -> dict[str, Any]:
     """
     sizes = [peers.parse_size(text, multiple=4, least=4) for text in options.sizes]
     peers.check_counts(channels=options.channels, rounds=options.rounds)
-    if not 0 < options.megapixels < float("inf"):
+    if options.megapixels is not None and not 0 < options.megapixels < float("inf"):
         raise InputError(f"`megapixels` (={options.megapixels}) must be above 0")
     alone = peers.is_alone(options.alone)
-    return peers.collect(
-        "convolution",
-        [functools.partial(measure, size, options, alone) for size in sizes],
-        json=options.json,
-        alone=alone,
-        say=say,
-        rounds=options.rounds,
-    )
+    with jax.default_matmul_precision("highest"):
+        return peers.collect(
+            "convolution",
+            [functools.partial(measure, size, options, alone) for size in sizes],
+            json=options.json,
+            alone=alone,
+            say=say,
+            rounds=options.rounds,
+        )
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -38,7 +38,10 @@ def fit(
     config: dip.Config,
     stopped: threading.Event,
 ) -> Record | None:
-    """One fit: its histories, dB, one an iteration, NaN after an overflow; None: it was stopped."""
+    """One fit: its histories, dB, one an iteration; None: it was stopped.
+
+    After an overflow, which is printed, they are NaN.
+    """
     network = SkipUNet(channels=truth.shape[-1])
     result = dip.fit(
         jax.random.key(seed),
@@ -54,8 +57,12 @@ def fit(
     )
     if result.finite and not result.over:
         return None
+    if not result.finite:
+        print(f"{loss}, seed {seed}: overflowed after iteration {result.iterations}", flush=True)
+    # One that overflowed in its first window has no history at all.
+    columns = {name: result.history.get(name, np.empty(0)) for name in HISTORIES}
     rest = (0, config.iterations - result.iterations)
-    return {name: np.pad(result.history[name], rest, constant_values=np.nan) for name in HISTORIES}
+    return {name: np.pad(x, rest, constant_values=np.nan) for name, x in columns.items()}
 
 
 def fit_all(keys: Sequence[Key], one: Callable[[Key, threading.Event], None]) -> None:

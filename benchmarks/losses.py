@@ -130,7 +130,8 @@ def run(options: Options) -> None:
         "bicubic_psnr": bicubic,
         "level": bicubic + GAIN,
     }
-    print(f"{size}, bicubic {bicubic:.2f} dB; files in {options.out}")
+    print(f"{FACTOR}x to {size}, bicubic {bicubic:.2f} dB; files in {options.out}")
+    print(f"PSNR under protocol {PROTOCOL.name}: {PROTOCOL.description}")
     print(report(options.out, head, {key: cells[key] for key in keys}, speeds))
 
 
@@ -192,11 +193,8 @@ def table(summary: Mapping[str, Record], speeds: Mapping[str, Record]) -> str:
 
 def main(args: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    try:
-        return peers.main(Options, run, args)
-    except KeyboardInterrupt:
-        print("stopped: the finished fits are kept, the same command goes on from there")
-        return 130
+    stopped = "stopped: the finished fits are kept, the same command goes on from there"
+    return peers.main(Options, run, args, stopped=stopped)
 
 
 if __name__ == "__main__":

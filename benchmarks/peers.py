@@ -6,6 +6,7 @@ Nothing here imports PyTorch; without it (the extra `torch`) the programs are ti
 import importlib.util
 import os
 import pathlib
+import re
 import resource
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -128,6 +129,9 @@ def collect(
 
 def peak_rss_bytes() -> int:
     """The largest this process has been, all programs so far included."""
+    status = pathlib.Path("/proc/self/status")  # Linux: its `ru_maxrss` begins with the parent's
+    if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -189,12 +193,32 @@ def check_counts(**counts: int | None) -> None:
             raise InputError(f"`{name}` (={value}) must be at least 1")
 
 
-def main(options: type[Options], run: Callable[[Options], Any], args: Sequence[str] | None) -> int:
-    """The command line; returns the exit code."""
+def child_environment(cache: str) -> dict[str, str]:
+    """A process's environment in which programs are cached in a folder, as the experiments do."""
+    own = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+    return os.environ | own
+
+
+def main(
+    options: type[Options],
+    run: Callable[[Options], Any],
+    args: Sequence[str] | None,
+    *,
+    stopped: str = "stopped: the results above are in the JSON file, if one was asked for",
+) -> int:
+    """The command line; returns the exit code: 2 on bad input, 130 on Ctrl-C, each after a line.
+
+    On a GPU JAX takes memory as it needs it, unless the environment says otherwise: by default it
+    would take three quarters at once, and leave PyTorch and processes started here the rest.
+    """
     parsed = tyro.cli(options, args=args, description=options.__doc__)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
         run(parsed)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        return 130
     return 0

@@ -1,7 +1,7 @@
 """Many fits at once: images by seeds, shared out over the processes, each device with one.
 
 A fit's arithmetic keeps a core or a GPU busy by itself, so that fits beside each other gain most on
-devices of their own (`python -m benchmarks.dip --fits`): nothing is exchanged between them, and no
+devices of their own (`python -m benchmarks.fits`): nothing is exchanged between them, and no
 array is larger than one fit's. What is finished is a record in its folder, and is not done again.
 """
 

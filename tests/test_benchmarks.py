@@ -1,6 +1,9 @@
 import functools
 import itertools
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -62,6 +65,29 @@ def test_disagreeing_losses_stop_the_benchmark():
         peers.disagreement(1.001, 1.0)
     with pytest.raises(RuntimeError, match="disagree"):
         peers.disagreement(float("nan"), 1.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the other systems count by themselves")
+def test_a_process_is_not_as_large_as_the_one_before():
+    """One of a gibibyte becomes another by exec, which tells its own peak: JAX takes over 50 MB."""
+    small = "from benchmarks import peers; print(peers.peak_rss_bytes())"
+    large = "import os, sys; x = b'1' * 2**30; os.execv(sys.executable, "
+    large += f"[sys.executable, '-c', {small!r}])"
+    done = subprocess.run([sys.executable, "-c", large], capture_output=True, text=True, check=True)
+    assert 50e6 < int(done.stdout) < 2**30
+
+
+def test_ctrl_c_is_told_in_a_line(monkeypatch, capsys):
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE")
+
+    def run(_):
+        assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"  # before JAX starts
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dip, "run", run)
+    assert dip.main([]) == 130
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("stopped: ") and said.err.count("\n") == 1
 
 
 @pytest.fixture
@@ -180,6 +206,7 @@ def test_all_ways_do_the_same_fits(monkeypatch, tmp_path, capsys):
     make, losses_ = fits.programs, {}
 
     def keep(*args):
+        assert jax.config.jax_default_matmul_precision == "highest"  # while they are compiled
         for way, program in make(*args).items():
             losses_[way] = np.array(program())
         return {way: functools.partial(float, i) for i, way in enumerate(losses_, start=1)}

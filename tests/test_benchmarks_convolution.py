@@ -53,6 +53,34 @@ def test_a_run_writes_what_it_found(alone, tmp_path, capsys):
     assert convolution.main(["--megapixels", "0"]) == 2
 
 
+def test_no_product_is_rounded_to_tf32(monkeypatch, capsys):
+    precisions = []
+
+    def watched(x, w):
+        precisions.append(jax.config.jax_default_matmul_precision)
+        return convolution.plain(x, w)
+
+    monkeypatch.setitem(convolution.IN_A_LOOP, "ours", convolution.differentiated(watched))
+    options = ["--sizes", "4x4", "--channels", "2", "--megapixels", "1e-5", "--rounds", "1"]
+    assert convolution.main([*options, "--alone"]) == 0
+    assert {*precisions} == {"highest"} and len(precisions) == 2  # to be checked, to be timed
+
+
+def test_on_a_gpu_all_ways_take_turns(monkeypatch, capsys):
+    """As many iterations of `lax` in a loop as of the others: that is ours there."""
+    calls = []
+
+    def interleaved(programs, *, units=1, **_):
+        calls.append(([*programs], units))
+        return {name: convolution.timing.Timing((1.0,)) for name in programs}
+
+    monkeypatch.setattr(convolution.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(convolution.timing, "interleaved", interleaved)
+    assert convolution.main(["--sizes", "4x4", "--channels", "2", "--alone"]) == 0
+    assert calls == [([*convolution.IN_A_LOOP, "lax outside"], 125_000)]
+    assert capsys.readouterr().out.count("ours is lax") == 1
+
+
 def test_im2col_is_chosen_where_filters_outnumber_pixels():
     x, w, _ = problem(64, 4)
     assert convolution.chosen(x, w, 16) == "im2col"

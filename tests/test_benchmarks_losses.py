@@ -142,7 +142,8 @@ def test_only_what_is_missing_is_fitted(finished, monkeypatch, tmp_path, capsys)
     assert cells(tmp_path / "out") == before
     for name in ("losses.json", "losses.csv", "losses.png"):
         assert (tmp_path / "out" / name).read_bytes() == (finished.out / name).read_bytes()
-    header, *rows = capsys.readouterr().out.splitlines()[-3:]
+    protocol, header, *rows = capsys.readouterr().out.splitlines()[-4:]
+    assert protocol.startswith("PSNR under protocol paper-dip: RGB, unrounded")
     assert header.split()[:3] == ["dB", "after", "6"] and header.endswith("iterations/s")
     assert len({len(row) for row in (header, *rows)}) == 1
     found = json.loads((finished.out / "losses.json").read_text())["summary"]["mse"]["psnr_6"]
@@ -227,7 +228,7 @@ def test_ctrl_c_keeps_the_finished_fits(made_up, monkeypatch, tmp_path, capsys):
     finally:
         signal.signal(signal.SIGINT, before)
     captured = capsys.readouterr()
-    assert captured.err == "" and captured.out.count("stopped: ") == 1
+    assert captured.err.startswith("stopped: the finished") and captured.err.count("\n") == 1
     assert sorted(cells(out)) == ["l1_seed0.json", "mse_seed0.json"]
     assert not (out / "losses.json").exists()
     assert losses.main(command(out)) == 0
@@ -264,18 +265,19 @@ def test_fits_run_beside_each_other(monkeypatch):
     assert done == ["ended"]
 
 
-def test_an_overflow_has_no_figures(made_up, monkeypatch, tmp_path):
+@pytest.mark.parametrize("after", [4, 0])  # iterations; 0: in the first window, without history
+def test_an_overflow_has_no_figures(made_up, monkeypatch, tmp_path, capsys, after):
     real = loss_fits.dip.fit
 
     def overflowed(key, *args, **kwargs):
         result = real(key, *args, **kwargs)
         if jax.random.key_data(key)[-1] == 1:
-            history = {name: values[:4] for name, values in result.history.items()}
+            history = {name: values[:after] for name, values in result.history.items() if after}
             return types.SimpleNamespace(
                 **{
                     **vars(result),
                     "history": history,
-                    "iterations": 4,
+                    "iterations": after,
                     "finite": False,
                     "over": False,
                 }
@@ -285,6 +287,8 @@ def test_an_overflow_has_no_figures(made_up, monkeypatch, tmp_path):
     monkeypatch.setattr(loss_fits.dip, "fit", overflowed)
     args = command(tmp_path, "--losses", "l1", "--seeds", 0, 1, 2, "--iterations", 9)
     assert losses.main(args) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "overflowed" in line]
+    assert said == [f"l1, seed 1: overflowed after iteration {after}"]
     found = json.loads((tmp_path / "losses.json").read_text())
     assert found["cells"][1]["psnr_9"] is None and found["cells"][1]["psnr_output"] is None
     assert found["cells"][2]["psnr_9"] == 28

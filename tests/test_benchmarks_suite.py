@@ -109,12 +109,14 @@ class Command:
     """Stands in for `subprocess.run`: notes the command and writes what it would have."""
 
     def __init__(self, record, *, code=0, where="--json"):
-        self.record, self.code, self.where, self.commands = record, code, where, []
+        self.record, self.code, self.where = record, code, where
+        self.commands, self.options = [], []
 
     def __call__(self, command, **options):
         if command[0] != sys.executable:
             return REAL_RUN(command, **options)
         self.commands.append(command)
+        self.options.append(options)
         if self.code == 0:
             path = pathlib.Path(command[command.index(self.where) + 1])
             if self.where == "--out":
@@ -165,6 +167,20 @@ def test_suite_names_the_part_that_fails(monkeypatch, tmp_path, capsys):
     assert str(tmp_path / "none") in capsys.readouterr().err
 
 
+def test_suite_keeps_what_was_measured_before_ctrl_c(monkeypatch, tmp_path, capsys):
+    command = Command({"results": []})
+
+    def pressed(*args, **options):
+        command(*args, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "run", pressed)
+    path = tmp_path / "a.json"
+    assert suite.main(["--json", str(path), "--parts", "fits", "memory"]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+    assert json.loads(path.read_text())["parts"] == {"fits": {"results": []}}
+
+
 def test_suite_refuses_a_plot_of_nothing(tmp_path, capsys):
     args = ["--json", str(tmp_path / "a.json"), "--parts", "lapsrn", "--plot", "a.png"]
     assert suite.main(args) == 2
@@ -193,7 +209,9 @@ def test_memory_is_of_a_fresh_process(monkeypatch, tmp_path, capsys):
 
 BAR = """
 import os, pathlib, sys, time
-cache = pathlib.Path(os.environ["XDG_CACHE_HOME"], "compiled")
+assert os.environ["XDG_CACHE_HOME"] == "the user's"  # with the fonts that matplotlib found
+assert os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0.2"
+cache = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
 sys.stderr.write("coffee:   0%|          | 0/2000 [00:00<?, ?it/s]\\r")
 sys.stderr.flush()
 time.sleep(0 if cache.exists() else 0.5)
@@ -208,6 +226,7 @@ def test_first_iteration_is_cold_then_cached(monkeypatch, tmp_path, capsys):
     """Of a program that compiles for half a second, keeps what it compiled, and goes on."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(compiling, "DEMO", ("bar",))
+    monkeypatch.setenv("XDG_CACHE_HOME", "the user's")
     (tmp_path / "bar.py").write_text(BAR)
     assert compiling.main(["--rounds", "2", "--json", "compiling.json"]) == 0
     cold, cached = json.loads(pathlib.Path("compiling.json").read_text())["results"]
@@ -223,7 +242,8 @@ def test_first_iteration_is_cold_then_cached(monkeypatch, tmp_path, capsys):
 def test_time_to_quality_counts_what_stays(monkeypatch, tmp_path, capsys):
     """Above after 2, below at 3, above for good from 4: 4 iterations of a quarter second."""
     record = {"iterations_per_second": 4.0, "compile_seconds": 9.0}
-    monkeypatch.setattr(subprocess, "run", Command(record, where="--out"))
+    command = Command(record, where="--out")
+    monkeypatch.setattr(subprocess, "run", command)
     monkeypatch.setattr(quality, "published_seconds", lambda _: 8.0)
     monkeypatch.setattr(quality.peers, "is_alone", lambda asked: asked)
     monkeypatch.setattr(quality.peers, "environment", lambda alone: {})
@@ -233,8 +253,11 @@ def test_time_to_quality_counts_what_stays(monkeypatch, tmp_path, capsys):
     assert (found["iterations_to_quality"], found["seconds_to_quality"]) == (4, 1.0)
     assert found["ratio"] == 8.0
     assert "butterfly to 26.23 dB, seed 0: 1 s (4 iterations" in capsys.readouterr().out
-    assert quality.main(["--hr", "butterfly.png", "--psnr", "28", "--alone"]) == 0
+    args = ["--hr", "butterfly.png", "--psnr", "28", "--alone", "--seeds", "0", "1"]
+    assert quality.main(args) == 0
     assert "seed 0: not reached" in capsys.readouterr().out
+    caches = {options["env"]["JAX_COMPILATION_CACHE_DIR"] for options in command.options}
+    assert len(caches) == 3  # one a fit: each compiles anew
 
 
 def test_published_seconds_are_of_the_images_size(monkeypatch, tmp_path):
