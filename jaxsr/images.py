@@ -41,8 +41,8 @@ def read(path: str | os.PathLike[str]) -> Image:
     """Reads a PNG, JPEG, TIFF or WebP file (or another that Pillow knows), upright by its EXIF tag.
 
     Gray stays gray; palette, CMYK and other colour spaces become RGB; 16-bit gray keeps its 16 bits
-    (colour of 16 bits a channel is decoded by Pillow to 8). Of several frames the first is read;
-    colour profiles are ignored.
+    (colour, or gray with an alpha channel, of 16 bits a channel is decoded by Pillow to 8). Of
+    several frames the first is read; colour profiles are ignored.
 
     Raises:
         InputError: there is no such file, or it is not an image that can be decoded in full, or has
@@ -56,9 +56,10 @@ def read(path: str | os.PathLike[str]) -> Image:
             warnings.simplefilter("ignore", UserWarning)  # of metadata that are damaged
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(path) as file:
+                gray = [tile.args for tile in file.tile] == ["LA;16B"]  # decoded to RGBA
                 file.load()
                 picture = PIL.ImageOps.exif_transpose(file)
-        return _from_pillow(picture, path)
+        return _from_pillow(picture.convert("LA") if gray else picture, path)
     except InputError:
         raise
     except FileNotFoundError:
@@ -79,7 +80,10 @@ def read(path: str | os.PathLike[str]) -> Image:
 
 def _from_pillow(picture: PIL.Image.Image, path: pathlib.Path) -> Image:
     if picture.mode.startswith("I;16"):
-        return Image(np.asarray(picture).astype(np.float32)[..., None] / np.float32(65535))
+        values = np.asarray(picture)[..., None]
+        clear = picture.info.get("transparency")  # the one value that is transparent
+        alpha = None if clear is None else (values != clear).astype(np.float32)
+        return Image(values.astype(np.float32) / np.float32(65535), alpha)
     if picture.mode in ("I", "F"):
         peak = 65535 if picture.mode == "I" else 1
         values = np.asarray(picture)
@@ -101,7 +105,8 @@ def to_pillow(pixels: Array, *, alpha: Array | None = None) -> PIL.Image.Image:
     """(H, W, C) to an 8-bit Pillow image, by `to_uint8`.
 
     Raises:
-        InputError: `pixels` is not (H, W, 1) or (H, W, 3), or `alpha` not (H, W, 1) of that size.
+        InputError: `pixels` is not (H, W, 1) or (H, W, 3), or `alpha` not (H, W, 1) of that size,
+            or their values are none of `to_uint8`.
     """
     values = to_uint8(pixels)
     if values.ndim != 3 or values.shape[-1] not in (1, 3) or 0 in values.shape:
@@ -120,14 +125,15 @@ def write(path: str | os.PathLike[str], pixels: Array, *, alpha: Array | None = 
     95. The file appears whole or not at all.
 
     Raises:
-        InputError: the shapes do not fit, the suffix is unknown, or the file cannot be written.
+        InputError: the shapes or values do not fit, the suffix is unknown, or the file cannot be
+            written.
     """
     path = pathlib.Path(path)
     file_format = PIL.Image.registered_extensions().get(path.suffix.lower() or ".png")
     if file_format not in PIL.Image.SAVE:
         raise InputError(f"`{path}` has an unknown suffix: use .png, .jpg, .tif or .webp")
     picture = to_pillow(pixels, alpha=alpha)
-    if alpha is not None and file_format in ("BMP", "PPM"):  # Pillow would drop it
+    if alpha is not None and file_format in ("BMP", "DIB", "PPM"):  # Pillow would drop it
         raise InputError(f"`{path}` cannot hold transparency: use .png, .tif or .webp")
     options = {"quality": 95} if file_format in ("JPEG", "WEBP") else {}
     with atomic(path) as temporary:
@@ -138,10 +144,18 @@ def write(path: str | os.PathLike[str], pixels: Array, *, alpha: Array | None = 
 
 
 def to_uint8(pixels: Array) -> np.ndarray:
-    """[0, 1] to 0..255: clipped, then rounded to the nearest (half to even). uint8 stays."""
+    """[0, 1] to 0..255: clipped, then rounded to the nearest (half to even). uint8 stays.
+
+    Raises:
+        InputError: the values are other integers, or one is NaN.
+    """
     values = np.asarray(pixels)
     if values.dtype == np.uint8:
         return values
+    if values.dtype.kind in "iu":
+        raise InputError(f"the image (of {values.dtype}) must hold floats in [0, 1] or uint8")
+    if np.isnan(values).any():
+        raise InputError("the image must hold numbers: it holds NaN")
     return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
 
 
@@ -154,7 +168,12 @@ def rgb_to_y(pixels: Array) -> Array:
     """BT.601 luma in studio range: [0, 1] (..., 3) to [16/255, 235/255] (..., 1), unrounded.
 
     Gray, (..., 1), is taken as R = G = B. For NumPy and JAX arrays, in the dtype given.
+
+    Raises:
+        InputError: the last axis is neither of 1 nor of 3.
     """
+    if pixels.shape[-1] not in (1, 3):
+        raise InputError(f"the image (of shape {pixels.shape}) must be (..., 1) or (..., 3)")
     weights = [float(weight) for weight in _YCBCR[0]]
     if pixels.shape[-1] == 1:
         return (16 + sum(weights) * pixels) / 255

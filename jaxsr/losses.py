@@ -47,7 +47,7 @@ def general(alpha: float, *, scale: float = 0.05) -> Loss:
 
     Reference: Barron, "A General and Adaptive Robust Loss Function", CVPR 2019, eq. 1 and 8.
 
-    Args:
+    Args (concrete, not traced):
       alpha: any real number or -inf; the smaller, the less an outlier weighs.
       scale: above 0, in units of the residual: the width of the quadratic bowl.
 
@@ -96,11 +96,13 @@ def pyramid(
       weights: one a level, in the same order.
 
     Raises:
-      InputError: their numbers differ.
+      InputError: their numbers differ, or there are none.
     """
-    if not len(predictions) == len(targets) == len(weights):
+    counts = len(predictions), len(targets), len(weights)
+    if len(set(counts)) > 1 or not counts[0]:
         raise InputError(
-            f"`weights` (={tuple(weights)}) must be {len(predictions)} numbers, one a level"
+            "`predictions`, `targets` and `weights` (={}, {} and {} of them) must be one each for "
+            "every level, of which there is at least one".format(*counts)
         )
     levels = zip(weights, predictions, targets, strict=True)
     return functools.reduce(jnp.add, [w * loss(x, y).mean() for w, x, y in levels])
@@ -109,8 +111,10 @@ def pyramid(
 def total_variation(image: Array) -> Array:
     """The mean of |right - pixel| plus the mean of |below - pixel|, (..., H, W, C) -> ().
 
+    Of a single row or column, which has no such neighbour, that mean is 0.
+
     Reference: Rudin, Osher and Fatemi, Physica D 60 (1992), in its anisotropic form.
     """
-    right = jnp.diff(image, axis=-2)
-    below = jnp.diff(image, axis=-3)
-    return _abs(right).mean() + _abs(below).mean()
+    differences = jnp.diff(image, axis=-2), jnp.diff(image, axis=-3)
+    zero = jnp.zeros((), image.dtype)
+    return sum((_abs(d).mean() for d in differences if d.size), start=zero)

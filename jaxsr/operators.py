@@ -3,6 +3,8 @@
 An operator maps (N, H, W, C) to (N, h, w, C) in the dtype given, and any leading axes as well. It
 may be jitted, mapped and differentiated; `jax.linear_transpose` gives its adjoint. Resizers are
 pairs of small matrices that depend on the static shape alone, applied at full precision (no TF32).
+Called with less than three axes, or where it computes with others than floats, it raises
+`InputError`.
 """
 
 import functools
@@ -51,12 +53,19 @@ def downsample(factor: int, *, kernel: Kernel = "pillow-lanczos") -> Operator:
         raise InputError(f"`kernel` (={kernel!r}) must be one of {', '.join(get_args(Kernel))}")
 
     def operator(x: jax.Array) -> jax.Array:
-        height, width = x.shape[-3:-1]
+        height, width = _size(x)
         if min(height, width) < factor:
             raise InputError(f"`factor` (={factor}) must be at most a side of {width}x{height}")
         return separable(x, _matrix(height, factor, kernel), _matrix(width, factor, kernel))
 
     return operator
+
+
+def _size(x: jax.Array) -> tuple[int, int]:
+    """Height and width of (..., H, W, C)."""
+    if x.ndim < 3:
+        raise InputError(f"the image (of shape {x.shape}) must be (..., H, W, C)")
+    return x.shape[-3], x.shape[-2]
 
 
 def _whole_factor(factor: object) -> int:
@@ -81,8 +90,14 @@ def _matrix(size: int, factor: int, kernel: str) -> np.ndarray:
 
 
 def separable(x: jax.Array, rows: np.ndarray, cols: np.ndarray) -> jax.Array:
-    """rows @ x @ cols^T on the two axes before the last of (..., H, W, C), at full precision."""
+    """rows @ x @ cols^T on the two axes before the last of (..., H, W, C), at full precision.
+
+    Raises:
+        InputError: x holds no floats.
+    """
     x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError(f"the image (of {x.dtype}) must hold floats")
     product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
     x = product("oh,...hwc->...owc", jnp.asarray(rows, x.dtype), x)
     return product("ow,...hwc->...hoc", jnp.asarray(cols, x.dtype), x)
@@ -91,11 +106,13 @@ def separable(x: jax.Array, rows: np.ndarray, cols: np.ndarray) -> jax.Array:
 def mask(observed: jax.Array | np.ndarray) -> Operator:
     """Keeps the pixels where `observed`, (H, W) or (H, W, 1 or C), is 1 and puts 0 where it is 0.
 
+    `observed` may be traced.
+
     Raises:
         InputError: `observed` has another number of axes, or in the call another size than the
         image.
     """
-    observed = np.asarray(observed)
+    observed = observed if isinstance(observed, jax.Array) else np.asarray(observed)
     if observed.ndim not in (2, 3):
         raise InputError(f"`observed` (of shape {observed.shape}) must be (H, W) or (H, W, C)")
     weights = observed.reshape(*observed.shape[:2], -1)
@@ -112,7 +129,8 @@ def blur(kernel: np.ndarray) -> Operator:
     """Convolution with a 2-D kernel of odd sides, replicated borders, size kept.
 
     The kernel is split by its singular values into row and column filters, so that the operator is
-    a sum of pairs of matrices: one pair for a separable kernel.
+    a sum of pairs of matrices: one pair for a separable kernel. Its numbers must be concrete: it
+    cannot be traced.
 
     Raises:
         InputError: `kernel` is not 2-D with odd sides, or holds a value that is not finite.
@@ -127,7 +145,7 @@ def blur(kernel: np.ndarray) -> Operator:
     vertical, horizontal = (left * values)[:, :terms].T, right[:terms]
 
     def operator(x: jax.Array) -> jax.Array:
-        height, width = x.shape[-3:-1]
+        height, width = _size(x)
         return sum(
             (
                 separable(x, _convolution(height, v), _convolution(width, h))
@@ -158,7 +176,7 @@ def crop(height: int, width: int) -> Operator:
         raise InputError(f"the crop (={width}x{height}) must be at least 1x1")
 
     def operator(x: jax.Array) -> jax.Array:
-        rows, cols = x.shape[-3:-1]
+        rows, cols = _size(x)
         if height > rows or width > cols:
             raise InputError(f"the crop (={width}x{height}) must fit into the image {cols}x{rows}")
         top, left = (rows - height) // 2, (cols - width) // 2

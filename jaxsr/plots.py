@@ -151,6 +151,7 @@ def heat_map(
     texts: Mapping[str, Sequence[str]],
     columns: Sequence[str],
     label: str,
+    title: str = "",
 ) -> None:
     """Draws a table as a PNG: each cell's text on a colour by its value, white where it is None.
 
@@ -162,6 +163,7 @@ def heat_map(
       texts: the same.
       columns: names.
       label: of the values, with their unit.
+      title: above it.
 
     Raises:
         InputError: the file cannot be written.
@@ -181,6 +183,7 @@ def heat_map(
                 strong = np.isfinite(numbers[i, j]) and abs(numbers[i, j]) > 0.6 * limit
                 colour = "white" if strong else "black"
                 axes.text(j, i, text, ha="center", va="center", size=9, color=colour)
+        axes.set_title(title, size=10)
         figure.colorbar(drawn, label=label)
         save(path, figure)
 

@@ -44,12 +44,18 @@ def save(folder: str | os.PathLike[str], model: Network, variables: dict[str, An
 
     Args:
       folder: made where it is missing.
-      model: its settings are kept, but for `dtype`, which is the reader's choice.
+      model: of `NETWORKS`; its settings are kept, but for `dtype`, which is the reader's choice.
       variables: {"params": ...} in float32.
 
     Raises:
-      InputError: the files cannot be written.
+      InputError: `load` would not read that network or those weights, or the files cannot be
+        written.
     """
+    if type(model) not in NETWORKS.values():
+        raise InputError(f"the network (={type(model).__name__}) must be of {', '.join(NETWORKS)}")
+    types = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(variables)})
+    if types != ["float32"]:
+        raise InputError(f"the weights (of {', '.join(types) or 'none'}) must be of float32")
     folder = pathlib.Path(folder)
     with Checkpoints(folder / "weights", keep=2) as checkpoints:
         latest = checkpoints.latest_step()

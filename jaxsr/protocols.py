@@ -53,7 +53,7 @@ def _pillow_bicubic(lr: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _matlab_bicubic(lr: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return imresize(lr, size[0] / lr.shape[0], size=size).astype(np.float32)
+    return imresize(lr, None, size=size).astype(np.float32)
 
 
 def _pillow_lanczos_lr(

@@ -8,10 +8,15 @@ axis.
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxsr.errors import InputError
+
+Array = Any  # a NumPy or JAX array
 
 
 def lanczos(x: np.ndarray, support: int) -> np.ndarray:
@@ -19,18 +24,17 @@ def lanczos(x: np.ndarray, support: int) -> np.ndarray:
     return np.where(np.abs(x) < support, np.sinc(x) * np.sinc(x / support), 0.0)
 
 
-def cubic(x: np.ndarray, a: float = -0.5) -> np.ndarray:
+def cubic(x: Array, a: float = -0.5) -> Array:
     """Keys' cubic convolution kernel (IEEE ASSP 1981), support 2; a = -1/2 is third order."""
-    x = np.abs(x)
-    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
-    far = a * (x**3 - 5 * x**2 + 8 * x - 4)
-    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+    x, where = abs(x), x.__array_namespace__().where
+    near = ((a + 2) * x - (a + 3)) * x**2 + 1
+    far = a * (((x - 5) * x + 8) * x - 4)
+    return where(x <= 1, near, where(x < 2, far, 0.0))
 
 
 _PILLOW = {
     "lanczos": (lambda x: lanczos(x, 3), 3.0),
     "bicubic": (cubic, 2.0),
-    "box": (lambda x: ((x > -0.5) & (x <= 0.5)).astype(float), 0.5),
 }
 
 
@@ -41,7 +45,7 @@ def _frozen(matrix: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=64)
 def pillow_matrix(n_in: int, n_out: int, kernel: str) -> np.ndarray:
-    """Pillow's `resize` before rounding; `kernel` is lanczos, bicubic or box.
+    """Pillow's `resize` before rounding; `kernel` is lanczos or bicubic.
 
     The kernel is stretched when shrinking, cut off at the borders and renormalised
     (`precompute_coeffs` in Pillow's Resample.c).
@@ -115,19 +119,26 @@ def lanczos_kernel(factor: int, support: int) -> np.ndarray:
     return kernel / kernel.sum()
 
 
-def imresize(image: np.ndarray, scale: float, *, size: tuple[int, int] | None = None) -> np.ndarray:
+def imresize(
+    image: np.ndarray, scale: float | None, *, size: tuple[int, int] | None = None
+) -> np.ndarray:
     """MATLAB's bicubic `imresize` of (..., H, W, C), float64, neither clipped nor rounded.
 
     The output size is ceil(n * scale); with `size` = (height, width), that size, and the scale of
-    each axis is then output over input size, as in MATLAB.
+    each axis is then output over input size, as in MATLAB, whatever `scale` is, which may be None.
+
+    Raises:
+        InputError: both are None.
     """
     height, width = image.shape[-3:-1]
-    if size is None:
+    if size is not None:
+        rows = matlab_matrix(height, size[0] / height, size[0])
+        cols = matlab_matrix(width, size[1] / width, size[1])
+    elif scale is not None:
         rows = matlab_matrix(height, scale, math.ceil(height * scale))
         cols = matlab_matrix(width, scale, math.ceil(width * scale))
     else:
-        rows = matlab_matrix(height, size[0] / height, size[0])
-        cols = matlab_matrix(width, size[1] / width, size[1])
+        raise InputError(f"`scale` (={scale}) must be a number where `size` (={size}) is None")
     tall = np.einsum("oh,...hwc->...owc", rows, np.asarray(image, np.float64), optimize=True)
     return np.einsum("ow,...hwc->...hoc", cols, tall, optimize=True)
 

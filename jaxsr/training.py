@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 
 from jaxsr import losses, operators
 from jaxsr.datasets import patches
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, require_integers
 from jaxsr.metrics import psnr
 from jaxsr.models.luma import Network
 
@@ -51,6 +51,10 @@ class Config:
     weight_decay: float = 1e-4
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "level_weights", tuple(self.level_weights))
+        require_integers(
+            batch=self.batch, parts=self.parts, size=self.size, halve_every=self.halve_every
+        )
         least = {"batch": 1, "parts": 1, "size": 1, "halve_every": 1, "weight_decay": 0}
         for name, bound in least.items():
             if not bound <= getattr(self, name) < float("inf"):
@@ -138,7 +142,7 @@ def step(
 
     Args:
       state: before the step.
-      images: the patches, in [0, 1].
+      images: the patches, in [0, 1]; of any float type, computed in that of the parameters.
       model: the network.
       config: of the training.
       loss: elementwise.
@@ -159,6 +163,7 @@ def step(
         found = jax.value_and_grad(objective)(state.variables, part)
         return jax.tree.map(lambda sum_, x: sum_ + x / config.parts, total, found), None
 
+    images = jnp.asarray(images, _dtype(state.variables))
     parts = images.reshape(config.parts, -1, *images.shape[1:])
     zero = jax.tree.map(jnp.zeros_like, (images[0, 0, 0, 0], state.variables))
     (value, gradient), _ = lax.scan(add, zero, parts)
@@ -181,16 +186,22 @@ def train_step(
 ) -> tuple[State, Metrics]:
     """`step` on fresh patches of the bank, compiled; the state is donated."""
     key = jax.random.fold_in(state.key, state.step)
-    dtype = jax.tree.leaves(state.variables)[0].dtype
+    dtype = _dtype(state.variables)
     images = patches.sample(key, bank, batch=config.batch, size=config.size, dtype=dtype)
     return step(state, images, model=model, config=config, loss=loss, sharding=sharding)
+
+
+def _dtype(variables: Any) -> Any:
+    """Of the parameters."""
+    return jax.tree.leaves(variables)[0].dtype
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def eval_step(variables: Any, images: Array, *, model: Network) -> Array:
     """PSNR (dB) of each of some luma images (N, H, W, 1), restored from their low resolution.
 
-    Luma is not rounded; results are clipped to [0, 1]; `factor` pixels a side are left out.
+    Sides are multiples of the factor, from three times it. Luma is not rounded; results are clipped
+    to [0, 1]; `factor` pixels a side are left out.
     """
 
     def one(image: Array) -> Array:
@@ -202,6 +213,6 @@ def eval_step(variables: Any, images: Array, *, model: Network) -> Array:
 
 
 def mean_psnr(variables: Any, stacks: Sequence[Array | np.ndarray], *, model: Network) -> float:
-    """The mean of `eval_step` (dB) over the images of all stacks, each of one size."""
+    """The mean of `eval_step` (dB) over the images, at least one, of stacks of one size each."""
     found = [eval_step(variables, jnp.asarray(stack), model=model) for stack in stacks]
     return float(jnp.concatenate(found).mean())

@@ -73,6 +73,7 @@ def least_squares(
     for name, value in {"weight": weight, "tolerance": tolerance, "iterations": iterations}.items():
         if not 0 < value < float("inf"):
             raise InputError(f"`{name}` (={value}) must be above 0")
+    weight, tolerance = float(weight), float(tolerance)  # NumPy's would widen float32
     return _solve(observation, start, weight, tolerance, iterations, operator=operator)
 
 
@@ -146,18 +147,18 @@ def _solve(
 
 
 def _norm(operator: Operator, like: Array) -> Array:
-    """Of the operator, by power iteration from a start with a part in every direction."""
+    """Of the operator, by power iteration from a start with a part in every direction; 1 for 0."""
     transpose = jax.linear_transpose(operator, like)
 
     def grow(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         (x,) = transpose(operator(carry[0]))
         square = jnp.sqrt(jnp.sum(x**2))
-        return x / square, square
+        return x / jnp.where(square > 0, square, 1), square
 
     x = jax.random.uniform(jax.random.key(0), like.shape, like.dtype)
     x = x / jnp.sqrt(jnp.sum(x**2))
     _, square = lax.fori_loop(0, 50, grow, (x, jnp.zeros((), like.dtype)))
-    return MARGIN * jnp.sqrt(square)
+    return jnp.where(square > 0, MARGIN * jnp.sqrt(square), 1)
 
 
 def _differences(x: Array) -> tuple[Array, Array]:

@@ -42,8 +42,9 @@ def upscale(
       model, variables: as `pretrained.load` or `weights.lapsrn_from_mat` return them.
       scale: by default the network's factor. A lower one costs only the levels that it takes; one
         between two levels (3, say) is the higher level's image, shrunk by `imresize`.
-      tile: how many pixels of `image` a side a window may add to the result; by default the image
-        is one window. Memory then depends on `tile` alone, but for `image` and the result.
+      tile: how many pixels of `image` a side a window may add to the result, the first and the
+        last of a row or column each `margin` more, an only one twice that; by default the image is
+        one window. Memory then depends on `tile` alone, but for `image` and the result.
       self_ensemble: the mean over the 8 flips and right-angle rotations of the luma, at eight times
         the cost (Timofte, Rothe and Van Gool, CVPR 2016).
       dtype: of the result: float32, or uint8, rounded as by `images.to_uint8`.
@@ -53,7 +54,7 @@ def upscale(
 
     Raises:
       InputError: the image's shape or type, the scale, `tile` or `dtype` is none of these; or the
-        network's result is not finite.
+        image or the network's result is not finite.
     """
     scale, levels, enlargement = _route(model, scale)
 
@@ -148,6 +149,8 @@ def _by_windows(
         raise InputError(f"the image (of shape {image.shape}) must be (H, W, 1) or (H, W, 3)")
     if not jnp.issubdtype(image.dtype, jnp.floating):
         raise InputError(f"the image (of {image.dtype}) must hold floats in [0, 1]")
+    if not np.isfinite(image).all():
+        raise InputError("the image must be finite: it holds NaN or infinite values")
     if tile is not None and tile < 1:
         raise InputError(f"`tile` (={tile}) must be at least 1")
     if np.dtype(dtype) not in (np.float32, np.uint8):

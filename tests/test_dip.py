@@ -1,5 +1,7 @@
 import functools
+import itertools
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -175,6 +177,40 @@ def test_average_decays_polynomially_then_exponentially(decay):
     np.testing.assert_allclose(state.average, expected, rtol=1e-5)
 
 
+def test_the_average_of_bfloat16_images_is_kept_in_float32():
+    """Against the recursion in float64: rounded to bfloat16 it would be off by a hundred times."""
+
+    def half(params, latent):
+        return linear_apply(params, latent).astype(jnp.bfloat16)
+
+    config = dip.Config(patience=100)
+    _, observation, functions = problem(config)
+    functions["apply_fn"] = half
+    options = {"init_fn": linear_init, "apply_fn": half, "size": (8, 8), "config": config}
+    state = dip.init(jax.random.key(0), **options)
+    step = jax.jit(functools.partial(dip.step, **functions))
+    expected = 0.0
+    for t in range(1, 31):
+        noise = jax.random.normal(jax.random.fold_in(state.key, t - 1), state.latent.shape)
+        output = np.float64(jax.jit(half)(state.params, state.latent + 0.03 * noise))
+        expected = expected + max(0.01, 20 / (t + 19)) * (output - expected)
+        state, _ = step(state, observation)
+    assert state.average.dtype == state.detection.mean.dtype == jnp.float32
+    np.testing.assert_allclose(state.average, expected, atol=1e-5)
+
+
+def test_numpys_numbers_leave_float32_as_it_is(x64):
+    numbers = {"learning_rate": 0.01, "noise_std": 0.03, "average": 0.99, "tv_weight": 0.1}
+    found = []
+    for kind in (float, np.float64):
+        config = dip.Config(**{name: kind(value) for name, value in numbers.items()})
+        state, observation, functions = problem(config)
+        found.append(dip.step(state, observation, **functions))
+        before, after = ([x.dtype for x in jax.tree.leaves(s)] for s in (state, found[-1][0]))
+        assert before == after
+    assert_same(*found)
+
+
 def test_works_under_vmap():
     config = dip.Config()
     _, observation, functions = problem(config)
@@ -222,6 +258,29 @@ def test_fit_resumes_to_the_same_bits():
     assert_same(whole.state, resumed.state)
     assert_same(whole.history, resumed.history)
     assert (whole.iterations, resumed.iterations) == (20, 11)
+
+
+def test_fit_refuses_what_it_cannot_go_on_from():
+    stopped = fit(dip.Config(iterations=9))
+    short = {name: column[:-1] for name, column in stopped.history.items()}
+    longer = dip.Config(iterations=20)
+    for history, length in ((short, "8"), ({}, "0"), (short | {"loss": np.zeros(9)}, "8, 9")):
+        said = rf"\(of length {length}\) must be as long as its state has iterations \(=9\)"
+        with pytest.raises(InputError, match=said):
+            fit(longer, resume=(stopped.state, history))
+
+
+def test_fit_refuses_an_observation_of_integers():
+    arguments = {"init_fn": linear_init, "apply_fn": linear_apply, "size": (8, 8)}
+    with pytest.raises(InputError, match=r"the observation \(of uint8\) must hold floats"):
+        dip.fit(
+            jax.random.key(0),
+            np.zeros((1, 8, 8, 3), np.uint8),
+            operators.identity,
+            loss=losses.mse,
+            config=dip.Config(iterations=1),
+            **arguments,
+        )
 
 
 def test_fit_reports_progress_and_stops_when_told():
@@ -338,6 +397,51 @@ def test_fit_goes_back_so_often_and_no_more(monkeypatch):
     assert int(result.state.step) == len(result.history["loss"]) == 12
 
 
+def test_fit_checks_its_last_window_where_patience_ends_it(monkeypatch):
+    monkeypatch.setattr(fitting, "FALL", -np.inf)  # every window but the first counts as a fall
+    config = dip.Config(iterations=400, patience=7, learning_rate=0.1)
+    result = fit(config, pauses=(3,))
+    assert 3 < int(result.state.step) < fitting.WINDOW
+    assert result.rollbacks == fitting.ROLLBACKS and result.over
+
+
+def test_fit_counts_the_seconds_of_the_iterations_that_it_keeps(monkeypatch):
+    """One an iteration, of chunks of one, by a clock that goes on by one at every look."""
+    monkeypatch.setattr(fitting, "CHUNK_SECONDS", 0.0)
+    clock = types.SimpleNamespace(perf_counter=itertools.count().__next__)
+    monkeypatch.setattr(fitting, "time", clock)
+
+    def broken(prediction, target):
+        error = losses.charbonnier(prediction, target)
+        return jnp.where(error.mean() < limit * 1.0001, jnp.nan, error)
+
+    whole = fit(dip.Config(iterations=12))
+    limit = float(whole.history["loss"].min())
+    ended = fit(dip.Config(iterations=12), loss=broken, pauses=(3,))
+    assert not ended.finite and ended.iterations == 3 < int(whole.history["loss"].argmin())
+    monkeypatch.setattr(fitting, "FALL", -np.inf)
+    again = fit(dip.Config(iterations=12), pauses=(4, 8))
+    assert again.rollbacks == 2 * fitting.ROLLBACKS
+    for result, iterations in ((whole, 12), (ended, 3), (again, 12)):
+        assert result.iterations == result.seconds == iterations
+
+
+def test_fit_that_sees_nothing_wrong_is_not_thrown_back():
+    """Where the observation is met exactly, its PSNR is infinite at every window's end."""
+    result = dip.fit(
+        jax.random.key(0),
+        jnp.zeros((1, 8, 8, 3)),
+        operators.identity,
+        init_fn=linear_init,
+        apply_fn=lambda params, latent: 0 * linear_apply(params, latent),
+        size=(8, 8),
+        loss=losses.mse,
+        config=dip.Config(iterations=6),
+        pauses=(2, 4),
+    )
+    assert result.rollbacks == 0 and np.isinf(result.history["psnr_fit"]).all()
+
+
 def test_fits_an_image_with_the_skip_network():
     """The real network draws a smooth image from a quarter of its pixels, better than it began."""
     ramp = jnp.linspace(0.1, 0.9, 64)
@@ -377,3 +481,11 @@ def test_fits_an_image_with_the_skip_network():
 def test_config_refuses(setting, value):
     with pytest.raises(InputError, match=rf"`{setting}` \(={value}\) must be"):
         dip.Config(**{setting: value})
+
+
+@pytest.mark.parametrize("value", [2.5, 3.0, True])
+@pytest.mark.parametrize("setting", ["iterations", "latent_channels", "patience"])
+def test_config_takes_whole_numbers_alone(setting, value):
+    with pytest.raises(InputError, match=rf"`{setting}` \(={value}\) must be an integer"):
+        dip.Config(**{setting: value})
+    assert getattr(dip.Config(**{setting: np.int64(7)}), setting) == 7

@@ -1,7 +1,10 @@
 import errno
 import os
 import pathlib
+import struct
+import zlib
 
+import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
@@ -75,6 +78,48 @@ def test_sixteen_bits_of_gray_are_kept(tmp_path, dtype, suffix):
     PIL.Image.fromarray(values).save(path)
     expected = values.astype(np.float32)[..., None] / np.float32(65535)
     np.testing.assert_array_equal(images.read(path).pixels, expected)
+
+
+def write_deep_png(path, values, *, clear=None):
+    """A PNG of 16 bits a channel, (H, W, 1 to 4); `clear` is the gray that is transparent."""
+
+    def chunk(name, data):
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    height, width, channels = values.shape
+    colour_type = (0, 4, 2, 6)[channels - 1]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">2I5B", width, height, 16, colour_type, 0, 0, 0))
+        + (b"" if clear is None else chunk(b"tRNS", struct.pack(">H", clear)))
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_sixteen_bits_with_alpha_are_read_as_eight(tmp_path, channels):
+    """Gray stays gray; colour whose channels are equal stays colour."""
+    gray, alpha = np.random.default_rng(6).integers(0, 256, (2, 5, 7, 1), dtype=np.uint8)
+    values = np.concatenate([gray] * (channels - 1) + [alpha], axis=-1)
+    write_deep_png(tmp_path / "deep.png", values.astype(np.uint16) * 257)
+    image = images.read(tmp_path / "deep.png")
+    np.testing.assert_array_equal(image.pixels, images.from_uint8(values[..., :-1]))
+    np.testing.assert_array_equal(image.alpha, images.from_uint8(alpha))
+
+
+def test_one_value_of_sixteen_bits_may_be_transparent(tmp_path):
+    values = np.array([[0, 1000, 1001], [65535, 1000, 232]])[..., None]
+    write_deep_png(tmp_path / "key.png", values, clear=1000)
+    image = images.read(tmp_path / "key.png")
+    np.testing.assert_array_equal(image.pixels, values.astype(np.float32) / np.float32(65535))
+    assert image.alpha.dtype == np.float32
+    np.testing.assert_array_equal(image.alpha[..., 0], [[1, 0, 1], [1, 0, 1]])
+    write_deep_png(tmp_path / "opaque.png", values)
+    assert images.read(tmp_path / "opaque.png").alpha is None
 
 
 def test_gray_of_32_bits_must_say_its_range(tmp_path):
@@ -164,6 +209,16 @@ def test_bytes_are_written_as_they_are(tmp_path, values):
     np.testing.assert_array_equal(PIL.Image.open(tmp_path / "a.png"), values)
 
 
+def test_values_that_have_no_8_bits_are_refused():
+    np.testing.assert_array_equal(images.to_uint8(np.array([True, False])), [255, 0])
+    for dtype in (np.int64, np.uint16, np.int8):
+        with pytest.raises(InputError, match=rf"\(of {np.dtype(dtype)}\) must hold"):
+            images.to_uint8(np.full((2, 2, 1), 100, dtype))
+    for dtype in (np.float32, jnp.bfloat16):
+        with pytest.raises(InputError, match="NaN"):
+            images.to_uint8(np.array([0.5, np.nan]).astype(dtype))
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "webp"])
 def test_lossy_formats_lose_little(tmp_path, suffix):
     """As Pillow writes them at quality 95, whose own defaults are 75 and 80."""
@@ -198,7 +253,8 @@ def test_write_refuses_what_it_cannot_do(tmp_path):
         images.write(tmp_path / "a.png", np.zeros((2, 2)))
     with pytest.raises(InputError, match="`alpha`"):
         images.write(tmp_path / "a.png", gray, alpha=np.zeros((3, 2, 1)))
-    for suffix, message in (("bmp", "cannot hold transparency"), ("jpg", "cannot be written")):
+    for suffix in ("bmp", "dib", "ppm", "jpg"):
+        message = "cannot be written" if suffix == "jpg" else "cannot hold transparency"
         with pytest.raises(InputError, match=message):
             images.write(tmp_path / f"a.{suffix}", gray, alpha=gray)
     with pytest.raises(InputError, match=r"cannot be written: .*16383"):
@@ -232,6 +288,9 @@ def test_colour_equals_scikit_image():
         images.rgb_to_y(gray), images.rgb_to_y(np.repeat(gray, 3, -1)), atol=1e-12
     )
     assert images.rgb_to_y(rgb.astype(np.float32)).dtype == np.float32
+    for channels in (2, 4):
+        with pytest.raises(InputError, match=rf"\(of shape \(7, 8, {channels}\)\) must be"):
+            images.rgb_to_y(np.zeros((7, 8, channels)))
 
 
 @pytest.mark.parametrize("size", [(321, 481), (63, 66), (64, 96), (95, 35)])

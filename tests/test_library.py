@@ -34,15 +34,27 @@ def run(folder):
 
 def test_the_page(tmp_path, compiled_quickly):
     """One test, so that the blocks run once, whoever shares out the tests."""
-    assert sum(len(re.findall(ITERATIONS, block)) for block in BLOCKS) == 2
+    assert sum(len(re.findall(ITERATIONS, block)) for block in BLOCKS) == 3
     left = run(tmp_path)
-    assert len(left) == len(BLOCKS) - 1 == 9
+    assert len(left) == len(BLOCKS) - 1 == 10
     assert left[1]["result"].state.detection is None
     assert left[2]["result"].state.detection is not None
-    operators_are_mapped_as_one_by_one(left[5])
-    fits_in_one_program_are_those_alone(left[6])
-    assert np.isfinite(left[7]["slope"]) and left[7]["slope"] != 0
-    exported_network_runs_without_jaxsr(left[8], tmp_path)
+    stopped_fit_goes_on(left[3], tmp_path)
+    operators_are_mapped_as_one_by_one(left[6])
+    fits_in_one_program_are_those_alone(left[7])
+    assert np.isfinite(left[8]["slope"]) and left[8]["slope"] != 0
+    exported_network_runs_without_jaxsr(left[9], tmp_path)
+
+
+def stopped_fit_goes_on(names, folder):
+    """From its last checkpoint, to the bits of a fit that was not stopped."""
+    short, long = dip.Config(iterations=5), dip.Config(iterations=6)
+    names["fit_in"](folder / "stopped", short, every=2)
+    resumed = names["fit_in"](folder / "stopped", long, every=2)
+    whole = names["fit_in"](folder / "whole", long, every=2)
+    assert (resumed.iterations, whole.iterations) == (2, 6)
+    np.testing.assert_array_equal(resumed.image, whole.image)
+    np.testing.assert_array_equal(resumed.history["loss"], whole.history["loss"])
 
 
 def operators_are_mapped_as_one_by_one(names):

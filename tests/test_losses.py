@@ -174,3 +174,20 @@ def test_total_variation_of_a_ramp_and_of_a_flat_image():
     ramp = jnp.broadcast_to(jnp.linspace(0, 1, 5)[None, :, None], (4, 5, 3))
     np.testing.assert_allclose(losses.total_variation(ramp), 0.25, rtol=1e-6)
     assert losses.total_variation(jnp.full((4, 4, 1), 0.5)) == 0
+
+
+def test_total_variation_of_a_single_row_or_column_is_along_it():
+    row = np.random.RandomState(1).uniform(0, 1, (1, 9, 2)).astype(np.float32)
+    expected = np.abs(row[:, 1:] - row[:, :-1]).mean()
+    for image in (row, row.swapaxes(0, 1)):
+        value, slope = jax.value_and_grad(losses.total_variation)(jnp.asarray(image))
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+        assert np.isfinite(slope).all() and np.abs(slope).max() > 0
+    assert losses.total_variation(jnp.ones((1, 1, 3))) == 0
+
+
+@pytest.mark.parametrize("counts", [(2, 2, 3), (1, 2, 2), (2, 1, 2), (0, 0, 0)])
+def test_a_pyramid_has_one_of_each_a_level(counts):
+    predictions, targets, weights = ([jnp.ones(())] * n for n in counts)
+    with pytest.raises(InputError, match="\\(={}, {} and {} of them\\)".format(*counts)):
+        losses.pyramid(predictions, targets, weights=weights)

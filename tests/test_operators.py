@@ -108,7 +108,7 @@ def test_matlab_bicubic_equals_imresize(x64):
         ours = operators.downsample(factor, kernel="matlab-bicubic")(jnp.asarray(image))
         np.testing.assert_allclose(ours, resample.imresize(image, 1 / factor), rtol=0, atol=1e-14)
     ours = operators.downsample(5, kernel="matlab-bicubic")(jnp.asarray(image))
-    expected = resample.imresize(image, 1, size=(4, 7))
+    expected = resample.imresize(image, None, size=(4, 7))
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-14)
 
 
@@ -162,6 +162,13 @@ def test_mask_keeps_what_was_observed():
         operators.mask(OBSERVED[0])
 
 
+def test_masks_may_be_traced():
+    x = jax.random.normal(jax.random.key(0), (24, 20, 3))
+    masks = np.stack([OBSERVED, ~OBSERVED])
+    found = jax.jit(jax.vmap(lambda observed: operators.mask(observed)(x)))(masks)
+    np.testing.assert_array_equal(found, np.where(masks[..., None], x, 0))
+
+
 def test_crop_keeps_the_middle():
     x = jnp.arange(24 * 20.0).reshape(1, 24, 20, 1)
     np.testing.assert_array_equal(operators.crop(17, 12)(x), x[:, 3:20, 4:16])
@@ -177,3 +184,15 @@ def test_compose_goes_from_left_to_right():
     crop, down = operators.crop(16, 8), operators.downsample(4)
     np.testing.assert_array_equal(operators.compose(crop, down)(x), down(crop(x)))
     np.testing.assert_array_equal(operators.compose()(x), x)
+
+
+@pytest.mark.parametrize("name", ["area-2", "lanczos2-3", "blur", "crop"])
+def test_an_image_has_three_axes(name):
+    with pytest.raises(InputError, match=r"\(of shape \(24, 20\)\) must be \(\.\.\., H, W, C\)"):
+        OPERATORS[name](jnp.zeros((24, 20)))
+
+
+@pytest.mark.parametrize("name", ["area-2", "lanczos2-3", "blur"])
+def test_integers_are_refused_where_weights_would_be_rounded_to_them(name):
+    with pytest.raises(InputError, match=r"\(of uint8\) must hold floats"):
+        OPERATORS[name](np.full((24, 20, 3), 200, np.uint8))

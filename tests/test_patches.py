@@ -96,6 +96,8 @@ def test_a_patch_depends_on_its_own_key_alone():
     [
         ([], "there are no training images"),
         ([np.zeros((30, 15, 3), np.uint8)], r"\(of 15x30 pixels\) is smaller than a patch \(=16\)"),
+        ([np.full((16, 16, 1), 0.5, np.float32)], r"\(of float32\) must be of uint8"),
+        ([np.zeros((16, 16, 4), np.uint8)], r"\(of shape \(16, 16, 4\)\) must be"),
     ],
 )
 def test_a_bank_refuses(images, said):

@@ -135,3 +135,23 @@ def test_digest_tells_weights_apart():
     assert pretrained.digest(weights) == expected
     weights["params"]["b"][3] += 1e-6
     assert pretrained.digest(weights) != expected
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    class Other(LapSRN):
+        pass
+
+    variables = drawn(SMALL)
+    double = jax.tree.map(lambda x: np.asarray(x, np.float64), variables)
+    for model, weights, said in (
+        (
+            Other(factor=2, depth=1, features=4),
+            variables,
+            r"network \(=Other\) must be of LapSRN, ",
+        ),
+        (SMALL, double, r"weights \(of float64\) must be of float32"),
+        (SMALL, {"params": {}}, r"weights \(of none\)"),
+    ):
+        with pytest.raises(InputError, match=said):
+            pretrained.save(tmp_path / "folder", model, weights)
+    assert list(tmp_path.iterdir()) == []

@@ -132,6 +132,51 @@ def test_tiles_leave_no_seams(x64, model):
     assert whole.shape == (41 * model.factor, 23 * model.factor, 1)
 
 
+@pytest.mark.parametrize("model", SMALL, ids=NAMES)
+def test_levels_give_the_first_images(x64, model):
+    variables, image = drawn(model), jnp.asarray(np.random.default_rng(3).random((1, 6, 5, 1)))
+    apply = jax.jit(model.apply, static_argnames="levels")
+    whole = apply(variables, image)
+    for levels in range(1, len(whole) + 1):
+        found = apply(variables, image, levels=levels)
+        assert len(found) == levels
+        for ours, theirs in zip(found, whole, strict=False):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+    for levels in (-1, 0, len(whole) + 1):
+        said = rf"`levels` \(={levels}\) must be in \[1, {len(whole)}\]"
+        with pytest.raises(InputError, match=said):
+            apply(variables, image, levels=levels)
+
+
+def test_the_images_of_drcn_see_ever_further(x64):
+    """An impulse, without biases and with weights above 0: whoever sees it is not 0.
+
+    But for the first, to whom the bicubic gives it the weight 0.
+    """
+    model = SMALL[-1]
+    variables = jax.tree.map(np.abs, drawn(model, biased=False))
+    middle = 12
+    impulse = jnp.zeros((1, 2 * middle + 1, 2 * middle + 1, 1)).at[0, middle, middle].set(1.0)
+    for levels, result in enumerate(jax.jit(model.apply)(variables, impulse), start=1):
+        touched = np.flatnonzero(np.abs(np.asarray(result[0, ..., 0])).max(1) > 1e-15)
+        sees = [model.sees(p, p, levels=levels) for p in range(result.shape[1])]
+        expected = [p for p, (first, last) in enumerate(sees) if first <= middle <= last]
+        assert (touched.min(), touched.max()) == (expected[0] + 1, expected[-1])
+
+
+def test_the_mean_of_drcn_is_not_rounded_to_the_type_of_its_layers():
+    model = SMALL[-1].clone(dtype=jnp.bfloat16)
+    variables = jax.tree.map(jnp.float32, drawn(model))
+    image = jnp.asarray(np.random.default_rng(4).random((1, 6, 6, 1), np.float32))
+    *found, mean = model.apply(variables, image)
+    weights = np.exp(np.float64(variables["params"]["weights"]))
+    expected = np.tensordot(weights / weights.sum(), np.float64(found), 1)
+    assert mean.dtype == jnp.float32
+    np.testing.assert_allclose(mean, expected, rtol=1e-5, atol=1e-6)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image.astype(jnp.bfloat16))
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype(jnp.float32)}
+
+
 @pytest.mark.parametrize("model", SMALL[:5:2] + SMALL[5:], ids=str)
 def test_trains_and_comes_back(compiled_quickly, tmp_path, model):
     weights = networks.level_weights(model)

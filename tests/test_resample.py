@@ -6,9 +6,10 @@ import pytest
 from PIL.Image import Resampling
 
 from jaxsr import resample
+from jaxsr.errors import InputError
 
 SIZES = [(64, 16), (50, 17), (37, 36), (16, 64), (5, 2), (7, 20), (3, 3), (9, 1)]
-PILLOW = {"lanczos": Resampling.LANCZOS, "bicubic": Resampling.BICUBIC, "box": Resampling.BOX}
+PILLOW = {"lanczos": Resampling.LANCZOS, "bicubic": Resampling.BICUBIC}
 
 
 def test_lanczos_kernels_equal_the_reference(shared):
@@ -31,12 +32,29 @@ def test_imresize_equals_matlab(shared):
 def test_imresize_to_a_size_takes_the_scale_of_each_axis():
     image = np.random.default_rng(0).random((8, 12, 2))
     np.testing.assert_allclose(
-        resample.imresize(image, 0.5), resample.imresize(image, 0.5, size=(4, 6)), atol=1e-14
+        resample.imresize(image, 0.5), resample.imresize(image, None, size=(4, 6)), atol=1e-14
     )
     ramp = np.broadcast_to(np.arange(12.0)[None, :, None], (8, 12, 2))
-    tripled = resample.imresize(ramp, 1, size=(16, 36))
+    tripled = resample.imresize(ramp, None, size=(16, 36))
     expected = (np.arange(36) + 0.5) / 3 - 0.5
     np.testing.assert_allclose(tripled[5, 6:-6, 1], expected[6:-6], atol=1e-12)
+    with pytest.raises(InputError, match=r"`scale` \(=None\) must be a number where `size`"):
+        resample.imresize(image, None)
+
+
+@pytest.mark.parametrize("a", [-0.5, -0.75])
+def test_cubic_is_keys_kernel_in_numpy_and_jax(x64, a):
+    """Interpolating, its values as printed in the paper's eq. 4, of each array's own kind."""
+    x = np.linspace(-2.5, 2.5, 41)
+    d = np.abs(x)
+    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+    far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+    expected = np.select([d <= 1, d < 2], [near, far])
+    for kind, values in ((np.ndarray, x), (jax.Array, jnp.asarray(x))):
+        found = resample.cubic(values, a)
+        assert isinstance(found, kind)
+        np.testing.assert_allclose(found, expected, atol=1e-14)
+    assert jax.jit(resample.cubic)(jnp.float32(0.5)).dtype == jnp.float32
 
 
 @pytest.mark.parametrize("n_in, n_out", SIZES)

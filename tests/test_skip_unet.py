@@ -105,6 +105,16 @@ def test_refuses_sizes_it_cannot_halve(scales, height, width):
         jax.eval_shape(network.init, jax.random.key(0), latent)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"up": (8, 8)}, {"skip": ()}, {"down": (8, 8)}, {"down": (), "up": (), "skip": ()}]
+)
+def test_refuses_settings_that_differ_in_their_scales(settings):
+    network = SkipUNet(**SMALL | settings)
+    latent = jax.ShapeDtypeStruct((1, 8, 8, 5), jnp.float32)
+    with pytest.raises(InputError, match=r"`down`, `up` and `skip` \(=\(.*\)\) must hold one"):
+        jax.eval_shape(network.init, jax.random.key(0), latent)
+
+
 def test_smallest_and_oblong_images():
     network = SkipUNet(**SMALL)
     variables, latent = initialised(network, (1, 4, 6, 5))

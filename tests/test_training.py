@@ -91,6 +91,16 @@ def test_step_is_adam_on_the_weighted_losses_after_the_l2_term(x64):
     assert int(state.step) == 3
 
 
+def test_patches_are_taken_in_the_type_of_the_parameters(x64):
+    state = training.init(jax.random.key(0), MODEL, CONFIG)
+    advance = jax.jit(functools.partial(training.step, model=MODEL, config=CONFIG))
+    for dtype in (jnp.float64, jnp.bfloat16):
+        pictures = images().astype(dtype)
+        found, expected = (advance(state, x) for x in (pictures, pictures.astype(jnp.float32)))
+        jax.tree.map(np.testing.assert_array_equal, found[0].variables, expected[0].variables)
+        assert found[1]["loss"] == expected[1]["loss"] and found[1]["loss"].dtype == jnp.float32
+
+
 def test_one_patch_can_be_learnt_by_heart():
     """Over 40 dB where bicubic has 24, for the network sees nothing else."""
     y, x = np.mgrid[:16, :16]
@@ -186,8 +196,17 @@ def test_four_devices_train_as_one():
         ({"level_weights": (0.0, 0.0)}, r"`level_weights` \(=\(0.0, 0.0\)\) must be"),
         ({"level_weights": (1.0, 1.0, 1.0)}, r"must be 2 numbers, one a level"),
         ({"size": 18}, r"`size` \(=18\) must be a multiple of the factor 4"),
+        ({"size": 16.0}, r"`size` \(=16.0\) must be an integer"),
+        ({"parts": True}, r"`parts` \(=True\) must be an integer"),
+        ({"halve_every": 2.5}, r"`halve_every` \(=2.5\) must be an integer"),
     ],
 )
 def test_bad_settings_are_told(settings, said):
     with pytest.raises(InputError, match=said):
         training.init(jax.random.key(0), MODEL, training.Config(**settings))
+
+
+def test_settings_may_be_given_as_a_list_and_by_numpy():
+    config = training.Config(level_weights=[2.0, 3.0], batch=np.int64(16))
+    assert config == training.Config(level_weights=(2.0, 3.0))
+    assert hash(config) == hash(training.Config(level_weights=(2.0, 3.0)))

@@ -108,6 +108,40 @@ def test_a_flat_image_has_nothing_to_reach():
     np.testing.assert_allclose(found.image, 0.3, atol=1e-4)
 
 
+def test_of_an_operator_that_sees_nothing_any_flat_image_is_a_minimum():
+    y = np.random.default_rng(4).uniform(0, 1, SHAPE).astype(np.float32)
+    start = jnp.asarray(np.random.default_rng(5).uniform(0, 1, SHAPE).astype(np.float32))
+    nothing = operators.mask(np.zeros(SHAPE[:2]))
+    found = tv.least_squares(jnp.asarray(y), nothing, start=start, weight=0.1)
+    assert found.converged
+    np.testing.assert_allclose(found.objective, (y**2).mean(), rtol=1e-3)
+
+
+def test_one_row_is_what_each_of_equal_rows_would_be(x64):
+    """Between equal rows there are no differences: the objective is the same."""
+    row = np.random.default_rng(6).uniform(0, 1, (1, 12, 1))
+    options = {"weight": 0.05, "tolerance": 1e-8}
+    for turn in (lambda x: x, lambda x: x.swapaxes(0, 1)):
+        one, three = (
+            tv.least_squares(
+                jnp.asarray(y), operators.identity, start=jnp.zeros(y.shape), **options
+            )
+            for y in (turn(row), turn(np.tile(row, (3, 1, 1))))
+        )
+        assert one.converged and three.converged
+        np.testing.assert_allclose(one.objective, three.objective, rtol=1e-7)
+        np.testing.assert_allclose(
+            np.broadcast_to(one.image, three.image.shape), three.image, atol=1e-3
+        )
+
+
+def test_numpys_numbers_leave_float32_as_it_is(x64):
+    y = jnp.full((4, 4, 1), 0.5, jnp.float32)
+    numbers = {"weight": np.float64(0.01), "tolerance": np.float64(1e-3)}
+    found = tv.least_squares(y, operators.identity, start=jnp.zeros_like(y), **numbers)
+    assert found.image.dtype == found.objective.dtype == jnp.float32
+
+
 @pytest.mark.parametrize("wrong", [{"weight": 0}, {"weight": 1, "tolerance": -1.0}])
 def test_numbers_out_of_range(wrong):
     with pytest.raises(InputError, match="must be above 0"):

@@ -218,6 +218,8 @@ def test_released_weights_give_the_published_figure(shared):
         (RGB[..., :2], {}, r"shape \(23, 31, 2\)"),
         (RGB[:0], {}, "shape"),
         (images.to_uint8(RGB), {}, "of uint8"),
+        (np.where(RGB > 0.9, np.nan, RGB), {}, "the image must be finite"),
+        (np.where(GRAY > 0.9, -np.inf, GRAY), {}, "the image must be finite"),
         (RGB, {"scale": 1}, r"`scale` \(=1\) must be one that this network makes: 2, 3, 4"),
         (RGB, {"scale": 5}, r"`scale` \(=5\)"),
         (RGB, {"scale": 2.5}, r"`scale` \(=2.5\)"),
@@ -243,5 +245,5 @@ def test_one_jump_has_no_levels_between():
 def test_weights_that_are_no_numbers_are_said():
     model, variables = network(factor=2)
     broken = jax.tree.map(lambda x: np.full_like(x, np.nan), variables)
-    with pytest.raises(InputError, match="NaN"):
+    with pytest.raises(InputError, match="the network's result is NaN"):
         upscale(RGB, model, broken)

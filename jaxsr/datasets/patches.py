@@ -15,6 +15,7 @@ from jax import Array, lax
 
 from jaxsr.errors import InputError
 from jaxsr.images import rgb_to_y
+from jaxsr.resample import cubic
 
 LEAST_SCALE = 0.5
 _REACH = 2  # of the cubic kernel, in pixels of the patch
@@ -38,7 +39,7 @@ class View(NamedTuple):
     """Which part of a bank a patch shows, and how.
 
     image: () int32, its index.
-    scale: () in (0, 1], of the image.
+    scale: () in [LEAST_SCALE, 1], of the image.
     corner: (2,) whole numbers, the patch's first row and column in the scaled image.
     flips: (3,) bool: upside down, then left to right, then transposed.
     """
@@ -53,10 +54,14 @@ def bank(images: Sequence[np.ndarray], *, size: int) -> Bank:
     """Takes up images, (H, W, 1 or 3) uint8, from which patches of `size` a side will be cut.
 
     Raises:
-      InputError: there are none, they are too many (2^31 pixels), or one is smaller than a patch.
+      InputError: there are none, they are too many (2^31 pixels), or one is smaller than a patch,
+        of another type or neither gray nor RGB.
     """
     if not images:
         raise InputError("there are no training images: give at least one")
+    for image in images:
+        if image.dtype != np.uint8:
+            raise InputError(f"a training image (of {image.dtype}) must be of uint8")
     shapes = np.array([image.shape[:2] for image in images], np.int64)
     if shapes.min() < size:
         height, width = shapes[shapes.min(1).argmin()]
@@ -129,13 +134,5 @@ def _axis(side: Array, corner: Array, scale: Array, size: int) -> tuple[Array, A
     first = jnp.floor((corner + 0.5 - _REACH) / scale).astype(jnp.int32)
     pixels = first + jnp.arange(int((size + 2 * _REACH) / LEAST_SCALE) + 1)
     inside = (pixels >= 0) & (pixels < side)
-    weights = _cubic((pixels[None, :] + 0.5 - centers[:, None]) * scale) * inside[None, :]
+    weights = cubic((pixels[None, :] + 0.5 - centers[:, None]) * scale) * inside[None, :]
     return first, weights / weights.sum(1, keepdims=True)
-
-
-def _cubic(x: Array) -> Array:
-    """Keys' kernel with a = -1/2, as `resample.cubic`."""
-    x = jnp.abs(x)
-    near = (1.5 * x - 2.5) * x**2 + 1
-    far = ((2.5 - 0.5 * x) * x - 4) * x + 2
-    return jnp.where(x <= 1, near, jnp.where(x < 2, far, 0))

@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 
 from jaxsr.dip.solver import Config, Params, Score, State, _run_chunk, init, rgb_score
+from jaxsr.errors import InputError
 from jaxsr.losses import Loss
 from jaxsr.operators import Operator
 
@@ -26,7 +27,10 @@ ROLLBACKS = 3  # in one window
 
 
 class Progress(NamedTuple):
-    """What `on_chunk` is told, after every chunk of iterations."""
+    """What `on_chunk` is told, after every chunk of iterations.
+
+    The next chunk uses up the state's arrays (they are donated): what is kept must be a copy.
+    """
 
     state: State
     history: History  # from the first iteration to this one
@@ -46,7 +50,7 @@ class DIPResult(NamedTuple):
     state: State
     compile_seconds: float
     iterations: int  # done by this call, not by what it resumed
-    seconds: float  # that they took, compilation left out
+    seconds: float  # that they took, compilation and what was done again left out
     rollbacks: int  # in this call
     over: bool = True  # all iterations are done, or `patience` is spent; False: ended from outside
 
@@ -72,11 +76,11 @@ def fit(
     Adam may throw a fit back: where its PSNR against the observation has fallen by over FALL dB
     from the start of a window to its end, the window is done again with fresh noise, at most
     ROLLBACKS times (the released denoising has the rule). Windows end after every WINDOW
-    iterations, at the `pauses`, and at the end.
+    iterations, at the `pauses`, and at the end, also where `patience` is it.
 
     Args:
-      key: consumed.
-      observation: y, (N, h, w, C).
+      key: consumed; with `resume` not looked at: the state holds its own.
+      observation: y, (N, h, w, C), of a float type.
       operator: A, (N, H, W, C) -> (N, h, w, C).
       init_fn: (key, latent) -> params, such as a Flax module's `init`.
       apply_fn: (params, latent) -> images (N, H, W, C), such as a Flax module's `apply`.
@@ -89,7 +93,12 @@ def fit(
       pauses: iterations after which a chunk ends, so that `on_chunk` sees their states.
       resume: state and history of an earlier fit under the same arguments, to go on from;
         `config.iterations` may have grown.
+
+    Raises:
+      InputError: the observation holds no floats, or the history is not the state's.
     """
+    if not jnp.issubdtype(observation.dtype, jnp.floating):
+        raise InputError(f"the observation (of {observation.dtype}) must hold floats")
     if resume is None:
         fresh = functools.partial(
             init,
@@ -104,6 +113,12 @@ def fit(
         shapes, history = lowered.out_info, History()
     else:
         shapes, history = resume[0], dict(resume[1])
+        if (lengths := {len(x) for x in history.values()} or {0}) != {int(shapes.step)}:
+            these = ", ".join(map(str, sorted(lengths)))
+            raise InputError(
+                f"`resume`: the history (of length {these}) must be as long as its state has "
+                f"iterations (={shapes.step})"
+            )
     # The total is no part of the program: without it, a fit that grows finds it in the cache.
     program_config = dataclasses.replace(config, iterations=1, patience=None)
     functions = {"apply_fn": apply_fn, "operator": operator, "loss": loss, "score": score}
@@ -127,7 +142,7 @@ def fit(
     stops = sorted({*pauses, *range(WINDOW, config.iterations, WINDOW), config.iterations})
 
     count, finite, rollbacks, repeats = 1, True, 0, 0
-    opened, base = done, _copy(state)  # the window's start
+    opened, base, before = done, _copy(state), seconds  # the window's start
     while done < (end := _end(state, config)):
         count = min(count, CHUNK_LENGTH, next(s for s in stops if s > done) - done, end - done)
         start = time.perf_counter()
@@ -136,19 +151,20 @@ def fit(
         records = {name: np.asarray(column)[:count] for name, column in records.items()}
         finite = bool(np.isfinite(records["loss"]).all() and _all_finite(state.params))
         if not finite:
-            state, done, history = base, opened, _until(history, opened)
+            state, done, seconds, history = base, opened, before, _until(history, opened)
             break
         history = {n: np.concatenate([history.get(n, x[:0]), x]) for n, x in records.items()}
         done, seconds = done + count, seconds + elapsed
-        if done in stops:
+        if done in stops or done == _end(state, config):
             fit_psnr = history["psnr_fit"]
-            fell = opened > 0 and fit_psnr[opened - 1] - fit_psnr[-1] > FALL
+            fell = opened > 0 and fit_psnr[-1] < fit_psnr[opened - 1] - FALL
             if fell and repeats < ROLLBACKS:
                 rollbacks, repeats = rollbacks + 1, repeats + 1
                 base = base._replace(key=jax.random.split(base.key)[1])
-                state, done, history = _copy(base), opened, _until(history, opened)
+                state, done, seconds = _copy(base), opened, before
+                history = _until(history, opened)
             else:
-                opened, base, repeats = done, _copy(state), 0
+                opened, base, before, repeats = done, _copy(state), seconds, 0
         if on_chunk and on_chunk(Progress(state, history, count, elapsed, rollbacks)):
             break
         count = max(1, int(count * min(10.0, CHUNK_SECONDS / elapsed)))

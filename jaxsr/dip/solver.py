@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from jaxsr.dip import stopping
 from jaxsr.dip.stopping import Detection
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, require_integers
 from jaxsr.losses import Loss, total_variation
 from jaxsr.metrics import psnr
 from jaxsr.operators import Operator
@@ -35,6 +35,9 @@ class Config:
       latent_channels: channels of the latent.
       patience: iterations without a lower variance of the outputs, after which a fit ends with the
         image that it had at the lowest (`jaxsr.dip.stopping`); None: all iterations, last image.
+
+    Raises:
+      InputError: a number is out of its range.
     """
 
     iterations: int = 2000
@@ -46,6 +49,10 @@ class Config:
     patience: int | None = None
 
     def __post_init__(self) -> None:
+        patience = 1 if self.patience is None else self.patience
+        require_integers(
+            iterations=self.iterations, latent_channels=self.latent_channels, patience=patience
+        )
         rules = (
             ("iterations", self.iterations >= 1, "at least 1"),
             ("learning_rate", 0 < self.learning_rate < float("inf"), "above 0"),
@@ -53,7 +60,7 @@ class Config:
             ("average", 0 <= self.average < 1, "in [0, 1)"),
             ("tv_weight", 0 <= self.tv_weight < float("inf"), "at least 0"),
             ("latent_channels", self.latent_channels >= 1, "at least 1"),
-            ("patience", self.patience is None or self.patience >= 1, "at least 1"),
+            ("patience", patience >= 1, "at least 1"),
         )
         for name, holds, rule in rules:
             if not holds:
@@ -66,7 +73,10 @@ POLYNOMIAL = 20
 
 
 class State(NamedTuple):
-    """All that a fit is, between two iterations; a checkpoint of it resumes to the same bits."""
+    """All that a fit is, between two iterations; a checkpoint of it resumes to the same bits.
+
+    Unless it was taken within a window that `fit` then does again: a resumed fit opens one there.
+    """
 
     params: Params  # the network's variables
     opt_state: optax.OptState
@@ -101,27 +111,28 @@ def init(
       size: height and width of the latent, hence of the images.
       config: the solver's settings.
       batch: images fitted by the one network.
-      dtype: of the latent, float32 or float64.
+      dtype: of the latent, a float type; `fit` passes the observation's.
     """
     params_key, latent_key, noise_key = jax.random.split(key, 3)
     shape = (batch, *size, config.latent_channels)
     latent = jax.random.uniform(latent_key, shape, dtype, maxval=0.1)
     params = init_fn(params_key, latent)
     image = jax.eval_shape(apply_fn, params, latent)
+    wide = jnp.promote_types(image.dtype, jnp.float32)  # a mean in bfloat16 would stand still
     return State(
         params=params,
         opt_state=_optimiser(config).init(params),
         latent=latent,
         key=noise_key,
         step=jnp.zeros((), jnp.int32),
-        average=jnp.zeros(image.shape, image.dtype),
-        detection=stopping.start(image.shape, image.dtype) if config.patience else None,
+        average=jnp.zeros(image.shape, wide),
+        detection=stopping.start(image.shape, wide) if config.patience else None,
     )
 
 
 def _optimiser(config: Config) -> optax.GradientTransformation:
     # Where a gradient is 0, so is Adam's square root: the tiny eps_root gives that a derivative.
-    return optax.adam(config.learning_rate, eps_root=1e-30)
+    return optax.adam(float(config.learning_rate), eps_root=1e-30)
 
 
 def step(
@@ -155,21 +166,20 @@ def step(
     noise = jax.random.normal(
         jax.random.fold_in(state.key, state.step), state.latent.shape, state.latent.dtype
     )
-    # The barrier keeps the compiler from drawing the noise again for each of the latent's readers.
-    latent = lax.optimization_barrier(state.latent + config.noise_std * noise)
+    latent = state.latent + float(config.noise_std) * noise
 
     def objective(params: Params) -> tuple[Array, tuple[Array, Array]]:
         image = apply_fn(params, latent)
         seen = operator(image)
         value = loss(seen, observation).mean()
         if config.tv_weight:
-            value = value + config.tv_weight * total_variation(image)
+            value = value + float(config.tv_weight) * total_variation(image)
         return value, (image, seen)
 
     (value, (image, seen)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, opt_state = _optimiser(config).update(gradient, state.opt_state, state.params)
-    count = (state.step + 1).astype(image.dtype)
-    weight = jnp.maximum(1 - config.average, POLYNOMIAL / (count + POLYNOMIAL - 1))
+    count = (state.step + 1).astype(state.average.dtype)
+    weight = jnp.maximum(1 - float(config.average), POLYNOMIAL / (count + POLYNOMIAL - 1))
     average = state.average + weight * (image - state.average)
     record = {"loss": value, "psnr_fit": psnr(seen, observation)}
     if reference is not None:
@@ -235,16 +245,6 @@ def run(
     Returns:
       The last state, and `step`'s records as arrays of length `iterations`.
     """
-    return _run_counted(
-        state,
-        observation,
-        reference,
-        iterations,
-        length=iterations,
-        loop_fn=loop_fn,
-        apply_fn=apply_fn,
-        operator=operator,
-        loss=loss,
-        config=config,
-        score=score,
-    )
+    functions = {"apply_fn": apply_fn, "operator": operator, "loss": loss, "score": score}
+    options = {"length": iterations, "loop_fn": loop_fn, "config": config, **functions}
+    return _run_counted(state, observation, reference, iterations, **options)

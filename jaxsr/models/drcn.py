@@ -24,7 +24,7 @@ class DRCN(Network):
       factor: 2, 3, 4 or 8.
       depth: recursions.
       features: channels between the layers.
-      dtype: of the computation; by default that of the input and the parameters.
+      dtype: of the computation; by default the wider of the input's and the parameters'.
     """
 
     depth: int = 16
@@ -36,21 +36,24 @@ class DRCN(Network):
         return (self.factor,) * (self.depth + 1)
 
     def sees(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
-        radius = self.depth + 4
+        radius = min(levels, self.depth) + 4
         return luma.bicubic_sees(first - radius, last + radius, self.factor)
 
     @nn.compact
     def __call__(self, image: Array, *, levels: int | None = None) -> tuple[Array, ...]:
-        luma.check(image, self.factor, (2, 3, 4, 8))
+        luma.check(self, image, levels)
         x = enlarged = luma.bicubic(image, self.factor)
         for i in range(2):
             x = nn.relu(luma.conv(x, self.features, f"embed_{i}", dtype=self.dtype)(x))
         infer = luma.conv(x, self.features, "infer", dtype=self.dtype)
         draw = [luma.conv(x, f, f"draw_{f}", dtype=self.dtype) for f in (self.features, 1)]
         found = []
-        for _ in range(self.depth):
+        for _ in range(self.depth if levels is None else min(levels, self.depth)):
             x = nn.relu(infer(x))
             found.append(enlarged + draw[1](nn.relu(draw[0](x))))
-        weights = self.param("weights", nn.initializers.zeros, (self.depth,), enlarged.dtype)
-        mean = jnp.tensordot(jax.nn.softmax(weights).astype(x.dtype), jnp.stack(found), 1)
-        return (*found, mean)
+        if levels is not None and levels <= self.depth:
+            return tuple(found)
+        wide = jnp.promote_types(enlarged.dtype, jnp.float32)
+        weights = self.param("weights", nn.initializers.zeros, (self.depth,), wide)
+        mean = jnp.tensordot(jax.nn.softmax(weights), jnp.stack(found), 1)
+        return (*found, mean.astype(found[-1].dtype))

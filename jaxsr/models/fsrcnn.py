@@ -24,7 +24,7 @@ class FSRCNN(Network):
       features: of the wide layers.
       shrunk: of the narrow ones.
       depth: 3x3 convolutions of the narrow.
-      dtype: of the computation; by default that of the input and the parameters.
+      dtype: of the computation; by default the wider of the input's and the parameters'.
     """
 
     features: int = 56
@@ -39,7 +39,7 @@ class FSRCNN(Network):
 
     @nn.compact
     def __call__(self, image: Array, *, levels: int | None = None) -> tuple[Array, ...]:
-        luma.check(image, self.factor, (2, 3, 4, 8))
+        luma.check(self, image, levels)
         layers = [("features", self.features, 5), ("shrink", self.shrunk, 1)]
         layers += [(f"map_{i}", self.shrunk, 3) for i in range(self.depth)]
         x = image

@@ -136,10 +136,8 @@ class LapSRN(Network):
         return tuple(images)
 
     def _check(self, image: Array, levels: int | None) -> None:
-        luma.check(image, self.factor, FACTORS)
+        luma.check(self, image, levels, factors=FACTORS)
         if self.depth < 1:
             raise InputError(f"`depth` (={self.depth}) must be at least 1")
         if self.spread not in (3, 4):
             raise InputError(f"`spread` (={self.spread}) must be 3 or 4")
-        if levels is not None and not 1 <= levels <= self.levels:
-            raise InputError(f"`levels` (={levels}) must be in [1, {self.levels}]")

@@ -1,6 +1,6 @@
 """What networks for super-resolution of luma share: their layers, and how far a result sees."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -38,7 +38,7 @@ class Network(nn.Module):
         Any size, any real range; trained networks expect [0, 1]. With `levels` the first so many.
 
         Raises:
-          InputError: a setting or the number of channels is none that the network has.
+          InputError: a setting, `levels` or the number of channels is none that the network has.
         """
         raise NotImplementedError
 
@@ -110,14 +110,23 @@ def bicubic_sees(first: int, last: int, factor: int) -> tuple[int, int]:
     return (2 * first + 1 - factor) // (2 * factor) - 1, (2 * last + 1 - factor) // (2 * factor) + 2
 
 
-def check(image: Array, factor: int, factors: Sequence[int]) -> None:
+def check(
+    network: Network,
+    image: Array,
+    levels: int | None,
+    *,
+    factors: tuple[int, ...] = (2, 3, 4, 8),
+) -> None:
     """Refuses what a network for luma cannot take.
 
     Raises:
-      InputError: the image is no luma, or the factor none of those.
+      InputError: its factor is none of those, the image is no luma, or it makes not so many levels.
     """
-    if factor not in factors:
+    if network.factor not in factors:
         *most, last = map(str, factors)
-        raise InputError(f"`factor` (={factor}) must be {', '.join(most)} or {last}")
+        raise InputError(f"`factor` (={network.factor}) must be {', '.join(most)} or {last}")
     if image.ndim != 4 or image.shape[-1] != 1:
         raise InputError(f"the image (of shape {image.shape}) must be luma, (N, H, W, 1)")
+    made = len(network.enlargements)
+    if levels is not None and not 1 <= levels <= made:
+        raise InputError(f"`levels` (={levels}) must be in [1, {made}]")

@@ -62,8 +62,8 @@ class SkipUNet(nn.Module):
       skip: channels of the skip connection, likewise; 0 leaves it out.
       double: (N, H, W, C) -> (N, 2H, 2W, C), between the scales.
       channels: of the image: 3 for RGB, 1 for gray.
-      dtype: of the computation (bfloat16, say); by default that of the input. Parameters are
-        float32, or float64 for float64 input.
+      dtype: of the computation (bfloat16, say); by default the wider of the input's and the
+        parameters'. Parameters are float32, or float64 for float64 input.
       remat: keep each block's input alone for the gradient and compute its inside again: less
         memory, more time, the same values.
     """
@@ -82,8 +82,14 @@ class SkipUNet(nn.Module):
 
         Raises:
           InputError: H or W is no multiple of 2**scales or under 2 * 2**scales (the coarsest
-            scale needs two pixels to mirror its border).
+            scale needs two pixels to mirror its border); or `down`, `up` and `skip` differ in
+            length or are empty.
         """
+        if not len(self.down) == len(self.up) == len(self.skip) > 0:
+            raise InputError(
+                f"`down`, `up` and `skip` (={self.down}, {self.up}, {self.skip}) must hold one "
+                "number a scale, of at least one scale"
+            )
         stride = 2 ** len(self.down)
         if any(side % stride or side < 2 * stride for side in z.shape[1:3]):
             raise InputError(

@@ -19,7 +19,7 @@ class SRCNN(Network):
       factor: 2, 3, 4 or 8.
       sizes: of the three convolutions' filters, odd.
       features: of the first two.
-      dtype: of the computation; by default that of the input and the parameters.
+      dtype: of the computation; by default the wider of the input's and the parameters'.
     """
 
     sizes: tuple[int, int, int] = (9, 5, 5)
@@ -32,7 +32,7 @@ class SRCNN(Network):
 
     @nn.compact
     def __call__(self, image: Array, *, levels: int | None = None) -> tuple[Array, ...]:
-        luma.check(image, self.factor, (2, 3, 4, 8))
+        luma.check(self, image, levels)
         x = luma.bicubic(image, self.factor)
         for i, (features, size) in enumerate(zip((*self.features, 1), self.sizes, strict=True)):
             layer = luma.conv(x, features, f"conv_{i}", size=size, dtype=self.dtype)

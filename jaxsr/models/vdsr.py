@@ -19,7 +19,7 @@ class VDSR(Network):
       factor: 2, 3, 4 or 8.
       depth: 3x3 convolutions in all.
       features: channels between them.
-      dtype: of the computation; by default that of the input and the parameters.
+      dtype: of the computation; by default the wider of the input's and the parameters'.
     """
 
     depth: int = 20
@@ -31,7 +31,7 @@ class VDSR(Network):
 
     @nn.compact
     def __call__(self, image: Array, *, levels: int | None = None) -> tuple[Array, ...]:
-        luma.check(image, self.factor, (2, 3, 4, 8))
+        luma.check(self, image, levels)
         x = enlarged = luma.bicubic(image, self.factor)
         for i in range(self.depth - 1):
             x = nn.relu(luma.conv(x, self.features, f"conv_{i}", dtype=self.dtype)(x))
