@@ -72,13 +72,19 @@ def tv_restored(
     The weight is 1e-4 + 0.5 sigma / 255. On the images of `tv_least_squares`, blurred by a Gaussian
     of 1.6 pixels, it gives 30.54 dB without noise, and 26.89, 25.60 and 23.93 dB for sigma 10, 25
     and 50, where the best weights seen gave 26.93, 25.61 and 23.94. Images are (h, w, C) seen and
-    (H, W, C) restored, as `start`.
-
-    Raises:
-      InputError: the minimum was not found to a hundredth.
+    (H, W, C) restored, as `start`. A minimum that was not found to a hundredth is told.
     """
-    weight = 1e-4 + 0.5 * sigma / 255
-    return tv_least_squares(seen, start, operator, tv_weight=weight, tolerance=1e-2)
+    found = tv.least_squares(
+        jnp.asarray(seen),
+        operator,
+        start=jnp.asarray(start),
+        weight=1e-4 + 0.5 * sigma / 255,
+        tolerance=1e-2,
+    )
+    if not found.converged:
+        share = float(found.gap / found.objective)
+        print(f"total variation was not minimised to a hundredth: the gap is {share:.1e}")
+    return np.asarray(found.image)
 
 
 def chambolle(noisy: np.ndarray, sigma: float) -> np.ndarray:

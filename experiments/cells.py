@@ -1,5 +1,6 @@
 """How the cells of a table that a ledger lacks are computed and added to it."""
 
+import functools
 import itertools
 import pathlib
 import sys
@@ -9,9 +10,9 @@ from typing import Any
 
 import jax
 
-from experiments import fits, methods, pictures, rows
+from experiments import command, fits, methods, pictures, rows
 from experiments.inputs import Input
-from experiments.ledger import Ledger
+from experiments.ledger import Ledger, Record
 from experiments.tables import Cell
 from jaxsr import images, reports
 from jaxsr.errors import InputError
@@ -67,28 +68,25 @@ def fill(
                 raise KeyboardInterrupt
             path, digest = inputs[cell.image]
             own = made | {"image": cell.image, "input_sha256": digest}
-            if finished(ledger, cell, own):
+            known = functools.partial(finished, ledger, cell, own)
+            if known() is not None:
                 continue
-            with ledger.claim(cell.name) as owner:
-                if owner:
-                    claim = f"{ledger.folder / cell.name}.claim"
-                    print(f"skipped {cell.name}: by `{claim}` {owner} computes it")
-                elif not finished(ledger, cell, own):  # by another process, since
-                    print(f"{cell.name} ...", flush=True)
-                    try:
-                        compute(ledger, cell, own, path, method, on)
-                    except InputError as error:
-                        omissions.add(cell.name, error)
+            make = functools.partial(compute, ledger, cell, own, path, method, on)
+            try:
+                ledger.settled(cell.name, known, make)
+            except InputError as error:
+                omissions.add(cell.name, error)
 
 
-def finished(ledger: Ledger, cell: Cell, made: Mapping[str, Any]) -> bool:
-    """Whether the ledger holds all that it keeps of a cell.
+def finished(ledger: Ledger, cell: Cell, made: Mapping[str, Any]) -> Record | None:
+    """The record of a cell, if the ledger holds all that it keeps of it.
 
     Raises:
-      InputError: its record is damaged, or was made under other settings.
+      InputError: it is damaged, or was made under other settings.
     """
     record = ledger.read(cell.name, made)
-    return bool(record) and (not cell.shown or pictures.path(ledger.folder, cell).exists())
+    whole = not cell.shown or pictures.path(ledger.folder, cell).exists()
+    return record if whole else None
 
 
 def compute(
@@ -98,8 +96,8 @@ def compute(
     path: pathlib.Path,
     method: methods.Method,
     on: jax.Device,
-) -> None:
-    """Adds a cell to the ledger; where its crop alone was missing, that.
+) -> Record:
+    """Adds a cell to the ledger; where its crop alone was missing, that. Its record.
 
     Raises:
       InputError: the image or what the method needs is missing or damaged, or a fit diverged.
@@ -108,7 +106,8 @@ def compute(
     protocol = PROTOCOLS[made["protocol"]]
     hr, low = protocol.degrade(images.read(path).pixels, rows.FACTOR)
     baseline = protocol.bicubic(low, hr.shape[:2])
-    result, figures = method.restore(methods.Case(cell.image, path, low, baseline))
+    with command.within_memory(f"`{path}`"):
+        result, figures = method.restore(methods.Case(cell.image, path, low, baseline))
     kept: dict[str, Any] = {**(figures or protocol.score(result, hr, rows.FACTOR))}
     seconds, environment = time.perf_counter() - start, reports.environment(on)
     fit = method.fits / cell.image if method.fits else None
@@ -119,5 +118,7 @@ def compute(
         pictures.keep(ledger.folder, cell, hr, low, result)
         if fit:
             kept["snapshots"] = pictures.keep_snapshots(ledger.folder, cell, fit)
-    if ledger.read(cell.name, {}) is None:
-        ledger.write(cell.name, made, kept, seconds=seconds, environment=environment)
+    record = ledger.read(cell.name, {})
+    if record is not None:
+        return record
+    return ledger.write(cell.name, made, kept, seconds=seconds, environment=environment)

@@ -27,14 +27,36 @@ WEEK = 7 * 24 * 3600  # for which a process waits at its end for the others
 def main(
     settings: type[Settings], run: Callable[[Settings], int], args: Sequence[str] | None = None
 ) -> int:
-    """Parse the command line and run; returns the exit code, 2 after one line on bad input."""
+    """Parse the command line and run; returns the exit code.
+
+    After one line: 2 on bad input or where the operating system refuses, INTERRUPTED on Ctrl-C.
+    """
     parsed = tyro.cli(settings, args=args)
     use_compilation_cache()
     try:
         return run(parsed)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+    except OSError as error:
+        print(f"error: `{error.filename}` cannot be used: {error.strerror}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
+    return 2
+
+
+@contextlib.contextmanager
+def within_memory(what: str) -> Iterator[None]:
+    """Work on something that may be too large for the device.
+
+    Raises:
+      InputError: it is, or the device failed otherwise.
+    """
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        reason = str(error).split("\n", 1)[0] or type(error).__name__
+        raise InputError(f"{what} is too large for this machine: {reason}") from error
 
 
 def use_compilation_cache() -> None:

@@ -1,46 +1,62 @@
 """The paper's figures of numbers: PSNR by iteration and by epoch, and the prior's impedance."""
 
+import csv
 import json
-import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from experiments import rows
-from experiments.drawing import FITS, TITLES, Drawn, Missing, Settings
-from experiments.ledger import Ledger
+from experiments.drawing import TITLES, Drawn, Missing, Settings, fits
+from experiments.ledger import Ledger, Record
 from experiments.tables import Cell
 from jaxsr import plots
 from jaxsr.errors import InputError
 
 # Of the trainings in figure 4: the paper's recipe (section 3.2), whatever the level weights.
-PAPER = {"data": "bsds300", "scale": 4, "loss": "charbonnier", "depth": 5, "pyramid": True}
-PAPER |= {"residual": True, "epochs": 50, "iterations": 30, "batch": 16}
+PAPER = {"network": "lapsrn", "data": "bsds300", "scale": 4, "loss": "charbonnier", "depth": 5}
+PAPER |= {
+    "pyramid": True,
+    "residual": True,
+    "epochs": 50,
+    "iterations": 30,
+    "batch": 16,
+    "patch": 128,
+}
+PAPER |= {"learning_rate": 1e-3, "halve_every": 10, "weight_decay": 1e-4}
 AVERAGE = "running average"
 
 
 def losses_by_iteration(settings: Settings) -> Drawn:
     """Figure 3: of the images and seeds that both losses have, of the output and of its average."""
-    histories = {row: _histories(settings, row) for row in rows.DIP}
-    common = sorted(set.intersection(*map(set, histories.values())))
+    records = {row: _records(settings, row) for row in rows.DIP}
+    common = sorted(set.intersection(*map(set, records.values())))
     if not common:
-        raise Missing(f"no image was fitted by both losses; {FITS}")
+        raise Missing(f"no image was fitted by both losses; {fits(settings)}")
+    histories = {
+        row: {key: found[key]["history"] for key in common} for row, found in records.items()
+    }
+    averaged = any(
+        found[key]["settings"]["average"] for found in records.values() for key in common
+    )
     # Images differ by more than losses do: each is moved to the mean of all.
     levels: dict[str, list[float]] = {}
-    for found in histories.values():
+    for made in histories.values():
         for image, seed in common:
-            levels.setdefault(image, []).append(found[image, seed]["psnr"][-1])
+            levels.setdefault(image, []).append(made[image, seed]["psnr"][-1])
     whole = np.mean([np.mean(values) for values in levels.values()])
     moves = np.array([[whole - np.mean(levels[image])] for image, _ in common])
-    measured = {}
-    for column, what in (("psnr", AVERAGE), ("psnr_output", "output")):
+    measured: dict[str, dict[str, Any]] = {}
+    columns = {"psnr": AVERAGE} if averaged else {}
+    for column, what in (columns | {"psnr_output": "output"}).items():
         for row in rows.DIP:
-            made = [histories[row][key] for key in common]
-            length = min(len(curve[column]) for curve in made)
-            y = np.array([curve[column][:length] for curve in made])
-            x = made[0]["every"] * np.arange(1, length + 1)
+            curves = [histories[row][key] for key in common]
+            length = min(len(curve[column]) for curve in curves)
+            y = np.array([curve[column][:length] for curve in curves])
+            x = curves[0]["every"] * np.arange(1, length + 1)
             measured[f"{TITLES[row]}: {what}"] = {"x": x, "y": y + moves}
-            if what == "output":
+            if averaged and what == "output":
                 measured[f"{TITLES[row]}: {what}"]["of"] = f"{TITLES[row]}: {AVERAGE}"
     path = settings.out / "figure3.png"
     plots.bands(path, measured, xlabel="iteration", ylabel="PSNR (dB)", aside=0.1)
@@ -55,20 +71,18 @@ def losses_by_iteration(settings: Settings) -> Drawn:
 
 def weights_by_epoch(settings: Settings) -> Drawn:
     """Figure 4: luma, on the whole test set; of several seeds the mean and the deviation."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted((settings.results / "lapsrn").glob("*.json")):
-        record = _read(path)
-        made, history = record["settings"], record["history"]
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for made, history in _trainings(settings):
         if {name: made[name] for name in PAPER} == PAPER:
             weights = ",".join(f"{w:g}" for w in made["level_weights"])
-            found.setdefault(f"weights ({weights})", []).append(history)
+            found.setdefault(f"weights ({weights})", {}).setdefault(made["seed"], history)
     if not found:
-        raise Missing("no training is on record; python -m experiments.lapsrn --data bsds300")
+        raise Missing("no training is finished; python -m experiments.lapsrn --data bsds300")
     curves = {}
-    for name, histories in sorted(found.items()):
-        curves[f"{name}, {len(histories)} seed{'s'[: len(histories) - 1]}"] = {
-            "x": histories[0]["epoch"],
-            "y": [history["psnr"] for history in histories],
+    for name, seeds in sorted(found.items()):
+        curves[f"{name}, {len(seeds)} seed{'s'[: len(seeds) - 1]}"] = {
+            "x": np.arange(1, len(next(iter(seeds.values()))["psnr"]) + 1),
+            "y": [history["psnr"] for history in seeds.values()],
         }
     out = settings.out / "figure4.png"
     plots.bands(out, curves, xlabel="epoch", ylabel="PSNR on Y, 100 test images (dB)")
@@ -77,14 +91,15 @@ def weights_by_epoch(settings: Settings) -> Drawn:
 
 def impedance(settings: Settings) -> Drawn:
     """The loss of fitting an image, the image with noise, its pixels shuffled, and noise."""
-    folder = settings.results / "impedance"
+    ledger = Ledger(settings.results / "impedance", figures=("loss",))
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("*/*.json")):
-        record = Ledger(folder, figures=("loss",)).read(
-            str(path.relative_to(folder).with_suffix("")), {}
-        )
+    alike: dict[str, dict[str, Any]] = {}  # what all fits of an image have in common
+    for path in ledger.paths("*/*"):
+        name = path.parent.name
+        record = ledger.read(f"{name}/{path.stem}", alike.get(name, {}))
         assert record is not None
-        history, name = record["history"], record["settings"]["image"]
+        own, history = ("seed", "target"), record["history"]
+        alike[name] = {k: v for k, v in record["settings"].items() if k not in own}
         x = history["every"] * np.arange(1, len(history["loss"]) + 1)
         curves = found.setdefault(name, {})
         curve = curves.setdefault(record["settings"]["target"], {"x": x, "y": []})
@@ -101,23 +116,35 @@ def impedance(settings: Settings) -> Drawn:
         yield out, f"impedance: {name}, fitted by the skip U-Net, of the same start each"
 
 
-def _histories(settings: Settings, row: str) -> dict[tuple[str, int], dict[str, Any]]:
+def _records(settings: Settings, row: str) -> dict[tuple[str, int], Record]:
     """Of a row's fits in table `paper`, by image and seed."""
     ledger = Ledger(settings.results / "table1")
     found = {}
-    for path in sorted((ledger.folder / "paper" / f"{row}_{settings.recipe}").glob("*.json")):
+    for path in ledger.paths(f"paper/{row}_{settings.recipe}/*"):
         image, _, seed = path.stem.rpartition("_seed")
         record = ledger.read(Cell("paper", row, settings.recipe, image, int(seed)).name, {})
         if record is not None:
-            found[image, int(seed)] = record["history"]
+            found[image, int(seed)] = record
     return found
 
 
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        made, history = record["settings"], record["history"]
-        {name: made[name] for name in (*PAPER, "level_weights")}, history["epoch"], history["psnr"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"`{path}` is damaged ({error!r}): delete it to go on") from error
-    return record
+def _trainings(settings: Settings) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Settings and history of trainings: those on record, then those of finished folders.
+
+    Raises:
+      InputError: a file is damaged.
+    """
+    records = sorted((settings.results / "lapsrn").glob("[!.]*.json"))
+    for path in (*records, *sorted(settings.lapsrn.glob("*/metrics.json"))):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            made = {"network": "lapsrn"} | record["settings"]  # which early records do not name
+            history = record.get("history")
+            if history is None:
+                lines = csv.DictReader((path.parent / "history.csv").read_text().splitlines())
+                history = {"psnr": [float(line["psnr"]) for line in lines if "psnr" in line]}
+            {name: made[name] for name in (*PAPER, "level_weights", "seed")}
+            if len(history["psnr"]) == made["epochs"]:  # there were test images
+                yield made, history
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"`{path}` is damaged ({error!r}): delete it to go on") from error

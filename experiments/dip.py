@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import pathlib
 import sys
+from collections.abc import Sequence
 
 from experiments import command, ensemble, recipes, restoration, several
 from experiments.problem import PHOTOGRAPH
@@ -94,15 +95,13 @@ def run(settings: Settings) -> int:
     out, fits = settings.fits()
     command.join(settings.coordinator, settings.processes, settings.process)
     if len(fits) == 1:
-        with command.interruptible() as interrupted:
-            code = restoration.run(fits[0].settings, stop=interrupted)
-        if code == command.INTERRUPTED:
-            print("the same command goes on from there")
-        return code
+        return _alone(fits[0]) if several.share(fits) else _idle(fits)
     parts = sorted({fit.settings.out.relative_to(out).parts[0] for fit in fits if fit.settings.out})
     claim(out, as_config(settings), free=_FREE, grows="seeds", parts=parts)
     command.split_cpu(min(settings.at_once or 4, len(fits)))
     mine = several.share(fits)
+    if not mine:
+        return _idle(fits)
     on = several.devices(settings.device, settings.at_once)[: len(mine)]
     combine = functools.partial(ensemble.combine, fits)
     with command.interruptible() as interrupted:
@@ -114,6 +113,19 @@ def run(settings: Settings) -> int:
         print("the same command goes on from there")
         return command.INTERRUPTED
     return 1 if outcome.left_out else 0
+
+
+def _alone(fit: Fit) -> int:
+    with command.interruptible() as interrupted:
+        code = restoration.run(fit.settings, stop=interrupted)
+    if code == command.INTERRUPTED:
+        print("the same command goes on from there")
+    return code
+
+
+def _idle(fits: Sequence[Fit]) -> int:
+    print(f"the other processes have all of the fits (={len(fits)}): none is left for this one")
+    return 0
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ class Settings:
     """Which: 1 to 9 (5 and 6 are one), impedance. Default: all."""
     results: pathlib.Path = pathlib.Path("results")
     """Folder of the records: table1, lapsrn and impedance lie in it."""
+    lapsrn: pathlib.Path = pathlib.Path("runs/lapsrn")
+    """Where `experiments.lapsrn` left trainings that are not on record."""
     recipe: Recipe = "reference"
     """Of the fits of Deep Image Prior."""
     out: pathlib.Path = pathlib.Path("runs/figures")
@@ -39,9 +41,14 @@ def shown() -> tuple[str, ...]:
     return tuple(image for image in tables.names_of("paper") if image in tables.SHOWN)
 
 
-def shown_fits() -> str:
-    """The command that fits them."""
-    return f"{FITS} --images {' '.join(shown())}"
+def fits(settings: Settings) -> str:
+    """The command that fits what the figures of Deep Image Prior show."""
+    return FITS if settings.recipe == "reference" else f"{FITS} --recipes {settings.recipe}"
+
+
+def shown_fits(settings: Settings) -> str:
+    """Of those the images that crops are kept of."""
+    return f"{fits(settings)} --images {' '.join(shown())}"
 
 
 class Missing(Exception):

@@ -5,7 +5,7 @@ what all seeds get wrong alike does not show in it.
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ def combine(fits: Sequence[Fit], one: Fit) -> None:
 
     Leaves the mean of their results, `spread.png` (per pixel the deviation over seeds, the mean of
     the channels; white is `spread_white`), `metrics.json` and `report.html` in the image's folder.
+    Where they are there already, nothing is done.
 
     Args:
       fits: all that are wanted.
@@ -31,9 +32,9 @@ def combine(fits: Sequence[Fit], one: Fit) -> None:
       InputError: a result is damaged, or a file cannot be written.
     """
     seeds = [fit for fit in fits if fit.folder == one.folder]
-    folders = [seed.settings.out for seed in seeds if seed.settings.out is not None]
-    if len(seeds) == 1 or not all(map(_is_finished, seeds)):
+    if len(seeds) == 1 or not all(map(_is_finished, seeds)) or _record(seeds):
         return
+    folders = [_folder(fit) for fit in seeds]
     task = problem.load(one.settings)
     stem = task.words.result
     results = np.stack([_read(folder / f"{stem}.npy") for folder in folders])
@@ -42,6 +43,7 @@ def combine(fits: Sequence[Fit], one: Fit) -> None:
     images.write(one.folder / f"{stem}.png", mean, alpha=task.alpha)
     images.write(one.folder / "spread.png", spread.mean(-1, keepdims=True) / (white or 1.0))
     record: dict[str, Any] = {"seeds": [seed.settings.seed for seed in seeds]}
+    record["iterations_asked"] = one.settings.iterations
     if task.hr is not None:
         each = [read_metrics(folder) for folder in folders]
         record |= task.protocol.score(mean, task.hr, task.factor)
@@ -57,8 +59,8 @@ def combine(fits: Sequence[Fit], one: Fit) -> None:
         gain = record["psnr"] - record["psnr_of_one"]["mean"]
         print(
             f"{task.name}: mean of {len(seeds)} seeds {record['psnr']:.2f} dB, {gain:+.2f} over "
-            f"one's {record['psnr_of_one']['mean']:.2f} "
-            f"(deviation {record['psnr_of_one']['deviation']:.2f})"
+            f"one's {record['psnr_of_one']['mean']:.2f} (deviation "
+            f"{record['psnr_of_one']['deviation']:.2f}; {task.protocol.name}: {task.description})"
         )
     record |= {"spread_rms": float(np.sqrt(np.mean(spread**2))), "spread_white": white}
     reports.write_json(one.folder / "metrics.json", record)
@@ -66,10 +68,25 @@ def combine(fits: Sequence[Fit], one: Fit) -> None:
     pages.write(runs, one.folder / pages.NAME)
 
 
+def _folder(fit: Fit) -> pathlib.Path:
+    assert fit.settings.out is not None
+    return fit.settings.out
+
+
 def _is_finished(fit: Fit) -> bool:
     """By its record: another process may be at it."""
-    assert fit.settings.out is not None
-    return read_metrics(fit.settings.out).get("iterations_asked") == fit.settings.iterations
+    return read_metrics(_folder(fit)).get("iterations_asked") == fit.settings.iterations
+
+
+def _record(seeds: Sequence[Fit]) -> dict[str, Any]:
+    """Of an image whose fits these are: its metrics; empty while they are not of all these fits."""
+    record = read_metrics(seeds[0].folder)
+    if len(seeds) > 1 and record.get("seeds") != [fit.settings.seed for fit in seeds]:
+        return {}
+    asked = seeds[0].settings.iterations
+    return (
+        record if record.get("iterations_asked") == asked and all(map(_is_finished, seeds)) else {}
+    )
 
 
 def _read(path: pathlib.Path) -> np.ndarray:
@@ -80,39 +97,52 @@ def _read(path: pathlib.Path) -> np.ndarray:
 
 
 def tabulate(fits: Sequence[Fit], out: pathlib.Path, environment: dict[str, Any]) -> None:
-    """Of several images whose truth is known: a table, `scores.csv` and `scores.json`.
+    """Of several images: `scores.json` and `report.html`; with their truths a table, `scores.csv`.
 
     An image that is not finished yet, by whichever process, is missing there.
 
     Raises:
       InputError: a record is damaged, or a file cannot be written.
     """
-    folders = list(dict.fromkeys(fit.folder for fit in fits))
-    if len(folders) == 1:
+    by_image: dict[pathlib.Path, list[Fit]] = {}
+    for fit in fits:
+        by_image.setdefault(fit.folder, []).append(fit)
+    if len(by_image) == 1:
         return
-    rows, written = _rows(folders), None
-    while rows and rows != written:  # another process may have finished the last meanwhile
-        mean = scores.mean([figures for _, figures in rows])
-        scores.write_csv(out / "scores.csv", [*rows, ("mean", mean)])
-        record = {
-            "images": [{"name": name, **figures} for name, figures in rows],
-            "missing": sorted({folder.name for folder in folders} - {name for name, _ in rows}),
-            "mean": mean,
+    found, written = _found(by_image), None
+    while found and found != written:  # another process may have finished the last meanwhile
+        rows = [(name, _figures(record)) for name, record in found.items() if "psnr" in record]
+        first = next(iter(found.values()))
+        record: dict[str, Any] = {
+            "protocol": first.get("protocol"),
+            "protocol_description": first.get("protocol_description"),
+            "images": [{"name": name, **_figures(each)} for name, each in found.items()],
+            "missing": sorted({folder.name for folder in by_image} - found.keys()),
             **environment,
         }
+        if rows:
+            record["mean"] = scores.mean([figures for _, figures in rows])
+            scores.write_csv(out / "scores.csv", [*rows, ("mean", record["mean"])])
         reports.write_json(out / "scores.json", record)
-        rows, written = _rows(folders), rows
-    if rows:
-        baseline = list(rows[0][1])[-1]
-        print(scores.summary([*rows, ("mean", mean)], beside=baseline))
+        found, written = _found(by_image), found
+    if found and rows:
+        print(f"protocol {record['protocol']}: {record['protocol_description']}")
+        print(scores.summary([*rows, ("mean", record["mean"])], beside=first["baseline"]))
+    if found:
+        pages.beside(finished.read, out)
 
 
-def _rows(folders: Sequence[pathlib.Path]) -> list[tuple[str, scores.Figures]]:
-    """Of the finished images with a known truth: their figures, the last of them the baseline's."""
-    rows = []
-    for folder in folders:
-        record = read_metrics(folder)
-        if "psnr" in record:
-            names = ("psnr", "ssim", "psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y", record["baseline"])
-            rows.append((folder.name, {name: record[name] for name in names if name in record}))
-    return rows
+def _found(by_image: Mapping[pathlib.Path, Sequence[Fit]]) -> dict[str, dict[str, Any]]:
+    """The metrics of the finished images, by name."""
+    records = {folder.name: _record(fits) for folder, fits in by_image.items()}
+    return {name: record for name, record in records.items() if record}
+
+
+def _figures(record: Mapping[str, Any]) -> scores.Figures:
+    """PSNR and SSIM of an image whose truth is known, the baseline's last; infinities are text."""
+    names = ("psnr", "ssim", "psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
+    figures: scores.Figures = {name: float(record[name]) for name in names if name in record}
+    if "baseline" in record:
+        beside = record["baseline"]
+        figures[beside] = {name: float(value) for name, value in record[beside].items()}
+    return figures

@@ -154,7 +154,8 @@ def evaluate(
     protocol, scale = protocols.PROTOCOLS[settings.protocol], settings.scale
     hr, lr = protocol.degrade(images.read(path).pixels, scale)
     baseline = protocol.bicubic(lr, hr.shape[:2])
-    result, figures = method.restore(methods.Case(name, path, lr, baseline))
+    with command.within_memory(f"`{path}`"):
+        result, figures = method.restore(methods.Case(name, path, lr, baseline))
     figures = figures or protocol.score(result, hr, scale)
     row: scores.Figures = {**figures, "bicubic": protocol.score(baseline, hr, scale)}
     if settings.explain:

@@ -107,15 +107,16 @@ def iterations(settings: Settings) -> Drawn:
             path = settings.out / f"figure7_{image}_{row}.png"
             figures.comparison(path, panels, captions, zoom=figures.most_detailed(tiles[-1]))
             drawn = True
-            what = "the running average through the iterations, PSNR of the whole image"
-            yield path, f"a crop of {image} by {TITLES[row]}: {what}"
+            what = "running average" if record["settings"]["average"] else "output"
+            caption = f"the {what} through the iterations, PSNR of the whole image by paper-dip"
+            yield path, f"a crop of {image} by {TITLES[row]}: {caption}"
     if not drawn:
-        raise Missing(f"no fit of {' or '.join(shown())} is on record; {shown_fits()}")
+        raise Missing(f"no fit of {' or '.join(shown())} is on record; {shown_fits(settings)}")
 
 
 def losses_side_by_side(settings: Settings) -> Drawn:
     """Figure 8."""
-    yield from _side_by_side(settings, "figure8", rows.DIP, rows.DIP, shown_fits())
+    yield from _side_by_side(settings, "figure8", rows.DIP, rows.DIP, shown_fits(settings))
 
 
 def weights_side_by_side(settings: Settings) -> Drawn:
@@ -167,7 +168,7 @@ def _side_by_side(
         if "paper-lapsrn" in protocols.values():
             caption += "; paper-lapsrn has the truth's chroma"
         if lacking := [TITLES[row] for row in wanted if row not in found]:
-            caption += f" (missing: {', '.join(lacking)}; {shown_fits()})"
+            caption += f" (missing: {', '.join(lacking)}; {shown_fits(settings)})"
         drawn = True
         yield path, caption
     if not drawn:

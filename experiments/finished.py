@@ -23,7 +23,7 @@ def read(folder: pathlib.Path, name: str, *, megabytes: float = MEGABYTES) -> pa
     """
     if not folder.is_dir():
         raise InputError(f"`RUN` (={folder}) must be a folder that is there")
-    kinds = ("scores.json", _evaluation), ("metrics.json", _training_or_fit)
+    kinds = ("scores.json", _of_images), ("metrics.json", _training_or_fit)
     record = next((kind for kind in kinds if (folder / kind[0]).exists()), None)
     if record is None:
         if any((folder / trace).exists() for trace in ("config.json", "images")):
@@ -64,9 +64,10 @@ def _training_or_fit(
         return _ensemble(folder, name, metrics)
     config = _read_json(folder / "config.json")
     length = "epochs" if "epochs" in metrics else "iterations"
-    if metrics[length] != config[length]:
+    # A fit may have ended by its patience, before the iterations that were asked for.
+    if metrics.get("iterations_asked", metrics[length]) != config[length]:
         raise _unfinished(folder)
-    results = {k: v for k, v in metrics.items() if k not in ("settings", length)}
+    results = {k: v for k, v in metrics.items() if k not in ("settings", "epochs")}
     scene = "" if length == "epochs" else config["name"]
     history = folder / "history.csv"
     if length == "epochs":
@@ -126,6 +127,43 @@ def _ensemble(folder: pathlib.Path, name: str, metrics: dict[str, Any]) -> page.
     return dataclasses.replace(first, results=metrics, pictures=pictures, curves=(), tables=())
 
 
+def _of_images(
+    folder: pathlib.Path, name: str, record: dict[str, Any], megabytes: float
+) -> page.Run:
+    read_it = _evaluation if "method" in record else _fits
+    return read_it(folder, name, record, megabytes)
+
+
+def _fits(folder: pathlib.Path, name: str, record: dict[str, Any], megabytes: float) -> page.Run:
+    """The images of a folder that `experiments.dip` restored, one scene each."""
+    rows, kept = record["images"], list[page.Run]()
+    for row in rows:
+        one = read(folder / row["name"], f"{name}, {row['name']}")
+        if sum(len(p.png) for run in (*kept, one) for p in run.pictures) > megabytes * 1e6:
+            break
+        kept.append(one)
+    tables = []
+    if "mean" in record:
+        beside = next(k for k, v in rows[0].items() if isinstance(v, dict))
+        known = [row for row in (*rows, {"name": "mean"} | record["mean"]) if "psnr" in row]
+        lines = [(row["name"], [*_figures(row, beside)]) for row in known]
+        what = f"{name}: DIP, protocol {record['protocol']}: {record['protocol_description']}"
+        columns = ("image", *_columns(problem.TITLES[beside]))
+        tables = [page.Table(what, columns, lines[:-1], lines[-1])]
+    settings = _read_json(folder / "config.json")
+    results = {k: v for k, v in record.items() if k not in ("images", "mean")}
+    pictures = [picture for run in kept for picture in run.pictures]
+    curves = [curve for run in kept for curve in run.curves]
+    note = _shown(len(kept), len(rows), megabytes)
+    return page.Run(name, "experiments.dip", settings, results, pictures, curves, tables, note)
+
+
+def _shown(kept: int, total: int, megabytes: float) -> str:
+    """What to say where not all images are shown."""
+    said = f"the first {kept} of {total} images are shown, within {megabytes:g} MB"
+    return said if kept < total else ""
+
+
 def _evaluation(
     folder: pathlib.Path, name: str, record: dict[str, Any], megabytes: float
 ) -> page.Run:
@@ -159,8 +197,6 @@ def _evaluation(
             curves.append(shown.curve(history, f"{name}, {scene}", scene, shown.quantities(row)))
     own = ("protocol", "scale", "method", "settings", "checkpoint")
     results = {k: v for k, v in record.items() if k not in (*own, "images", "mean")}
-    total = len(record["images"])
-    note = f"the first {kept} of {total} images are shown, within {megabytes:g} MB"
     beside = "bicubic" if method != "bicubic" else None
     table = page.Table(
         f"{name}: {label} {record['scale']}×, protocol {protocol}: "
@@ -177,7 +213,7 @@ def _evaluation(
         pictures,
         curves,
         [table],
-        note if kept < total else "",
+        _shown(kept, len(record["images"]), megabytes),
     )
 
 

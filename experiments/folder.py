@@ -18,8 +18,8 @@ from jaxsr.checkpoints import Checkpoints
 from jaxsr.files import atomic
 
 # Settings that may differ when a run is taken up again: the image is known by its pixels instead,
-# and `remat` changes no value.
-_FREE = ("out", "hr", "lr", "mask", "blur_kernel", "name", "remat")
+# `remat` changes no value, and a device is lost or found.
+_FREE = ("out", "hr", "lr", "mask", "blur_kernel", "name", "remat", "device")
 
 
 def pauses(iterations: int, every: int, snapshots: tuple[int, ...]) -> list[int]:
@@ -58,7 +58,7 @@ class RunFolder:
         self.path, self.problem = path, problem
         config = as_config(settings) | {"name": problem.name, "input_sha256": problem.digest}
         self._seed, self._asked = config["seed"], config["iterations"]
-        self._detects = bool(config["patience"])
+        self._detects, self._averages = bool(config["patience"]), bool(config["average"])
         claim(
             path,
             config,
@@ -191,6 +191,8 @@ class RunFolder:
         }
         if problem.hr is not None:
             del columns["psnr_fit"]
+        if not self._averages:
+            del columns["psnr"]  # the average is the output
         plots.curves(
             self.path / "psnr.png",
             {problem.name: history},

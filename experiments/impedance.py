@@ -10,6 +10,7 @@ finished fit is a record under --results, which `experiments.figures` draws.
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
 from collections.abc import Callable
@@ -90,14 +91,10 @@ def run(settings: Settings) -> int:
         key, fit_key = jax.random.split(jax.random.key(settings.seed))
         for what, target in targets(key, image).items():
             cell, made = f"{name}/{what}_seed{settings.seed}", shared | {"target": what}
-            record = ledger.read(cell, made)
-            if record is None and not pressed():
-                with ledger.claim(cell) as owner:
-                    if owner is None:
-                        print(f"{cell} ...", flush=True)
-                        record = _fit(
-                            ledger, cell, made, fit_key, network, target, config, on, pressed
-                        )
+            known = functools.partial(ledger.read, cell, made)
+            fit = (ledger, cell, made, fit_key, network, target, config, on, pressed)
+            make = functools.partial(_fit, *fit)
+            record = known() if pressed() else ledger.settled(cell, known, make)
             shown = "missing" if record is None else f"{record['loss']:.6f}"
             print(f"{what:16s} mean squared error after {settings.iterations}: {shown}")
         if pressed():

@@ -47,7 +47,8 @@ class Settings:
     scale: Literal[2, 4, 8] = 4
     """Of the enlargement."""
     level_weights: tuple[float, ...] = ()
-    """Of each level's loss, from the coarsest (the paper's w1, w2). Default: ones."""
+    """Of each level's loss, from the coarsest (the paper's w1, w2). Default: ones; for
+    drcn half for the recursions together, half for the result."""
     network: networks.Name = "lapsrn"
     """--depth, --no-pyramid and --no-residual are of lapsrn; the others are as published."""
     loss: Literal["mse", "l1", "charbonnier", "huber"] = "charbonnier"

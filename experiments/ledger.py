@@ -26,7 +26,7 @@ import json
 import os
 import pathlib
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jaxsr import reports
@@ -92,6 +92,36 @@ class Ledger:
         reports.write_json(self._place(name, ".json"), record)
         return record
 
+    def paths(self, pattern: str) -> list[pathlib.Path]:
+        """The records whose names match a glob pattern, in order."""
+        # A hidden file may be what a kill left of an unfinished write.
+        found = self.folder.glob(f"{pattern}.json")
+        return sorted(path for path in found if not path.name.startswith("."))
+
+    def settled(
+        self, name: str, known: Callable[[], Record | None], make: Callable[[], Record | None]
+    ) -> Record | None:
+        """What is known of a cell, else what is made of it, which is told.
+
+        None where another process is at it, which is told as well, or nothing could be made.
+
+        Raises:
+          InputError: its claim cannot be written.
+        """
+        record = known()
+        if record is not None:
+            return record
+        with self.claim(name) as owner:
+            if owner is not None:
+                claim = f"{self.folder / name}.claim"
+                print(f"skipped {name}: by `{claim}` {owner} computes it; if not, delete the file")
+                return None
+            record = known()  # another process may have finished it since
+            if record is None:
+                print(f"{name} ...", flush=True)
+                record = make()
+            return record
+
     @contextlib.contextmanager
     def claim(self, name: str) -> Iterator[str | None]:
         """Keeps other processes from a cell meanwhile; yields who has it already, None for nobody.
@@ -130,7 +160,12 @@ def _claim(path: pathlib.Path) -> str | None:
             if path.exists() and _left_behind(path.read_text(), own):
                 path.unlink()
             with open(path, "x", encoding="utf-8") as file:
-                json.dump(own, file)
+                try:
+                    json.dump(own, file)
+                    file.flush()
+                except OSError:  # a full disk: nobody's claim may stay
+                    path.unlink(missing_ok=True)
+                    raise
         finally:
             os.close(folder)
     except FileExistsError:

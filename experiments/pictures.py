@@ -19,7 +19,7 @@ def path(folder: pathlib.Path, cell: Cell) -> pathlib.Path:
 def keep(
     folder: pathlib.Path, cell: Cell, hr: np.ndarray, low: np.ndarray, result: np.ndarray
 ) -> None:
-    """The crop of a cell that is shown and, once for its table, of truth and low resolution.
+    """The crop of a cell that is shown and, for its table, of truth and low resolution.
 
     Luma alone is shown under the chroma of the truth, as its protocol scores it.
 
@@ -33,10 +33,9 @@ def keep(
         factor = hr.shape[0] // low.shape[0]
         kept[folder / cell.table / "lr" / f"{cell.image}.png"] = _crop(cell.image, low, factor)
     for file, pixels in kept.items():
-        if not file.exists():
-            with contextlib.suppress(OSError):  # writing tells
-                file.parent.mkdir(parents=True, exist_ok=True)
-            images.write(file, pixels)
+        with contextlib.suppress(OSError):  # writing tells
+            file.parent.mkdir(parents=True, exist_ok=True)
+        images.write(file, pixels)
 
 
 def keep_snapshots(folder: pathlib.Path, cell: Cell, fit: pathlib.Path) -> list[int]:

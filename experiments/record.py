@@ -50,6 +50,16 @@ def _object(path: pathlib.Path) -> dict[str, Any]:
     return content
 
 
+def by_name(folders: Sequence[pathlib.Path]) -> dict[str, pathlib.Path]:
+    """Folders by as much of the ends of their paths as tells them apart; none of them twice."""
+    distinct = {folder.resolve(): folder for folder in reversed(folders)}
+    parts, depth = [path.parts for path in reversed(distinct)], 1
+    while len({p[-depth:] for p in parts}) < len(parts):
+        depth += 1
+    names = ["/".join(p[-depth:]).removeprefix("//") for p in parts]
+    return dict(zip(names, reversed(distinct.values()), strict=True))
+
+
 def claim(
     path: pathlib.Path,
     config: dict[str, Any],

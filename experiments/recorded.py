@@ -13,12 +13,10 @@ from experiments.tables import Cell
 from jaxsr import page
 from jaxsr.errors import InputError
 
-_OF_A_CELL = ("row", "image", "input_sha256", "seed")
-
 
 def holds(folder: pathlib.Path) -> bool:
     """Whether a folder is a ledger of tables."""
-    return any(_files(folder))
+    return any(_files(Ledger(folder)))
 
 
 def read(folder: pathlib.Path, name: str) -> page.Run:
@@ -28,7 +26,7 @@ def read(folder: pathlib.Path, name: str) -> page.Run:
       InputError: a record is damaged.
     """
     ledger = Ledger(folder)
-    found = dict(_cell(ledger, path) for path in _files(folder))
+    found = dict(_cell(ledger, path) for path in _files(ledger))
     records = {cell: found.get(cell) for cell in _wanted(found)}
     both: list[page.Table] = []
     for table in dict.fromkeys(cell.table for cell in records):
@@ -53,9 +51,9 @@ def read(folder: pathlib.Path, name: str) -> page.Run:
     )
 
 
-def _files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+def _files(ledger: Ledger) -> Iterator[pathlib.Path]:
     for table in typing.get_args(tables.TableName):
-        yield from sorted((folder / table).glob("*/*.json"))
+        yield from ledger.paths(f"{table}/*/*")
 
 
 def _cell(ledger: Ledger, path: pathlib.Path) -> tuple[Cell, Record]:
@@ -148,7 +146,7 @@ def _settings(labels: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
         each[label] = {
             name: _distinct(record["settings"].get(name) for record in made)
             for name in names
-            if name not in _OF_A_CELL
+            if name not in tables.OF_A_CELL
         }
     first = next(iter(each.values()))
     same = {k: v for k, v in first.items() if all(own.get(k) == v for own in each.values())}

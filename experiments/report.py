@@ -12,11 +12,11 @@ as the run recorded it.
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Sequence
 
 import tyro
 
 from experiments import command, finished, pages, recorded
+from experiments.record import by_name
 from jaxsr.errors import InputError
 
 
@@ -40,27 +40,15 @@ def run(settings: Settings) -> int:
         raise InputError(f"`--megabytes` (={settings.megabytes}) must be at least 0")
     if not settings.runs:
         raise InputError("`RUN` (=nothing) must be at least one folder of a finished run")
-    # A folder named twice is shown once.
-    distinct = {folder.resolve(): folder for folder in reversed(settings.runs)}
-    folders = list(reversed(distinct.values()))
     runs = [
         recorded.read(folder, name)
         if recorded.holds(folder)
         else finished.read(folder, name, megabytes=settings.megabytes)
-        for folder, name in zip(folders, _names(folders), strict=True)
+        for name, folder in by_name(settings.runs).items()
     ]
     pages.write(runs, settings.out)
     print(f"{settings.out}: open it in a browser")
     return 0
-
-
-def _names(folders: Sequence[pathlib.Path]) -> list[str]:
-    """As much of the ends of the paths as tells them apart."""
-    parts = [folder.resolve().parts for folder in folders]
-    depth = 1
-    while len({p[-depth:] for p in parts}) < len(parts):
-        depth += 1
-    return ["/".join(p[-depth:]).removeprefix("//") for p in parts]
 
 
 if __name__ == "__main__":

@@ -55,7 +55,10 @@ def run(
             key = jax.random.key(settings.seed)
             start = functools.partial(dip.init, key, size=size, config=config, **functions)
             resume = results.restore(start)
-            with results.progress(config.iterations) as bar:
+            with (
+                command.within_memory(f"{task.name}, of {size[1]}x{size[0]} pixels,"),
+                results.progress(config.iterations) as bar,
+            ):
 
                 def on_chunk(progress: dip.Progress) -> bool:
                     bar.show(progress)

@@ -13,8 +13,8 @@ iteration, and at its peak, which only an oracle knows. Each finished fit is a r
 
 import dataclasses
 import functools
+import itertools
 import pathlib
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -24,10 +24,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import command, fits, problem, scores
+from experiments import command, fits, heat_map, problem
+from experiments.cells import Omissions
 from experiments.corruptions import CORRUPTIONS
 from experiments.ledger import Ledger, Record
-from jaxsr import dip, images, losses, operators, plots, reports
+from jaxsr import dip, images, losses, operators, reports
 from jaxsr.errors import InputError
 from jaxsr.models import SkipUNet
 from jaxsr.protocols import PROTOCOLS
@@ -35,6 +36,10 @@ from jaxsr.protocols import PROTOCOLS
 PROTOCOL, FACTOR, SCALE = PROTOCOLS["paper-dip"], 4, 0.05
 LOSSES = losses.LOSSES | {f"general-{a:g}": losses.general(a, scale=SCALE) for a in (1.5, 0.5, 0)}
 FIGURES = ("psnr", "psnr_output", "psnr_peak", "psnr_output_peak")
+SHOWN = {  # file, and what it shows
+    "psnr": ("robustness", "after the last iteration"),
+    "psnr_peak": ("robustness_peak", "at the peak (oracle)"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Settings:
     budget: float | None = None
     """Minutes after which to stop; the fit at hand is begun anew the next time."""
     results: pathlib.Path = pathlib.Path("results/robustness")
-    """Folder of the records, and of the table and heat map."""
+    """Folder of the records, and of the heat maps."""
     precision: command.Precision = "float32"
     """Of products of matrices."""
     device: command.Device = "auto"
@@ -95,7 +100,7 @@ class Settings:
 
 
 def run(settings: Settings) -> int:
-    """Fits what is missing, then shows the table and draws the heat map; the exit code."""
+    """Fits what is missing, then shows the tables and draws the heat maps; the exit code."""
     settings.check()
     config = dip.Config(iterations=settings.iterations)
     name, pixels = settings.truth()
@@ -108,41 +113,53 @@ def run(settings: Settings) -> int:
     }
     made |= {"factor": FACTOR, "precision": settings.precision, "general_scale": SCALE}
     made |= dataclasses.asdict(config)
+
+    def place(loss: str, corruption: str, seed: int) -> tuple[str, dict[str, Any]]:
+        own = made | {"corruption": corruption, "loss": loss, "seed": seed}
+        return f"{name}/{corruption}/{loss}_seed{seed}", own
+
     end = time.monotonic() + 60 * (settings.budget or float("inf"))
-    keys = [
-        (loss, corruption, seed)
-        for seed in settings.seeds
-        for corruption in settings.corruptions
-        for loss in settings.losses
-    ]
-    records: dict[tuple[str, str, int], Record] = {}
-    code, on = 0, command.device(settings.device)
+    on, omissions = command.device(settings.device), Omissions()
     with command.computing(on, settings.precision), command.interruptible() as pressed:
 
         def stop() -> bool:
             return pressed() or time.monotonic() > end
 
-        for loss, corruption, seed in keys:
-            cell = f"{name}/{corruption}/{loss}_seed{seed}"
-            own = made | {"corruption": corruption, "loss": loss, "seed": seed}
-            record = ledger.read(cell, own)
-            if record is None and not stop():
-                with ledger.claim(cell) as owner:
-                    if owner is None:
-                        print(f"{cell} ...", flush=True)
-                        record = _fill(ledger, cell, own, truth, low, config, on, stop)
-            if record is not None:
-                records[loss, corruption, seed] = record
-        if stop() and len(records) < len(keys):
-            print("stopped: what is finished is kept, the same command goes on from there")
-            code = command.INTERRUPTED
+        wanted = [*itertools.product(settings.losses, settings.corruptions, settings.seeds)]
+        for key in sorted(wanted, key=lambda key: settings.seeds.index(key[2])):
+            cell, own = place(*key)
+            known = functools.partial(ledger.read, cell, own)
+            make = functools.partial(_fill, ledger, cell, own, truth, low, config, on, stop)
+            if known() is None and not stop():
+                try:
+                    ledger.settled(cell, known, make)
+                except InputError as error:
+                    omissions.add(cell, error)
+        stopped = stop()
+    records = {
+        key: record
+        for key in itertools.product(LOSSES, CORRUPTIONS, settings.seeds)
+        if (record := ledger.read(*place(*key))) is not None
+    }
+    title = (
+        f"{name}, {settings.size}x{settings.size}, {FACTOR}x, {settings.iterations} iterations, "
+        f"PSNR in dB by protocol {PROTOCOL.name}"
+    )
     level = PROTOCOL.score(PROTOCOL.bicubic(low, truth.shape[:2]), truth, FACTOR)["psnr"]
-    print(f"{name}, {settings.size}x{settings.size}, bicubic of the clean image {level:.2f} dB")
-    for figure, title in (("psnr", "after the last iteration"), ("psnr_peak", "peak (oracle)")):
-        print(f"PSNR in dB, {title}\n{table(settings, records, figure)}")
-    if records:
-        draw(settings, records, settings.results / name / "robustness.png")
-    return code
+    print(f"{title}: {PROTOCOL.description}\nbicubic of the clean image: {level:.2f}")
+    # The maps have all that is on record, whatever was asked for.
+    there, struck = {key[0] for key in records}, {key[1] for key in records}
+    rows, columns = [x for x in LOSSES if x in there], [x for x in CORRUPTIONS if x in struck]
+    for figure, (stem, when) in SHOWN.items():
+        shown = heat_map.table(records, figure, settings.losses, settings.corruptions)
+        print(f"{when}:\n{shown}")
+        if records:
+            path, head = settings.results / name / f"{stem}.png", f"{title}, {when}"
+            heat_map.draw(path, records, rows, columns, figure=figure, title=head)
+    if stopped and not records.keys() >= set(wanted):
+        print("stopped: what is finished is kept, the same command goes on from there")
+        return command.INTERRUPTED
+    return 1 if omissions else 0
 
 
 def _fill(
@@ -179,7 +196,7 @@ def _fill(
         return None
     history = result.history
     if not history:
-        raise InputError(f"{cell}: the fit overflowed in its first iteration")
+        raise InputError("the fit overflowed in its first iterations")
     kept: dict[str, Any] = {"finite": result.finite, "iterations": len(history["loss"])}
     for name in ("psnr", "psnr_output"):
         peak = int(np.argmax(history[name]))
@@ -188,54 +205,6 @@ def _fill(
     kept["history"] = fits.thinned(history)
     return ledger.write(
         cell, made, kept, seconds=result.seconds, environment=reports.environment(on)
-    )
-
-
-def mean(
-    settings: Settings, records: Mapping[tuple[str, str, int], Record], figure: str, *of: str
-) -> float | None:
-    """Of a figure over the seeds of a loss and corruption; None where one is missing."""
-    loss, corruption = of
-    found = [records.get((loss, corruption, seed)) for seed in settings.seeds]
-    values = [record[figure] for record in found if record is not None]
-    return statistics.fmean(values) if len(values) == len(found) else None
-
-
-def table(settings: Settings, records: Mapping[tuple[str, str, int], Record], figure: str) -> str:
-    """A row a loss, a column a corruption."""
-    lines = [["loss", *settings.corruptions]]
-    for loss in settings.losses:
-        values = [mean(settings, records, figure, loss, c) for c in settings.corruptions]
-        lines.append([loss, *("missing" if v is None else f"{v:.2f}" for v in values)])
-    return scores.table(lines)
-
-
-def draw(
-    settings: Settings,
-    records: Mapping[tuple[str, str, int], Record],
-    path: pathlib.Path,
-) -> None:
-    """The heat map: final PSNR, coloured by its gain over the mean squared error's.
-
-    Raises:
-      InputError: the file cannot be written.
-    """
-    of = functools.partial(mean, settings, records, "psnr")
-    values = {loss: [of(loss, c) for c in settings.corruptions] for loss in settings.losses}
-    base = [of("mse", c) if "mse" in settings.losses else None for c in settings.corruptions]
-    gains = {
-        loss: [None if v is None or b is None else v - b for v, b in zip(row, base, strict=True)]
-        for loss, row in values.items()
-    }
-    plots.heat_map(
-        path,
-        gains,
-        texts={
-            loss: ["missing" if v is None else f"{v:.2f}" for v in row]
-            for loss, row in values.items()
-        },
-        columns=settings.corruptions,
-        label="PSNR over that of mse (dB)",
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import tyro
 
 from experiments import command, scores
-from experiments.record import read_metrics
+from experiments.record import by_name, read_metrics
 from jaxsr import reports
 from jaxsr.errors import InputError
 
@@ -90,7 +90,7 @@ def run(settings: Settings) -> int:
         raise InputError(f"`--patience` (={settings.patience}) must be at least 1")
     if not settings.runs:
         raise InputError("`RUNS` (=none) must name at least one folder")
-    found = {path.name: read(path, settings.patience) for path in settings.runs}
+    found = {name: read(path, settings.patience) for name, path in by_name(settings.runs).items()}
     lines = [
         ["image", "stop", "ended", "saved", "at the stop", "at the end", "peak (oracle)", "off"]
     ]
@@ -105,10 +105,11 @@ def run(settings: Settings) -> int:
     off = means[4] - means[2]
     counts = (f"{means[0]:.0f}", f"{means[1]:.0f}", f"{100 * saved:.0f} %")
     lines.append(["mean", *counts, *(f"{value:.2f}" for value in (*means[2:], off))])
+    print("PSNR in dB on all channels, not rounded, whatever the runs' protocol")
     print(scores.table(lines))
     if settings.json:
         record = {
-            name: stop._asdict() | {x: metrics[x] for x in OF_THE_RUN}
+            name: stop._asdict() | {x: metrics.get(x) for x in OF_THE_RUN}
             for name, (stop, metrics) in found.items()
         }
         mean = dict(zip(Stop._fields, means, strict=True)) | {"off": off, "saved": saved}

@@ -24,6 +24,8 @@ IMAGES: dict[str, tuple[str, ...]] = {
 SHOWN = {"253027": (76, 184), "86000": (88, 88), "butterfly": (120, 140)}
 SIDE = 96
 
+OF_A_CELL = ("row", "image", "input_sha256", "seed")  # settings that may differ within a row
+
 
 class Cell(NamedTuple):
     """What is computed once: an image by a row of a table."""
@@ -68,24 +70,29 @@ def title(table: str) -> str:
 
 
 def lines(table: str, records: Mapping[Cell, Record | None]) -> list[list[str]]:
-    """A table, its head first: each row's means over its cells; in `paper` beside the published."""
+    """A table, its head first: each row's means over its cells; in `paper` beside the published.
+
+    Cells of a row that were made under different settings have no mean.
+    """
     beside = ["published", "", "difference"] if table == "paper" else ["RGB PSNR", "RGB SSIM"]
-    made = [["row", "cells", "PSNR", "+-", "SSIM", *beside]]
+    made = [["row", "protocol", "cells", "PSNR", "+-", "SSIM", *beside]]
     for label in dict.fromkeys(cell.label for cell in records):
         wanted = {cell: record for cell, record in records.items() if cell.label == label}
         found = {cell: record for cell, record in wanted.items() if record is not None}
-        line = [label, f"{len(found)}/{len(wanted)}", *(["missing"] if not found else [])]
-        if found:
-            psnr, ssim = (
-                statistics.fmean(record[name] for record in found.values())
-                for name in ("psnr", "ssim")
-            )
+        row = next(iter(wanted)).row
+        line = [label, rows.protocol_name(row, table), f"{len(found)}/{len(wanted)}"]
+        if not found:
+            line.append("missing")
+        elif differing := _differing(found.values()):
+            line.append(f"mixed {', '.join(differing)}")
+        else:
+            psnr, ssim = (_mean(found, name) for name in ("psnr", "ssim"))
             spread = spread_over_seeds(found)
             line += [f"{psnr:.3f}", "" if spread is None else f"{spread:.3f}", f"{ssim:.4f}"]
-            published = rows.PUBLISHED.get(next(iter(found)).row)
+            published = rows.PUBLISHED.get(row)
             whole = {cell.image for cell in found} == {*names_of(table)}
             if table != "paper":
-                line += [_of_colour(found.values(), *n) for n in (("psnr", 3), ("ssim", 4))]
+                line += [_of_colour(found, *n) for n in (("psnr", 3), ("ssim", 4))]
             elif published and whole and len(found) == len(wanted):
                 line += [f"{published[0]:.2f}", f"{published[1]:.4f}"]
                 line += [f"{psnr - published[0]:+.2f}"]
@@ -93,13 +100,31 @@ def lines(table: str, records: Mapping[Cell, Record | None]) -> list[list[str]]:
     return made
 
 
-def _of_colour(records: Collection[Record], figure: str, digits: int) -> str:
+def _differing(records: Collection[Record]) -> list[str]:
+    """The settings in which records of one row differ."""
+    first, *others = [record["settings"] for record in records]
+    names = dict.fromkeys(name for made in (first, *others) for name in made)
+    return [
+        name
+        for name in names
+        if name not in OF_A_CELL and any(made.get(name) != first.get(name) for made in others)
+    ]
+
+
+def _mean(found: Mapping[Cell, Record], figure: str) -> float:
+    """Over images, each the mean of its seeds."""
+    images: dict[str, list[float]] = {}
+    for cell, record in found.items():
+        images.setdefault(cell.image, []).append(record[figure])
+    return statistics.fmean(map(statistics.fmean, images.values()))
+
+
+def _of_colour(found: Mapping[Cell, Record], figure: str, digits: int) -> str:
     """The mean of a figure on RGB, which gray images have none of."""
     name = f"{figure}_rgb"
-    if not all(name in record for record in records):
+    if not all(name in record for record in found.values()):
         return "gray"
-    values = [record[name] for record in records]
-    return f"{statistics.fmean(values):.{digits}f}"
+    return f"{_mean(found, name):.{digits}f}"
 
 
 def show(table: str, records: Mapping[Cell, Record | None]) -> str:

@@ -129,5 +129,7 @@ class TrainingFolder:
     def summary(self) -> str:
         """One line: how far it came, and where the files are."""
         metrics = read_metrics(self.path)
-        quality = f"PSNR {metrics['psnr']:.3f} dB on Y, " if metrics["psnr"] is not None else ""
+        quality = ""
+        if metrics["psnr"] is not None:
+            quality = f"PSNR {metrics['psnr']:.3f} dB ({metrics['psnr_description']}), "
         return f"{quality}{metrics['epochs']} epochs, files in {self.path}"

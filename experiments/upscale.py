@@ -17,7 +17,6 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
@@ -174,21 +173,19 @@ def run(settings: Settings) -> int:
                     break
                 bar.set_postfix_str(file.name)
                 try:
-                    upscale(
-                        file,
-                        result,
-                        model,
-                        variables,
-                        scale=scale,
-                        tile=settings.tile,
-                        self_ensemble=settings.self_ensemble,
-                    )
+                    with command.within_memory(f"`{file}`"):
+                        upscale(
+                            file,
+                            result,
+                            model,
+                            variables,
+                            scale=scale,
+                            tile=settings.tile,
+                            self_ensemble=settings.self_ensemble,
+                        )
                     done += 1
                 except InputError as error:
                     failures.append(str(error))
-                except (MemoryError, jax.errors.JaxRuntimeError) as error:
-                    reason = str(error).split("\n", 1)[0]
-                    failures.append(f"`{file}` is too large for this machine: {reason}")
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     left = len(files) - done - len(failures)

@@ -1,5 +1,6 @@
 """The commands of README and docs: all are understood, and the tutorial's run in their order."""
 
+import dataclasses
 import functools
 import importlib
 import pathlib
@@ -37,6 +38,28 @@ def test_command_is_understood(line):
     module = importlib.import_module("benchmarks.__main__" if name == "benchmarks" else name)
     settings = getattr(module, "Settings", None) or module.Options
     assert isinstance(tyro.cli(settings, args=arguments), settings)
+
+
+@dataclasses.dataclass(frozen=True)
+class Nothing:
+    """A command without settings."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (PermissionError(13, "Permission denied", "photo.png"), 2, "error: `photo.png` cannot be"),
+        (KeyboardInterrupt(), command.INTERRUPTED, "stopped"),
+    ],
+)
+def test_what_ends_a_command_is_one_line(monkeypatch, capsys, error, code, said):
+    def run(_):
+        raise error
+
+    monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
+    assert command.main(Nothing, run, []) == code
+    told = capsys.readouterr().err
+    assert told.startswith(said) and told.count("\n") == 1
 
 
 @pytest.fixture

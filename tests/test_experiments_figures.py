@@ -10,7 +10,7 @@ import pytest
 
 from experiments import command, figures, impedance, problem, restoration, rows, table1, tables
 from experiments.ledger import Ledger
-from jaxsr import images, plots
+from jaxsr import images, plots, reports
 from jaxsr.models import SkipUNet
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
@@ -37,13 +37,13 @@ def measured(monkeypatch):
     return found
 
 
-def fit(folder, row, image, seed, psnr):
+def fit(folder, row, image, seed, psnr, average=0.99):
     """A record as `experiments.table1` leaves it of a fit, with its crops."""
     ledger = Ledger(folder / "table1")
     cell = tables.Cell("paper", row, "reference", image, seed)
     history = {"every": 10, "psnr": psnr, "psnr_output": [x - 1 for x in psnr]}
     kept = {"psnr": psnr[-1], "ssim": 0.5, "history": history, "snapshots": [10, 20]}
-    made = {"row": row, "image": image, "seed": seed, "protocol": "paper-dip"}
+    made = {"row": row, "image": image, "seed": seed, "protocol": "paper-dip", "average": average}
     ledger.write(cell.name, made, kept, seconds=1.0, environment={})
     tile = np.full((96, 96, 3), psnr[-1] / 100, np.float32)
     images.write(ledger.folder / f"{cell.name}.png", tile)
@@ -57,7 +57,7 @@ def test_what_is_on_record_is_drawn_and_the_rest_is_told(tmp_path, measured, cap
     assert run("--results", RESULTS, "--out", tmp_path, "--only", 4, 9) == 0
     line = measured["figure4.png"]["weights (1,2), 1 seed"]
     record = json.loads((RESULTS / "lapsrn" / "x4_charbonnier_w1-2_seed0.json").read_text())
-    assert line["x"] == list(range(1, 51)) and len(line["y"]) == 1
+    assert list(line["x"]) == list(range(1, 51)) and len(line["y"]) == 1
     assert line["y"][0][-1] == pytest.approx(record["psnr"], abs=1e-3)
     assert (tmp_path / "figure9_253027.png").exists()
     captions = json.loads((tmp_path / "captions.json").read_text())
@@ -98,6 +98,15 @@ def test_losses_are_compared_where_both_have_fits(tmp_path, measured):
     np.testing.assert_allclose(moved[0], 32 - 31 + np.mean(levels))
 
 
+def test_without_an_average_the_output_is_drawn_alone(tmp_path, measured):
+    for row in rows.DIP:
+        fit(tmp_path, row, "253027", 0, [20.0, 22.0, 23.0], average=0.0)
+    assert run("--results", tmp_path, "--out", tmp_path, "--only", 3) == 0
+    drawn = measured["figure3.png"]
+    assert list(drawn) == ["DIP (MSE): output", "DIP (Charbonnier): output"]
+    np.testing.assert_allclose(drawn["DIP (MSE): output"]["y"], [[19, 21, 22]], atol=1e-12)
+
+
 def test_an_image_through_the_iterations(tmp_path, monkeypatch):
     """Five of the snapshots, first and last among them, under the PSNR that the history has."""
     found = {}
@@ -115,9 +124,12 @@ def test_an_image_through_the_iterations(tmp_path, monkeypatch):
         cell = tables.Cell("paper", row, "reference", "86000", 0)
         kept = {"psnr": psnr[-1], "ssim": 0.5, "snapshots": steps}
         kept["history"] = {"every": 10, "psnr": psnr}
-        ledger.write(cell.name, {}, kept, seconds=1.0, environment={})
+        made = {"average": 0.99 * (row == "dip-mse")}
+        ledger.write(cell.name, made, kept, seconds=1.0, environment={})
         images.write(ledger.folder / f"{cell.name}_snapshots.png", np.concatenate(tiles, axis=1))
     assert run("--results", tmp_path, "--out", tmp_path, "--only", 7) == 0
+    told = json.loads((tmp_path / "captions.json").read_text()).values()
+    assert ["running average" in text for text in told] == [False, True]
     assert list(found) == ["figure7_86000_dip-mse.png", "figure7_86000_dip-charbonnier.png"]
     for shown, captions in found.values():
         assert list(shown) == [f"iteration {step}" for step in (1, 5, 10, 20, 100)]
@@ -133,7 +145,7 @@ def test_trainings_of_one_recipe_are_averaged_over_seeds(tmp_path, measured):
     record = json.loads((RESULTS / "lapsrn" / "x4_charbonnier_w1-2_seed0.json").read_text())
     first = record["history"]["psnr"]
     (tmp_path / "lapsrn").mkdir()
-    others = {"seed": 1}, {"seed": 2, "epochs": 100}, {"seed": 3, "depth": 10}
+    others = {"seed": 1}, {"seed": 2, "epochs": 100}, {"seed": 3, "learning_rate": 1e-4}
     for number, change in enumerate(({}, *others)):
         made = {**record["settings"], **change}
         history = {**record["history"], "psnr": [x + number for x in first]}
@@ -143,6 +155,18 @@ def test_trainings_of_one_recipe_are_averaged_over_seeds(tmp_path, measured):
     curves = measured["figure4.png"]
     assert list(curves) == ["weights (1,2), 2 seeds"]
     np.testing.assert_allclose(curves["weights (1,2), 2 seeds"]["y"], [first, np.add(first, 1)])
+    # A finished training beside them is a third seed; the one that is on record counts once.
+    for seed in (1, 4):
+        folder = tmp_path / "nets" / str(seed)
+        folder.mkdir(parents=True)
+        made = {**record["settings"], "seed": seed}
+        reports.write_json(folder / "metrics.json", {"settings": made})
+        psnr = {"psnr": np.add(first, seed).astype(np.float32)}
+        reports.write_csv(folder / "history.csv", psnr, count="epoch")
+    where = ("--results", tmp_path, "--lapsrn", tmp_path / "nets", "--out", tmp_path)
+    assert run(*where, "--only", 4) == 0
+    found = measured["figure4.png"]["weights (1,2), 3 seeds"]["y"]
+    np.testing.assert_allclose(found, [first, np.add(first, 1), np.add(first, 4)], rtol=1e-6)
 
 
 def test_figure_6_is_part_of_5_and_captions_add_up(tmp_path, capsys):
@@ -238,12 +262,9 @@ def test_from_the_fits_themselves(tmp_path, measured, monkeypatch):
     curves = measured["figure3.png"]
     for row, title in (("dip-mse", "DIP (MSE)"), ("dip-charbonnier", "DIP (Charbonnier)")):
         folders = [pathlib.Path(f"runs/table1/paper/{row}_reference_seed{i}/37073") for i in (0, 1)]
-        for column, name in (("psnr", "running average"), ("psnr_output", "output")):
-            histories = [
-                np.genfromtxt(f / "history.csv", delimiter=",", names=True) for f in folders
-            ]
-            expected = [table[column][[9, 19]] for table in histories]
-            np.testing.assert_allclose(curves[f"{title}: {name}"]["y"], expected, rtol=1e-5)
+        histories = [np.genfromtxt(f / "history.csv", delimiter=",", names=True) for f in folders]
+        expected = [table["psnr_output"][[9, 19]] for table in histories]
+        np.testing.assert_allclose(curves[f"{title}: output"]["y"], expected, rtol=1e-5)
         snapshot = images.read(folders[0] / "snapshots" / "000020.png").pixels[8:40, 16:48]
         last = pictures[f"figure7_37073_{row}.png"]["iteration 20"]
         np.testing.assert_array_equal(last, snapshot)
@@ -276,6 +297,12 @@ def test_impedance_is_higher_for_noise(small, tmp_path, measured, capsys):
     drawn = measured["impedance_coffee.png"]
     assert list(drawn) == ["image", "image and noise", "shuffled", "noise"]
     assert drawn["noise"]["y"][0][-1] == pytest.approx(noise, rel=1e-5)
+    # Another seed of other iterations is no second curve of the same.
+    other = [*args[:2], "--iterations", "10", "--seed", "1", *args[4:]]
+    assert command.main(impedance.Settings, impedance.run, other) == 0
+    capsys.readouterr()
+    assert run("--results", tmp_path, "--out", tmp_path, "--only", "impedance") == 2
+    assert "was made with `iterations` (=" in capsys.readouterr().err
     assert command.main(impedance.Settings, impedance.run, ["--size", "65"]) == 2
     assert "`--size` (=65) must be a multiple of 32" in capsys.readouterr().err
 

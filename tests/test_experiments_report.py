@@ -219,7 +219,7 @@ FIT = pathlib.Path("fit")
         (lambda: (FIT / "history.csv").write_text("iteration,loss\n1\n"), "is damaged"),
         (lambda: (FIT / "metrics.json").write_text("[1]"), "must hold a JSON object"),
         (lambda: change(FIT / "metrics.json", bicubic=[1]), "`fit/metrics.json` is damaged"),
-        (lambda: change(FIT / "metrics.json", iterations=3), "must be finished"),
+        (lambda: change(FIT / "metrics.json", iterations_asked=3), "must be finished"),
         (lambda: change(FIT / "config.json", iterations=None), "KeyError: 'iterations'"),
         (lambda: os.remove("fit/metrics.json"), "`RUN` (=fit) must be finished"),
         (lambda: shutil.rmtree("fit"), "`RUN` (=fit) must be a folder that is there"),
@@ -303,14 +303,16 @@ def test_a_ledger_as_table1_shows_it(runs, capsys, monkeypatch):
 
     found = rows_of(document)
     words = [re.split(r"\s{2,}", line.strip()) for line in printed.splitlines()]
-    assert ["bicubic", "2/2", "22.812", "0.7500", "25.09", "0.8055", "-2.28"] in words
+    means = ("22.812", "0.7500", "25.09", "0.8055", "-2.28")
+    assert ["bicubic", "paper-dip", "2/2", *means] in words
     assert found["table `paper`, 4x, PSNR in dB"]["bicubic"] == [
-        *("2/2", "22.812", "", "0.7500", "25.09", "0.8055", "-2.28"),
+        *("paper-dip", "2/2", means[0], "", *means[1:]),
     ]
     standard = found["table `standard`, 4x, PSNR in dB"]
-    assert ["dip-mse (best)", "2/4", "31.000", "1.414", "0.7500", "30.000", "0.5000"] in words
-    assert standard["dip-mse (best)"][:4] == ["2/4", "31.000", "1.414", "0.7500"]
-    assert standard["tv"][:2] == ["0/2", "missing"]
+    line = ["standard", "2/4", "31.000", "1.414", "0.7500", "30.000", "0.5000"]
+    assert ["dip-mse (best)", *line] in words
+    assert standard["dip-mse (best)"] == line
+    assert standard["tv"][:3] == ["standard", "0/2", "missing"]
     by_image = found["table `standard`, 4x, PSNR in dB, by image"]
     assert by_image["dip-mse (best)"] == ["31.000", "missing"]
     settings = found["experiments.table1"]

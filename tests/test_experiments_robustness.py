@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import io
 import json
@@ -7,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments import command, corruptions, robustness
+from experiments import command, corruptions, heat_map, robustness
 from jaxsr import images
 from jaxsr.models import SkipUNet
 
@@ -70,6 +71,58 @@ def test_cells_add_up(small, tmp_path, capsys):
     assert "coffee/outliers-10/l1_seed0 ..." in out and "mse_seed0" not in out
     assert f"{record['psnr']:.2f}" in out
     assert (tmp_path / "coffee/robustness.png").stat().st_size > 5000
+
+
+def test_the_map_has_all_that_is_on_record(small, tmp_path, monkeypatch):
+    maps = {}
+
+    def keep(path, values, **options):
+        maps[path.name] = {"values": values, **options}
+
+    monkeypatch.setattr(heat_map.plots, "heat_map", keep)
+    one = [*small, "--corruptions", "clean", "jpeg-30", "--losses"]
+    assert command.main(robustness.Settings, robustness.run, [*one, "mse"]) == 0
+    few = [*small, "--corruptions", "clean", "--losses", "l1"]
+    assert command.main(robustness.Settings, robustness.run, few) == 0
+    records = [
+        json.loads((tmp_path / f"coffee/clean/{x}_seed0.json").read_text()) for x in ("mse", "l1")
+    ]
+    for name, figure in (("robustness.png", "psnr"), ("robustness_peak.png", "psnr_peak")):
+        drawn, psnr = maps[name], [record[figure] for record in records]
+        assert list(drawn["values"]) == ["mse", "l1"] and drawn["columns"] == ["clean", "jpeg-30"]
+        assert drawn["values"]["l1"] == [pytest.approx(psnr[1] - psnr[0]), None]
+        assert drawn["texts"]["l1"] == [f"{psnr[1]:.2f}", "missing"]
+        assert "64x64, 4x, 20 iterations" in drawn["title"] and "paper-dip" in drawn["title"]
+    assert "oracle" in maps["robustness_peak.png"]["title"]
+
+
+def test_what_diverged_has_no_mean():
+    def record(psnr, finite=True):
+        return {"psnr": psnr, "finite": finite}
+
+    records = {("mse", "clean", 0): record(20.0), ("mse", "clean", 1): record(22.0)}
+    records |= {("l1", "clean", 0): record(30.0, finite=False)}
+    assert heat_map.mean(records, "psnr", "mse", "clean") == 21
+    assert heat_map.table(records, "psnr", ["mse", "l1", "huber"], ["clean"]).split() == [
+        *("loss", "clean", "mse", "21.00", "±", f"{np.sqrt(2):.2f}"),
+        *("l1", "diverged", "huber", "missing"),
+    ]
+
+
+def test_a_fit_that_overflows_at_once_leaves_the_others(small, monkeypatch, tmp_path, capsys):
+    fit = robustness.dip.fit
+
+    def overflow(*args, loss, config, **options):
+        if loss is robustness.LOSSES["l1"]:
+            config = dataclasses.replace(config, learning_rate=1e30)
+        return fit(*args, loss=loss, config=config, **options)
+
+    monkeypatch.setattr(robustness.dip, "fit", overflow)
+    both = [*small, "--losses", "l1", "mse", "--corruptions", "clean"]
+    assert command.main(robustness.Settings, robustness.run, both) == 1
+    captured = capsys.readouterr()
+    assert "left out coffee/clean/l1_seed0: the fit overflowed" in captured.err
+    assert (tmp_path / "coffee/clean/mse_seed0.json").exists()
 
 
 def test_what_is_missing_is_shown_as_missing(small, capsys):

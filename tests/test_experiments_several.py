@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,8 +13,9 @@ import jax
 import numpy as np
 import pytest
 from skimage import metrics
+from test_page import Document
 
-from experiments import command, dip, ensemble, problem, restoration, several, stopping
+from experiments import command, dip, ensemble, problem, report, restoration, several, stopping
 from jaxsr import images, models
 from tests import soak
 
@@ -88,6 +90,74 @@ def test_a_folder_goes_on_where_it_was(folder, capsys):
     assert record["mean"]["psnr"] == pytest.approx(np.mean(values))
     assert run(*shared, "--loss", "mse") == 2
     assert "`--loss` (=mse) differs" in capsys.readouterr().err
+
+
+def test_a_table_holds_finished_images_of_one_length(folder, monkeypatch, capsys):
+    """Of a run that grew and was stopped, those of the new length; of a flat image, no bound."""
+    images.write("in/b.png", np.full((64, 64, 3), 0.5, np.float32))
+    shared = ("--hr", "in", "--factor", 2, "--out", "out", "--at-once", 1)
+    shared += ("--protocol", "paper-dip")
+    assert run(*shared, *FIT) == 0
+    record = json.loads((folder / "out/scores.json").read_text())
+    assert record["images"][1]["bicubic"]["psnr"] == record["mean"]["bicubic"]["psnr"] == "inf"
+    assert "protocol paper-dip: RGB, unrounded" in capsys.readouterr().out
+    fit, stops = restoration.run, iter([False] * 2)
+    monkeypatch.setattr(
+        restoration,
+        "run",
+        lambda *args, on, stop: fit(*args, on=on, stop=lambda: next(stops, True)),
+    )
+    assert run(*shared, "--iterations", 8, "--checkpoint-every", 3) == command.INTERRUPTED
+    record = json.loads((folder / "out/scores.json").read_text())
+    assert [image["name"] for image in record["images"]] == ["a"] and record["missing"] == ["b"]
+
+
+def test_a_folder_of_low_resolutions_has_a_page(folder):
+    assert run("--lr", "in", "--factor", 2, *FIT, "--out", "out") == 0
+    record = json.loads((folder / "out/scores.json").read_text())
+    assert record["images"] == [{"name": "a"}, {"name": "b"}] and "mean" not in record
+    page = (folder / "out/report.html").read_text()
+    assert command.main(report.Settings, report.run, ["out", "--out", "again.html"]) == 0
+    assert (folder / "again.html").read_text() == page
+    assert {group["name"] for group in Document(page).data()["groups"]} == {"a", "b"}
+
+
+def test_seeds_that_patience_ended_are_combined(folder, capsys):
+    args = ("--task", "denoise", "--hr", "in/a.png", "--iterations", 60, "--patience", 4)
+    args += ("--learning-rate", 0.05, "--seeds", 2, "--out", "out")
+    assert run(*args) == 0
+    first = json.loads((folder / "out/seed0/metrics.json").read_text())
+    assert first["iterations"] < first["iterations_asked"] == 60
+    assert (folder / "out/seed0/report.html").exists() and (folder / "out/report.html").exists()
+    before = (folder / "out/metrics.json").stat().st_mtime_ns
+    assert "mean of 2 seeds" in capsys.readouterr().out
+    assert run(*args) == 0  # nothing is done again
+    assert (folder / "out/metrics.json").stat().st_mtime_ns == before
+
+
+def test_a_process_without_a_fit_has_nothing_to_do(folder, monkeypatch, capsys):
+    monkeypatch.setattr(several, "share", lambda fits: [])
+    assert run("--hr", "in/a.png", "--factor", 2, *FIT, "--out", "one") == 0
+    assert run("--hr", "in", "--factor", 2, *FIT, "--out", "two") == 0
+    assert capsys.readouterr().out.count("none is left for this one") == 2
+    assert not (folder / "one").exists()
+
+
+def test_what_is_too_large_for_memory_is_left_out(folder, monkeypatch, capsys):
+    fit = restoration.dip.fit
+
+    def full(key, observation, *args, **options):
+        if observation.sum() < 8600:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nand a dump")
+        return fit(key, observation, *args, **options)
+
+    sums = [float(images.read(f"in/{x}.png").pixels.sum()) for x in "ab"]
+    monkeypatch.setattr(restoration.dip, "fit", full)
+    assert min(sums) < 8600 < max(sums), sums
+    assert run("--lr", "in", "--factor", 2, *FIT, "--out", "out") == 1
+    captured = capsys.readouterr()
+    assert "of 128x128 pixels, is too large for this machine: RESOURCE_EXH" in captured.err
+    assert "1 of 2 fits are finished" in captured.out and "a dump" not in captured.err
 
 
 def test_ctrl_c_stops_all(folder, monkeypatch, capsys):
@@ -200,6 +270,13 @@ def test_what_a_patience_would_have_found(folder, capsys):
     figures = json.loads((folder / "es.json").read_text())
     assert figures["runs"]["long"]["iterations"] == 300
     assert figures["runs"]["long"]["versions"]["jax"] == jax.__version__
+    # Runs of one name stay two.
+    (folder / "other").mkdir()
+    shutil.copytree("long", "other/long")
+    names = ["long", "other/long", *args[2:]]
+    assert command.main(stopping.Settings, stopping.run, names) == 0
+    runs = json.loads((folder / "es.json").read_text())["runs"]
+    assert list(runs) == [f"{folder.name}/long", "other/long"]
     mean = figures["mean"]
     assert mean["off"] == pytest.approx(stop.psnr_peak - stop.psnr)
     assert mean["saved"] == pytest.approx(1 - stop.ended / 300)

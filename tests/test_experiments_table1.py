@@ -1,6 +1,7 @@
 """`python -m experiments.table1` in-process, its ledger and the rows without a network."""
 
 import csv
+import errno
 import functools
 import hashlib
 import itertools
@@ -118,9 +119,9 @@ def test_figures_and_means_are_the_protocols(capsys):
             assert {key: record[key] for key in expected} == pytest.approx(expected, abs=1e-6)
             psnr.append(expected["psnr"])
         row = lines[next(i for i, x in enumerate(lines) if f"`{table}`" in x) + 2].split()
-        assert row[:3] == ["bicubic", "2/2", f"{statistics.fmean(psnr):.3f}"]
+        assert row[:4] == ["bicubic", protocol.name, "2/2", f"{statistics.fmean(psnr):.3f}"]
         if table == "paper":
-            assert row[4:] == ["25.09", "0.8055", f"{statistics.fmean(psnr) - 25.09:+.2f}"]
+            assert row[5:] == ["25.09", "0.8055", f"{statistics.fmean(psnr) - 25.09:+.2f}"]
 
 
 def test_what_is_missing_is_shown_and_no_difference_told(capsys):
@@ -128,8 +129,8 @@ def test_what_is_missing_is_shown_and_no_difference_told(capsys):
     capsys.readouterr()
     assert run("--only", "bicubic", "tv") == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[3].split()[:2] == ["bicubic", "1/2"] and "25.09" not in said[3]
-    assert said[4].split() == ["tv", "0/2", "missing"]
+    assert said[3].split()[:3] == ["bicubic", "paper-dip", "1/2"] and "25.09" not in said[3]
+    assert said[4].split() == ["tv", "paper-dip", "0/2", "missing"]
 
 
 def test_another_network_is_not_mixed_in(capsys):
@@ -200,7 +201,8 @@ def test_fits_are_of_their_row_recipe_and_seed(monkeypatch, small_fits, capsys):
             assert column == pytest.approx(expected, rel=5e-6)
             assert all(len(f"{x:.6g}") >= len(str(x)) for x in column)
     line = next(x for x in printed.splitlines() if x.startswith("dip-mse")).split()
-    assert line[2:5] == ["2/2", f"{statistics.fmean(psnr):.3f}", f"{statistics.stdev(psnr):.3f}"]
+    assert line[1:3] == ["(reference)", "paper-dip"]
+    assert line[3:6] == ["2/2", f"{statistics.fmean(psnr):.3f}", f"{statistics.stdev(psnr):.3f}"]
 
     name = "results/table1/paper/dip-mse_reference/37073_seed0"
     record = json.loads(pathlib.Path(f"{name}.json").read_text())
@@ -245,9 +247,36 @@ def test_crops_are_of_the_result_the_truth_and_what_was_seen(monkeypatch):
     expected = with_true_chroma(result, truth)[8:24, 24:40]
     found = images.read(ledger / "paper/lapsrn-1-1/16077.png").pixels
     assert np.abs(found - expected).max() < 1.5 / 255
+    # Of another network the record is refused; once it is deleted, the crop goes with it.
+    other = model.init(jax.random.key(1), jnp.zeros((1, 4, 4, 1)))
+    pretrained.save("nets/x4_charbonnier_w1-1_seed0", model, other)
+    (ledger / "paper/lapsrn-1-1/16077.json").unlink()
+    assert run(*args, "lapsrn-1-1", "--tables", "paper") == 0
+    expected = with_true_chroma(upscaling.upscale(low, model, other), truth)[8:24, 24:40]
+    again = images.read(ledger / "paper/lapsrn-1-1/16077.png").pixels
+    assert np.abs(again - expected).max() < 1.5 / 255 < np.abs(again - found).max()
     monkeypatch.setattr(tables, "SHOWN", {})
     assert run("--bsds300", "data", "--only", "nearest") == 0
     assert not list(ledger.rglob("nearest/*.png"))
+
+
+def test_a_row_of_mixed_settings_has_no_mean(capsys):
+    args = ("--bsds300", "data", "--only", "bicubic", "--tables", "standard", "--images")
+    assert run(*args, "16077") == 0
+    assert run(*args, "37073", "--precision", "tf32") == 0
+    capsys.readouterr()
+    assert run("--only", "bicubic", "--tables", "standard") == 0
+    line = capsys.readouterr().out.splitlines()[-2].split()
+    assert line == ["bicubic", "standard", "2/2", "mixed", "precision"]
+
+
+def test_a_mean_is_over_images_whatever_their_seeds():
+    found = {}
+    for image, seed, psnr in (("a", 0, 20.0), ("a", 1, 22.0), ("b", 0, 31.0)):
+        cell = tables.Cell("set5", "dip-mse", "best", image, seed)
+        found[cell] = {"psnr": psnr, "ssim": 0.5, "settings": {"seed": seed, "image": image}}
+    _, line = tables.lines("set5", found)
+    assert line[3] == f"{(21 + 31) / 2:.3f}"
 
 
 def test_budget_ends_between_cells(monkeypatch, capsys):
@@ -294,8 +323,8 @@ def test_what_cannot_be_computed_is_left_out(capsys):
     assert image == "left out 37073: `data` must hold 37073.jpg or 37073.png"
     assert network.startswith("left out lapsrn-1-1: `runs/lapsrn/x4_charbonnier_w1-1_seed0` holds")
     lines = [line.split() for line in out.splitlines()]
-    assert ["bicubic", "1/2"] in [line[:2] for line in lines]
-    assert ["lapsrn-1-1", "0/2", "missing"] in lines
+    assert ["bicubic", "paper-dip", "1/2"] in [line[:3] for line in lines]
+    assert ["lapsrn-1-1", "paper-lapsrn", "0/2", "missing"] in lines
     assert len(records()) == 2
 
 
@@ -337,7 +366,7 @@ def test_gray_and_flat_images(capsys):
     assert run(*args) == 0
     out = capsys.readouterr().out
     lines = [line.split() for line in out.splitlines() if line.startswith("bicubic")]
-    assert lines[0][1:3] == ["2/2", "inf"] and lines[1][4:] == ["gray", "gray"]
+    assert lines[0][2:4] == ["2/2", "inf"] and lines[1][5:] == ["gray", "gray"]
     assert "to look at: runs/table1/report.html" in out
     record = json.loads(records()["paper/bicubic/37073.json"], parse_constant=pytest.fail)
     assert record["psnr"] == "inf" and record["ssim"] == 1
@@ -381,6 +410,22 @@ def test_two_processes_share_a_ledger(capsys, monkeypatch):
     with ledger.claim("a/b") as nobody:
         assert nobody is None and (ledger.folder / "a/b.claim").exists()
     assert not (ledger.folder / "a/b.claim").exists()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(json, "dump", full)
+    with pytest.raises(InputError, match="No space left"), ledger.claim("a/b"):
+        raise AssertionError("it was not refused")
+    assert not (ledger.folder / "a/b.claim").exists()
+
+
+def test_unfinished_writes_are_no_records(tmp_path):
+    """What a SIGKILL may leave beside the records is no record."""
+    (tmp_path / "a").mkdir()
+    for name in ("b.json", ".b7.tmp.json"):
+        (tmp_path / "a" / name).write_text("{")
+    assert Ledger(tmp_path).paths("*/*") == [tmp_path / "a" / "b.json"]
 
 
 def test_spread_is_over_seeds_of_common_images():

@@ -1,0 +1,64 @@
+"""What the cells of `experiments.robustness` add up to, loss by corruption: table and heat map."""
+
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+
+from experiments import scores
+from experiments.ledger import Record
+from jaxsr import plots
+
+Records = Mapping[tuple[str, str, int], Record]  # by loss, corruption and seed
+
+
+def mean(records: Records, figure: str, loss: str, corruption: str) -> float | None:
+    """Of a figure over the seeds; None where no fit is on record, or one of them diverged."""
+    found = [r for (a, b, _), r in records.items() if (a, b) == (loss, corruption)]
+    if not found or not all(record["finite"] for record in found):
+        return None
+    return statistics.fmean(record[figure] for record in found)
+
+
+def text(records: Records, figure: str, loss: str, corruption: str) -> str:
+    """The same in dB, with the deviation over seeds where there are several."""
+    found = [r for (a, b, _), r in records.items() if (a, b) == (loss, corruption)]
+    value = mean(records, figure, loss, corruption)
+    if value is None:
+        return "diverged" if found else "missing"
+    spread = f" ± {statistics.stdev(r[figure] for r in found):.2f}" if len(found) > 1 else ""
+    return f"{value:.2f}{spread}"
+
+
+def table(records: Records, figure: str, losses: Sequence[str], corruptions: Sequence[str]) -> str:
+    """A row a loss, a column a corruption."""
+    lines = [[loss, *(text(records, figure, loss, c) for c in corruptions)] for loss in losses]
+    return scores.table([["loss", *corruptions], *lines])
+
+
+def draw(
+    path: pathlib.Path,
+    records: Records,
+    losses: Sequence[str],
+    corruptions: Sequence[str],
+    *,
+    figure: str,
+    title: str,
+) -> None:
+    """A figure of the records in dB, coloured by its gain over the mean squared error's.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+
+    def gain(loss: str, corruption: str) -> float | None:
+        value, base = (mean(records, figure, name, corruption) for name in (loss, "mse"))
+        return None if value is None or base is None else value - base
+
+    plots.heat_map(
+        path,
+        {loss: [gain(loss, c) for c in corruptions] for loss in losses},
+        texts={loss: [text(records, figure, loss, c) for c in corruptions] for loss in losses},
+        columns=corruptions,
+        label="PSNR over that of mse (dB)",
+        title=title,
+    )
