@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import PIL.Image
 import pytest
+import skimage.metrics
 
-from experiments import command, corruptions, heat_map, robustness
+from experiments import command, corruptions, heat_map, problem, robustness
 from jaxsr import images
 from jaxsr.models import SkipUNet
 
@@ -89,10 +90,18 @@ def test_the_map_has_all_that_is_on_record(small, tmp_path, monkeypatch):
     ]
     for name, figure in (("robustness.png", "psnr"), ("robustness_peak.png", "psnr_peak")):
         drawn, psnr = maps[name], [record[figure] for record in records]
-        assert list(drawn["values"]) == ["mse", "l1"] and drawn["columns"] == ["clean", "jpeg-30"]
+        assert list(drawn["values"]) == ["bicubic", "mse", "l1"] and drawn["columns"] == [
+            "clean",
+            "jpeg-30",
+        ]
         assert drawn["values"]["l1"] == [pytest.approx(psnr[1] - psnr[0]), None]
         assert drawn["texts"]["l1"] == [f"{psnr[1]:.2f}", "missing"]
         assert "64x64, 4x, 20 iterations" in drawn["title"] and "paper-dip" in drawn["title"]
+    truth, low = robustness.PROTOCOL.degrade(problem.photograph()[32:96, 32:96], 4)
+    small_jpeg = corruptions.jpeg(KEY, low, quality=30)
+    enlarged = np.asarray(images.to_pillow(small_jpeg).resize((64, 64), PIL.Image.BICUBIC)) / 255
+    level = skimage.metrics.peak_signal_noise_ratio(truth, enlarged.astype(np.float32))
+    assert drawn["texts"]["bicubic"][1] == f"{level:.2f}"
     assert "oracle" in maps["robustness_peak.png"]["title"]
 
 
