@@ -44,8 +44,9 @@ def combine(fits: Sequence[Fit], one: Fit) -> None:
     images.write(one.folder / "spread.png", spread.mean(-1, keepdims=True) / (white or 1.0))
     record: dict[str, Any] = {"seeds": [seed.settings.seed for seed in seeds]}
     record["iterations_asked"] = one.settings.iterations
+    each = [read_metrics(folder) for folder in folders]
+    record |= {name: each[0][name] for name in ("precision", "device", "versions")}
     if task.hr is not None:
-        each = [read_metrics(folder) for folder in folders]
         record |= task.protocol.score(mean, task.hr, task.factor)
         record |= {"baseline": task.baseline_name, task.baseline_name: each[0][task.baseline_name]}
         record |= {"protocol": task.protocol.name, "protocol_description": task.description}

@@ -62,6 +62,8 @@ def test_mean_and_spread_of_seeds(folder, capsys):
         json.loads((folder / f"out/seed{seed}/metrics.json").read_text())["psnr"]
         for seed in range(3)
     ]
+    one = json.loads((folder / "out/seed0/metrics.json").read_text())
+    assert all(record[name] == one[name] for name in ("precision", "device", "versions"))
     assert record["psnr_of_one"]["values"] == singles and record["seeds"] == [0, 1, 2]
     assert record["psnr_of_one"]["deviation"] == pytest.approx(np.std(singles, ddof=1))
     assert "a: mean of 3 seeds" in printed

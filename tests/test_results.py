@@ -111,6 +111,33 @@ def test_losses_are_those_of_the_record(line):
     assert told == expected
 
 
+@pytest.mark.parametrize(
+    "line", lines("Is the robust loss robust?"), ids=lambda x: f"{x[0]} {x[1]}"
+)
+def test_corrupted_fits_are_those_of_the_ledger(line):
+    corruption, loss, *told = line
+    figures = ("psnr", "psnr_peak", "psnr_peak_iteration")
+    ledger = Ledger(ROOT / "results" / "robustness", figures=figures)
+    record = ledger.read(f"coffee/{corruption}/{loss}_seed0", {"iterations": 1000, "seed": 0})
+    final, peak, iteration = (record[name] for name in figures)
+    assert told == [f"{final:.2f}", f"{peak:.2f}", f"{iteration:.0f}"]
+
+
+def test_the_mean_of_seeds_is_that_of_the_record():
+    path = ROOT / "results" / "dip" / "butterfly128_denoise_sigma25_seeds4.json"
+    record = json.loads(path.read_text())
+    one = {name: record[f"{name}_of_one"]["mean"] for name in ("psnr", "ssim")}
+    told = [line[1:] for line in lines("The mean of several seeds")]
+    assert told == [
+        [f"{x['psnr']:.3f}", f"{x['ssim']:.4f}".lstrip("0")] for x in (record["tv"], one, record)
+    ]
+    text = " ".join(TEXT.split())
+    stops = "{}, {}, {} and {} iterations".format(*record["stopped_at"])
+    gain, spread = record["psnr"] - one["psnr"], record["psnr_of_one"]["deviation"]
+    assert stops in text and f"gains {gain:.2f} dB over one (whose deviation over seeds is" in text
+    assert f"over seeds is {spread:.2f})" in text and f"is {record['spread_rms']:.3f} (" in text
+
+
 @pytest.mark.parametrize("line", lines("Noise, and where to stop"), ids=lambda x: x[0])
 def test_stops_are_those_of_the_record(line):
     folder = ROOT / "results" / "dip"
