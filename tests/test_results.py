@@ -123,6 +123,22 @@ def test_corrupted_fits_are_those_of_the_ledger(line):
     assert told == [f"{final:.2f}", f"{peak:.2f}", f"{iteration:.0f}"]
 
 
+def test_a_whole_image_is_that_of_the_record():
+    path = ROOT / "results" / "dip" / "butterfly_denoise_sigma25_seed0.json"
+    record = json.loads(path.read_text())
+    assert [line[1:] for line in lines("Noise on a whole image")] == [
+        [f"{x['psnr']:.3f}", f"{x['ssim']:.4f}".lstrip("0")] for x in (record["tv"], record)
+    ]
+    under, end = (
+        record[f"psnr_at_the_{a}"] - record[f"psnr_at_the_{b}"]
+        for a, b in (("peak_oracle", "stop"), ("stop", "end"))
+    )
+    text = " ".join(TEXT.split())
+    assert f"after {record['stopped_at']} iterations, {under:.2f} dB under" in text
+    assert f"ends after {record['iterations']}, by then {end:.1f} dB worse" in text
+    assert f"{record['psnr'] - record['tv']['psnr']:.1f} dB ahead of total variation" in text
+
+
 def test_the_mean_of_seeds_is_that_of_the_record():
     path = ROOT / "results" / "dip" / "butterfly128_denoise_sigma25_seeds4.json"
     record = json.loads(path.read_text())
