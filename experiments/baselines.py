@@ -51,17 +51,21 @@ def tv_least_squares(
     Raises:
       InputError: the minimum was not found to the tolerance.
     """
-    found = tv.least_squares(
-        jnp.asarray(low),
-        operator,
-        start=jnp.asarray(start),
-        weight=tv_weight,
-        tolerance=tolerance,
-    )
-    if not found.converged:
-        share = float(found.gap / found.objective)
+    image, share = _minimised(low, start, operator, tv_weight, tolerance)
+    if share is not None:
         raise InputError(f"`tolerance` (={tolerance}) was not reached: the gap is {share:.1e}")
-    return np.asarray(found.image)
+    return image
+
+
+def _minimised(
+    seen: np.ndarray, start: np.ndarray, operator: operators.Operator, weight: float, tol: float
+) -> tuple[np.ndarray, float | None]:
+    """The image, and what share of the objective the gap is, where it stayed above `tol`."""
+    found = tv.least_squares(
+        jnp.asarray(seen), operator, start=jnp.asarray(start), weight=weight, tolerance=tol
+    )
+    share = None if found.converged else float(found.gap / found.objective)
+    return np.asarray(found.image), share
 
 
 def tv_restored(
@@ -74,17 +78,10 @@ def tv_restored(
     and 50, where the best weights seen gave 26.93, 25.61 and 23.94. Images are (h, w, C) seen and
     (H, W, C) restored, as `start`. A minimum that was not found to a hundredth is told.
     """
-    found = tv.least_squares(
-        jnp.asarray(seen),
-        operator,
-        start=jnp.asarray(start),
-        weight=1e-4 + 0.5 * sigma / 255,
-        tolerance=1e-2,
-    )
-    if not found.converged:
-        share = float(found.gap / found.objective)
+    image, share = _minimised(seen, start, operator, 1e-4 + 0.5 * sigma / 255, 1e-2)
+    if share is not None:
         print(f"total variation was not minimised to a hundredth: the gap is {share:.1e}")
-    return np.asarray(found.image)
+    return image
 
 
 def chambolle(noisy: np.ndarray, sigma: float) -> np.ndarray:

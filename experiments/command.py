@@ -38,7 +38,8 @@ def main(
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"error: `{error.filename}` cannot be used: {error.strerror}", file=sys.stderr)
+        what = "the output" if error.filename is None else f"`{error.filename}`"
+        print(f"error: {what} cannot be used: {error.strerror or error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return INTERRUPTED
@@ -56,7 +57,9 @@ def within_memory(what: str) -> Iterator[None]:
         yield
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         reason = str(error).split("\n", 1)[0] or type(error).__name__
-        raise InputError(f"{what} is too large for this machine: {reason}") from error
+        large = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in reason
+        said = "is too large for this machine" if large else "failed on this device"
+        raise InputError(f"{what} {said}: {reason}") from error
 
 
 def use_compilation_cache() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import rows
+from experiments import rows, tables
 from experiments.drawing import TITLES, Drawn, Missing, Settings, fits
 from experiments.ledger import Ledger, Record
 from experiments.tables import Cell
@@ -24,7 +24,7 @@ PAPER |= {
     "batch": 16,
     "patch": 128,
 }
-PAPER |= {"learning_rate": 1e-3, "halve_every": 10, "weight_decay": 1e-4}
+PAPER |= {"learning_rate": 1e-3, "halve_every": 10, "weight_decay": 1e-4, "precision": "float32"}
 AVERAGE = "running average"
 
 
@@ -73,7 +73,7 @@ def weights_by_epoch(settings: Settings) -> Drawn:
     """Figure 4: luma, on the whole test set; of several seeds the mean and the deviation."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for made, history in _trainings(settings):
-        if {name: made[name] for name in PAPER} == PAPER:
+        if {name: made[name] for name in PAPER} == PAPER and made.get("test") is None:
             weights = ",".join(f"{w:g}" for w in made["level_weights"])
             found.setdefault(f"weights ({weights})", {}).setdefault(made["seed"], history)
     if not found:
@@ -119,12 +119,15 @@ def impedance(settings: Settings) -> Drawn:
 def _records(settings: Settings, row: str) -> dict[tuple[str, int], Record]:
     """Of a row's fits in table `paper`, by image and seed."""
     ledger = Ledger(settings.results / "table1")
-    found = {}
+    found: dict[tuple[str, int], Record] = {}
+    alike: dict[str, Any] = {}  # what all of them have in common
     for path in ledger.paths(f"paper/{row}_{settings.recipe}/*"):
         image, _, seed = path.stem.rpartition("_seed")
-        record = ledger.read(Cell("paper", row, settings.recipe, image, int(seed)).name, {})
+        record = ledger.read(Cell("paper", row, settings.recipe, image, int(seed)).name, alike)
         if record is not None:
             found[image, int(seed)] = record
+            made = record["settings"]
+            alike = {name: made[name] for name in made if name not in tables.OF_A_CELL}
     return found
 
 
@@ -147,4 +150,5 @@ def _trainings(settings: Settings) -> Iterator[tuple[dict[str, Any], dict[str, A
             if len(history["psnr"]) == made["epochs"]:  # there were test images
                 yield made, history
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"`{path}` is damaged ({error!r}): delete it to go on") from error
+            what = f"`{path}`, or the history beside it,"
+            raise InputError(f"{what} is damaged ({error!r}): delete it to go on") from error

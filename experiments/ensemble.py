@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from experiments import finished, pages, problem, scores
-from experiments.record import read_metrics
+from experiments.record import asked_for, read_metrics
 from experiments.several import Fit
 from jaxsr import images, reports
 from jaxsr.errors import InputError
@@ -32,9 +32,11 @@ def combine(fits: Sequence[Fit], one: Fit) -> None:
       InputError: a result is damaged, or a file cannot be written.
     """
     seeds = [fit for fit in fits if fit.folder == one.folder]
-    if len(seeds) == 1 or not all(map(_is_finished, seeds)) or _record(seeds):
-        return
     folders = [_folder(fit) for fit in seeds]
+    if len(seeds) == 1 or not all(map(_is_finished, seeds)):
+        return
+    if _record(seeds) and _is_newer(one.folder / pages.NAME, folders):
+        return
     task = problem.load(one.settings)
     stem = task.words.result
     results = np.stack([_read(folder / f"{stem}.npy") for folder in folders])
@@ -69,6 +71,12 @@ def combine(fits: Sequence[Fit], one: Fit) -> None:
     pages.write(runs, one.folder / pages.NAME)
 
 
+def _is_newer(page: pathlib.Path, folders: Sequence[pathlib.Path]) -> bool:
+    """Whether a page, which is written last, is there, and of these very results."""
+    made = [(folder / "metrics.json").stat().st_mtime_ns for folder in folders]
+    return page.exists() and page.stat().st_mtime_ns >= max(made)
+
+
 def _folder(fit: Fit) -> pathlib.Path:
     assert fit.settings.out is not None
     return fit.settings.out
@@ -76,7 +84,7 @@ def _folder(fit: Fit) -> pathlib.Path:
 
 def _is_finished(fit: Fit) -> bool:
     """By its record: another process may be at it."""
-    return read_metrics(_folder(fit)).get("iterations_asked") == fit.settings.iterations
+    return asked_for(read_metrics(_folder(fit))) == fit.settings.iterations
 
 
 def _record(seeds: Sequence[Fit]) -> dict[str, Any]:
@@ -84,10 +92,8 @@ def _record(seeds: Sequence[Fit]) -> dict[str, Any]:
     record = read_metrics(seeds[0].folder)
     if len(seeds) > 1 and record.get("seeds") != [fit.settings.seed for fit in seeds]:
         return {}
-    asked = seeds[0].settings.iterations
-    return (
-        record if record.get("iterations_asked") == asked and all(map(_is_finished, seeds)) else {}
-    )
+    of_this_length = asked_for(record) == seeds[0].settings.iterations
+    return record if of_this_length and all(map(_is_finished, seeds)) else {}
 
 
 def _read(path: pathlib.Path) -> np.ndarray:

@@ -39,14 +39,16 @@ def run(settings: Settings) -> int:
         raise InputError(f"`--out` (={settings.out}) cannot be used: {error.strerror}") from error
     captions: dict[str, str] = {}
     wanted = {FIGURES[name]: name for name in reversed(settings.only or tuple(FIGURES))}
-    for draw, name in reversed(wanted.items()):
-        try:
-            for path, caption in draw(settings):
-                print(f"{path}: {caption}")
-                captions[path.name] = caption
-        except Missing as what:
-            print(f"figure {name}: {what}")
-    _keep(settings.out / "captions.json", captions)
+    try:
+        for draw, name in reversed(wanted.items()):
+            try:
+                for path, caption in draw(settings):
+                    print(f"{path}: {caption}")
+                    captions[path.name] = caption
+            except Missing as what:
+                print(f"figure {name}: {what}")
+    finally:
+        _keep(settings.out / "captions.json", captions)
     return 0 if captions else 1
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from experiments import problem, shown
+from experiments.record import asked_for
 from jaxsr import page
 from jaxsr.errors import InputError
 
@@ -64,8 +65,7 @@ def _training_or_fit(
         return _ensemble(folder, name, metrics)
     config = _read_json(folder / "config.json")
     length = "epochs" if "epochs" in metrics else "iterations"
-    # A fit may have ended by its patience, before the iterations that were asked for.
-    if metrics.get("iterations_asked", metrics[length]) != config[length]:
+    if (metrics[length] if length == "epochs" else asked_for(metrics)) != config[length]:
         raise _unfinished(folder)
     results = {k: v for k, v in metrics.items() if k not in ("settings", "epochs")}
     scene = "" if length == "epochs" else config["name"]
@@ -79,7 +79,7 @@ def _training_or_fit(
     task, beside = config.get("task", "sr"), metrics.get("baseline", "bicubic")
     words = problem.WORDS[task]
     if "psnr" in metrics:
-        figures = {"DIP": metrics, "DIP, last output": metrics["last"]}
+        figures = {"DIP": metrics, "DIP, last output": metrics.get("last")}
         figures[problem.TITLES[beside]] = metrics[beside]
         what = f"{config['factor']}×" if task == "sr" else task
         made = f"DIP {what}, protocol {protocol}: {metrics['protocol_description']}"

@@ -12,7 +12,7 @@ import numpy as np
 import tqdm
 
 from experiments.problem import TITLES, Problem
-from experiments.record import as_config, claim, read_metrics
+from experiments.record import as_config, asked_for, claim, read_metrics
 from jaxsr import dip, figures, images, operators, plots, reports
 from jaxsr.checkpoints import Checkpoints
 from jaxsr.files import atomic
@@ -83,8 +83,7 @@ class RunFolder:
 
     def finished(self, iterations: int) -> bool:
         """Whether a report of so many iterations is there."""
-        metrics = read_metrics(self.path)
-        return metrics.get("iterations_asked", metrics.get("iterations")) == iterations
+        return asked_for(read_metrics(self.path)) == iterations
 
     def restore(self, start: Callable[[], dip.State]) -> tuple[dip.State, dip.History] | None:
         """The latest checkpoint's state and history; None where there is none."""
@@ -169,11 +168,10 @@ class RunFolder:
         truth, reference = problem.hr, problem.reference()
         if truth is not None and reference is not None:
             shown["ground truth"] = truth
-            candidates = {
-                "DIP": image,
-                problem.baseline_name: problem.baseline,
-                "last": self._pixels(result.last),
-            }
+            last = self._pixels(result.last)
+            candidates = {"DIP": image, problem.baseline_name: problem.baseline}
+            if np.isfinite(last).all():  # huge weights may be finite where the image is not
+                candidates["last"] = last
             scores: dict[str, Any] = {
                 name: problem.protocol.score(candidate, truth, problem.factor)
                 for name, candidate in candidates.items()

@@ -12,19 +12,29 @@ Records = Mapping[tuple[str, str, int], Record]  # by loss, corruption and seed
 
 
 def mean(records: Records, figure: str, loss: str, corruption: str) -> float | None:
-    """Of a figure over the seeds; None where no fit is on record, or one of them diverged."""
-    found = [r for (a, b, _), r in records.items() if (a, b) == (loss, corruption)]
-    if not found or not all(record["finite"] for record in found):
+    """Of a figure over all seeds; None where one has no fit on record, or that diverged."""
+    found = _of(records, loss, corruption)
+    if len(found) < _seeds(records) or not all(record["finite"] for record in found):
         return None
     return statistics.fmean(record[figure] for record in found)
 
 
+def _of(records: Records, loss: str, corruption: str) -> list[Record]:
+    return [r for (a, b, _), r in records.items() if (a, b) == (loss, corruption)]
+
+
+def _seeds(records: Records) -> int:
+    return max(1, len({seed for _, _, seed in records}))
+
+
 def text(records: Records, figure: str, loss: str, corruption: str) -> str:
     """The same in dB, with the deviation over seeds where there are several."""
-    found = [r for (a, b, _), r in records.items() if (a, b) == (loss, corruption)]
+    found, seeds = _of(records, loss, corruption), _seeds(records)
     value = mean(records, figure, loss, corruption)
+    if len(found) < seeds:
+        return f"{len(found)} of {seeds} seeds" if found else "missing"
     if value is None:
-        return "diverged" if found else "missing"
+        return "diverged"
     spread = f" ± {statistics.stdev(r[figure] for r in found):.2f}" if len(found) > 1 else ""
     return f"{value:.2f}{spread}"
 

@@ -43,6 +43,13 @@ def read_metrics(path: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"`{metrics}` is damaged ({error}): delete it to write it anew") from error
 
 
+def asked_for(metrics: Mapping[str, Any]) -> int | None:
+    """The iterations that a fit was asked for, which its patience may have cut short."""
+    # Early records, of fits without patience, name those done alone.
+    asked: int | None = metrics.get("iterations_asked", metrics.get("iterations"))
+    return asked
+
+
 def _object(path: pathlib.Path) -> dict[str, Any]:
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):

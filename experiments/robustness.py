@@ -125,8 +125,9 @@ def run(settings: Settings) -> int:
         def stop() -> bool:
             return pressed() or time.monotonic() > end
 
-        wanted = [*itertools.product(settings.losses, settings.corruptions, settings.seeds)]
-        for key in sorted(wanted, key=lambda key: settings.seeds.index(key[2])):
+        order = itertools.product(settings.seeds, settings.corruptions, settings.losses)
+        wanted = [(loss, corruption, seed) for seed, corruption, loss in order]
+        for key in wanted:
             cell, own = place(*key)
             known = functools.partial(ledger.read, cell, own)
             make = functools.partial(_fill, ledger, cell, own, truth, low, config, on, stop)
@@ -136,17 +137,21 @@ def run(settings: Settings) -> int:
                 except InputError as error:
                     omissions.add(cell, error)
         stopped = stop()
-    records = {
-        key: record
-        for key in itertools.product(LOSSES, CORRUPTIONS, settings.seeds)
-        if (record := ledger.read(*place(*key))) is not None
-    }
+    records: dict[tuple[str, str, int], Record] = {}
+    for key in itertools.product(LOSSES, CORRUPTIONS, settings.seeds):
+        try:
+            record = ledger.read(*place(*key))
+        except InputError:  # of other settings
+            if key in wanted:
+                raise
+        else:
+            records |= {} if record is None else {key: record}
     title = (
         f"{name}, {settings.size}x{settings.size}, {FACTOR}x, {settings.iterations} iterations, "
         f"PSNR in dB by protocol {PROTOCOL.name}"
     )
     print(f"{title}: {PROTOCOL.description}")
-    # The maps have all that is on record, whatever was asked for; both, what bicubic makes of it.
+    # The maps have all losses and corruptions on record, whatever was asked for.
     there, struck = {key[0] for key in records}, {key[1] for key in records}
     rows, columns = [x for x in LOSSES if x in there], [x for x in CORRUPTIONS if x in struck]
     for corruption, seed in itertools.product({*columns, *settings.corruptions}, settings.seeds):

@@ -3,7 +3,7 @@
 An operator maps (N, H, W, C) to (N, h, w, C) in the dtype given, and any leading axes as well. It
 may be jitted, mapped and differentiated; `jax.linear_transpose` gives its adjoint. Resizers are
 pairs of small matrices that depend on the static shape alone, applied at full precision (no TF32).
-Called with less than three axes, or where it computes with others than floats, it raises
+Called with fewer than three axes, or where it computes with others than floats, it raises
 `InputError`.
 """
 

@@ -110,11 +110,14 @@ def test_what_diverged_has_no_mean():
         return {"psnr": psnr, "finite": finite}
 
     records = {("mse", "clean", 0): record(20.0), ("mse", "clean", 1): record(22.0)}
-    records |= {("l1", "clean", 0): record(30.0, finite=False)}
+    records |= {("l1", "clean", seed): record(30.0, finite=seed == 0) for seed in (0, 1)}
+    records |= {("general-0", "clean", 1): record(31.0)}
     assert heat_map.mean(records, "psnr", "mse", "clean") == 21
-    assert heat_map.table(records, "psnr", ["mse", "l1", "huber"], ["clean"]).split() == [
+    assert heat_map.table(
+        records, "psnr", ["mse", "l1", "huber", "general-0"], ["clean"]
+    ).split() == [
         *("loss", "clean", "mse", "21.00", "±", f"{np.sqrt(2):.2f}"),
-        *("l1", "diverged", "huber", "missing"),
+        *("l1", "diverged", "huber", "missing", "general-0", "1", "of", "2", "seeds"),
     ]
 
 
