@@ -8,6 +8,7 @@ is found to a proven accuracy, whatever the start.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from jaxsr.operators import Operator
 BALANCE = 10.0  # primal over dual step: of 1, 3, 10, 30, 100 the fastest for weights about 1e-3
 CHECK = 50  # iterations between two looks at the gap
 FLOOR = 0.25  # of the gap, in rounding errors of mean y^2: a flat image has no objective to beat
+PROGRAMS = 4  # kept
 MARGIN = 1.05  # on the operator's norm, which power iteration meets from below
 
 
@@ -74,10 +76,15 @@ def least_squares(
         if not 0 < value < float("inf"):
             raise InputError(f"`{name}` (={value}) must be above 0")
     weight, tolerance = float(weight), float(tolerance)  # NumPy's would widen float32
-    return _solve(observation, start, weight, tolerance, iterations, operator=operator)
+    return _program(operator)(observation, start, weight, tolerance, iterations)
 
 
-@functools.partial(jax.jit, static_argnames="operator")
+@functools.lru_cache(maxsize=PROGRAMS)
+def _program(operator: Operator) -> Callable[..., Solution]:
+    # As in `dip.fit`: of a folder's images each has an operator of its own.
+    return jax.jit(functools.partial(_solve, operator=operator))
+
+
 def _solve(
     observation: Array,
     start: Array,

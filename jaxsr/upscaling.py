@@ -22,6 +22,7 @@ from jaxsr.resample import imresize
 Array = Any  # a NumPy or JAX array
 
 _STEP = 32  # pixels
+_PROGRAMS = 8  # kept; an image takes one, two where it is turned
 
 
 def upscale(
@@ -59,7 +60,8 @@ def upscale(
     scale, levels, enlargement = _route(model, scale)
 
     def network(luma: np.ndarray) -> np.ndarray:
-        return np.asarray(_luma(variables, luma[None], model=model, levels=levels))[0]
+        program = _program(model, levels, luma.shape)
+        return np.asarray(program(variables, luma[None]))[0]
 
     def enlarge(window: np.ndarray) -> np.ndarray:
         colour = window.shape[-1] == 3
@@ -120,10 +122,16 @@ def _route(model: Network, scale: int | None) -> tuple[int, int, int]:
     return int(scale), len(steps) - steps[::-1].index(enlargement), enlargement
 
 
-@functools.partial(jax.jit, static_argnames=("model", "levels"))
-def _luma(variables: Any, luma: Array, *, model: Network, levels: int) -> jax.Array:
-    results: Any = model.apply(variables, luma, levels=levels)
-    return results[-1].astype(jnp.float32)
+@functools.lru_cache(maxsize=_PROGRAMS)
+def _program(model: Network, levels: int, shape: tuple[int, ...]) -> Callable[..., jax.Array]:
+    # One for a shape, so that a folder of photographs does not add up in jax.jit's own cache.
+    del shape
+
+    def luma(variables: Any, luma: Array) -> jax.Array:
+        results: Any = model.apply(variables, luma, levels=levels)
+        return results[-1].astype(jnp.float32)
+
+    return jax.jit(luma)
 
 
 def _ensemble(network: Callable[[np.ndarray], np.ndarray], luma: np.ndarray) -> np.ndarray:

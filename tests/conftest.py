@@ -27,6 +27,14 @@ def x64():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_freed():
+    """A compiled program holds memory maps, of which Linux allows a process 65,530: a worker that
+    kept the programs of every module would be killed on its way."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def compiled_quickly(tmp_path_factory):
     """A module's programs are hardly optimised, and those alike compiled once: for tests of what is

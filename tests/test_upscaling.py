@@ -132,16 +132,25 @@ def test_tiles_leave_no_seams(scale, tile):
 def test_all_windows_have_one_shape(monkeypatch):
     model, variables = network()
     shapes = []
-    compiled = upscaling._luma
+    compiled = upscaling._program
 
-    def spy(variables, luma, **options):
-        shapes.append(luma.shape)
-        return compiled(variables, luma, **options)
+    def spy(model, levels, shape):
+        shapes.append(shape)
+        return compiled(model, levels, shape)
 
-    monkeypatch.setattr(upscaling, "_luma", spy)
+    monkeypatch.setattr(upscaling, "_program", spy)
     upscale(np.tile(GRAY, (2, 1, 1)), model, variables, scale=3, tile=8)
     (shape,) = set(shapes)
     assert len(shapes) > 4 and max(shape) <= 8 + 2 * upscaling.margin(model, scale=3)
+
+
+def test_images_of_many_sizes_do_not_keep_their_programs():
+    model, variables = network()
+    programs = []
+    for height in range(8, 8 + upscaling._PROGRAMS + 4):
+        upscale(GRAY[:height], model, variables)
+        programs.append(len(jax.devices()[0].client.live_executables()))
+    assert programs[-1] == programs[upscaling._PROGRAMS]
 
 
 def test_bicubic_is_imresize_however_it_is_cut():

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxsr.dip.solver import Config, Params, Score, State, _run_chunk, init, rgb_score
+from jaxsr.dip.solver import Config, Params, Score, State, _run, init, rgb_score
 from jaxsr.errors import InputError
 from jaxsr.losses import Loss
 from jaxsr.operators import Operator
@@ -21,6 +21,7 @@ History = dict[str, np.ndarray]
 
 CHUNK_SECONDS = 2.0
 CHUNK_LENGTH = 1024
+PROGRAMS = 4  # kept, for further fits under the same operator and functions
 WINDOW = 100  # iterations
 FALL = 5.0  # dB
 ROLLBACKS = 3  # in one window
@@ -127,15 +128,8 @@ def fit(
         if resume is None:  # compiled beside the loop, and hardly optimised: it runs once
             options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
             initial = beside.submit(lowered.compile, options)
-        chunk = _run_chunk.lower(
-            shapes,
-            observation,
-            reference,
-            0,
-            length=CHUNK_LENGTH,
-            config=program_config,
-            **functions,
-        ).compile()
+        program = _program(length=CHUNK_LENGTH, config=program_config, **functions)
+        chunk = program.lower(shapes, observation, reference, 0).compile()
         state = _copy(resume[0]) if resume else initial.result()(key)
     compile_seconds, seconds = time.perf_counter() - start, 0.0
     first = done = int(state.step)
@@ -183,6 +177,13 @@ def fit(
         rollbacks=rollbacks,
         over=finite and done >= _end(state, config),
     )
+
+
+@functools.lru_cache(maxsize=PROGRAMS)
+def _program(**functions: Any) -> Any:
+    # A cache of jax.jit's own keeps each program for good, and a fit's are large: after some
+    # sixty problems a process would be out of memory maps, of which Linux gives it 65,530.
+    return jax.jit(functools.partial(_run, **functions), donate_argnames="state")
 
 
 def _end(state: State, config: Config) -> int:
