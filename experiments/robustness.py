@@ -141,11 +141,12 @@ def run(settings: Settings) -> int:
     for key in itertools.product(LOSSES, CORRUPTIONS, settings.seeds):
         try:
             record = ledger.read(*place(*key))
-        except InputError:  # of other settings
+        except InputError:
             if key in wanted:
                 raise
-        else:
-            records |= {} if record is None else {key: record}
+            record = None  # of other settings
+        if record is not None:
+            records[key] = record
     title = (
         f"{name}, {settings.size}x{settings.size}, {FACTOR}x, {settings.iterations} iterations, "
         f"PSNR in dB by protocol {PROTOCOL.name}"

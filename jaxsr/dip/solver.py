@@ -218,10 +218,8 @@ def _run(
     return loop_fn(0, iterations, body, (state, history))
 
 
-_FUNCTIONS = ("loop_fn", "apply_fn", "operator", "loss", "config", "score")
-_run_counted = jax.jit(
-    _run, static_argnames=("iterations", "length", *_FUNCTIONS), donate_argnames="state"
-)
+_STATIC = ("iterations", "length", "loop_fn", "apply_fn", "operator", "loss", "config", "score")
+_run_counted = jax.jit(_run, static_argnames=_STATIC, donate_argnames="state")
 
 
 def run(
