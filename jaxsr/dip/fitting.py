@@ -110,8 +110,8 @@ def fit(
             batch=observation.shape[0],
             dtype=observation.dtype,
         )
-        lowered = jax.jit(fresh).lower(key)
-        shapes, history = lowered.out_info, History()
+        traced = jax.jit(fresh).trace(key)
+        shapes, history = traced.out_info, History()
     else:
         shapes, history = resume[0], dict(resume[1])
         if (lengths := {len(x) for x in history.values()} or {0}) != {int(shapes.step)}:
@@ -124,26 +124,29 @@ def fit(
     program_config = dataclasses.replace(config, iterations=1, patience=None)
     functions = {"apply_fn": apply_fn, "operator": operator, "loss": loss, "score": score}
     start = time.perf_counter()
+    program = _program(length=CHUNK_LENGTH, config=program_config, **functions)
+    lowered = program.lower(shapes, observation, reference, 0)
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        compiled = beside.submit(lowered.compile)
         if resume is None:  # compiled beside the loop, and hardly optimised: it runs once
             options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
-            initial = beside.submit(lowered.compile, options)
-        program = _program(length=CHUNK_LENGTH, config=program_config, **functions)
-        chunk = program.lower(shapes, observation, reference, 0).compile()
-        state = _copy(resume[0]) if resume else initial.result()(key)
+            state = traced.lower().compile(options)(key)
+        else:
+            state = _copy(resume[0])
+        base, chunk = _copy(state), compiled.result()
     compile_seconds, seconds = time.perf_counter() - start, 0.0
     first = done = int(state.step)
     stops = sorted({*pauses, *range(WINDOW, config.iterations, WINDOW), config.iterations})
 
     count, finite, rollbacks, repeats = 1, True, 0, 0
-    opened, base, before = done, _copy(state), seconds  # the window's start
+    opened, before = done, seconds  # the window's start, of which `base` is the state
     while done < (end := _end(state, config)):
         count = min(count, CHUNK_LENGTH, next(s for s in stops if s > done) - done, end - done)
         start = time.perf_counter()
         state, records = jax.block_until_ready(chunk(state, observation, reference, count))
         elapsed = time.perf_counter() - start
         records = {name: np.asarray(column)[:count] for name, column in records.items()}
-        finite = bool(np.isfinite(records["loss"]).all() and _all_finite(state.params))
+        finite = bool(np.isfinite(records["loss"]).all()) and _all_finite(state.params)
         if not finite:
             state, done, seconds, history = base, opened, before, _until(history, opened)
             break
@@ -202,6 +205,6 @@ def _copy(tree: Any) -> Any:
     return jax.tree.map(jnp.copy, tree)
 
 
-@jax.jit
-def _all_finite(tree: Any) -> Array:
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
+def _all_finite(tree: Any) -> bool:
+    # On the host, which gets some megabytes a chunk: a program would take half a second to compile.
+    return all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(tree)))
