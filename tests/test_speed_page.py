@@ -19,7 +19,7 @@ def record(name, machine="2026-11-23_epyc-2-cores"):
     return json.loads(path.read_text())
 
 
-NEWER = "2026-11-24_epyc-avx512-2-cores"
+NEWER = "2026-11-25_epyc-avx512-2-cores"
 
 
 PARTS = record("suite")["parts"]
@@ -35,11 +35,22 @@ def test_sizes(line):
     size, ours, megapixel, *rest = line
     part = "dip" if rest[-1] else "sizes"
     found = row(part, f"dip {size} charbonnier float32")
+    assert_row(found, ours, megapixel, rest if part == "dip" else None)
+
+
+def assert_row(found, ours, megapixel, theirs):
     assert ours == f"{found['ours_seconds_per_iteration']:.4f}"
     assert megapixel == f"{found['seconds_per_megapixel']:.1f}"
-    if part == "dip":
-        theirs = [f"{found['peers'][x]['seconds_per_iteration']:.3f}" for x in PEERS]
-        assert rest == [*theirs, f"{found['ratio']:.2f}"]
+    if theirs:
+        peers = [f"{found['peers'][x]['seconds_per_iteration']:.3f}" for x in PEERS]
+        assert theirs == [*peers, f"{found['ratio']:.2f}"]
+
+
+@pytest.mark.parametrize("line", lines("The same with AVX-512", PAGE), ids=lambda x: x[0])
+def test_sizes_with_avx512(line):
+    size, ours, megapixel, *theirs = line
+    (found,) = (x for x in record("dip", NEWER)["results"] if x["size"] == size)
+    assert_row(found, ours, megapixel, theirs)
 
 
 def test_text():
@@ -74,10 +85,21 @@ def test_text():
     assert f"from iteration {quality['iterations_to_quality']} on" in text
     assert f"after {quality['seconds_to_quality']:.0f} s (and" in text
     assert f"each, takes {quality['published_seconds']:.0f}: {quality['ratio']:.1f} times" in text
-    starts = [f"{x['ours_seconds_per_start']:.1f}" for x in record("compiling")["results"]]
-    assert "first iteration: {} s, and {} s with".format(*starts) in text
-    starts = [f"{x['ours_seconds_per_start']:.1f}" for x in record("compiling", NEWER)["results"]]
-    assert "with AVX-512 {} s and {} s (".format(*starts) in text
+    newer = record("dip", NEWER)["results"]
+    eager = [
+        f"{x['peers']['eager']['seconds_per_iteration'] / x['ours_seconds_per_iteration']:.2f}"
+        for x in newer
+    ]
+    assert "PyTorch eager takes {} and {} times as long".format(*eager) in text
+    rates = [
+        f"{x['gflop_per_second']:.0f}{unit}, {100 * x['share_of_product_ceiling']:.0f} %{what}"
+        for x, unit, what in zip(newer, (" GFLOP/s", ""), (" of the", ""), strict=True)
+    ]
+    assert "at {} product ceiling, and {}.".format(*rates) in text
+    for machine in ({}, {"machine": NEWER}):
+        starts = record("compiling", **machine)["results"]
+        seconds = [f"{x['ours_seconds_per_start']:.1f}" for x in starts]
+        assert "first iteration: {} s, and {} s with the cache".format(*seconds) in text
 
 
 @pytest.mark.parametrize("line", lines("What each trick is worth", PAGE), ids=lambda x: x[0])
@@ -87,7 +109,7 @@ def test_tricks(line):
     work.append(["lapsrn training step", "lapsrn training step, barriers"])
     results = {
         result["name"].removeprefix("tricks "): result["without"]
-        for result in record("tricks", "2026-11-25_epyc-avx512-2-cores")["results"]
+        for result in record("tricks", NEWER)["results"]
     }
     for names, cell in zip(work, told, strict=True):
         found = [results[name][trick] for name in names if trick in results[name]]
