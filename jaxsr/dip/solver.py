@@ -239,6 +239,7 @@ def run(
 
     Args:
       iterations: static; `config.iterations` is not looked at.
+      operator: each has a program of its own, kept until `jax.clear_caches()` (`fit` keeps few).
       loop_fn: called as `lax.fori_loop` is. The others are those of `step`.
 
     Returns:
