@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import pathlib
@@ -33,6 +34,17 @@ def programs_freed():
     kept the programs of every module would be killed on its way."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def live_programs():
+    """`live_programs()` counts the compiled programs that are kept."""
+
+    def count() -> int:
+        gc.collect()  # what other tests left is no part of it
+        return len(jax.devices()[0].client.live_executables())
+
+    return count
 
 
 @pytest.fixture(scope="module")
