@@ -104,9 +104,9 @@ def compute(
     """
     start = time.perf_counter()
     protocol = PROTOCOLS[made["protocol"]]
-    hr, low = protocol.degrade(images.read(path).pixels, rows.FACTOR)
-    baseline = protocol.bicubic(low, hr.shape[:2])
     with command.within_memory(f"`{path}`"):
+        hr, low = protocol.degrade(images.read(path).pixels, rows.FACTOR)
+        baseline = protocol.bicubic(low, hr.shape[:2])
         result, figures = method.restore(methods.Case(cell.image, path, low, baseline))
     kept: dict[str, Any] = {**(figures or protocol.score(result, hr, rows.FACTOR))}
     seconds, environment = time.perf_counter() - start, reports.environment(on)

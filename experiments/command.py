@@ -1,6 +1,7 @@
 """What every experiment's command line does alike: settings, device, precision, errors, Ctrl-C."""
 
 import contextlib
+import io
 import os
 import pathlib
 import signal
@@ -33,8 +34,12 @@ def main(
     """
     parsed = tyro.cli(settings, args=args)
     use_compilation_cache()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may hold bytes that are no text
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return run(parsed)
+        with within_memory("the work"):
+            return run(parsed)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:

@@ -100,6 +100,8 @@ def impedance(settings: Settings) -> Drawn:
         assert record is not None
         own, history = ("seed", "target"), record["history"]
         alike[name] = {k: v for k, v in record["settings"].items() if k not in own}
+        if not history["loss"]:  # of fewer iterations than are kept
+            continue
         x = history["every"] * np.arange(1, len(history["loss"]) + 1)
         curves = found.setdefault(name, {})
         curve = curves.setdefault(record["settings"]["target"], {"x": x, "y": []})
@@ -123,6 +125,8 @@ def _records(settings: Settings, row: str) -> dict[tuple[str, int], Record]:
     alike: dict[str, Any] = {}  # what all of them have in common
     for path in ledger.paths(f"paper/{row}_{settings.recipe}/*"):
         image, _, seed = path.stem.rpartition("_seed")
+        if not seed.isdecimal():  # no cell
+            continue
         record = ledger.read(Cell("paper", row, settings.recipe, image, int(seed)).name, alike)
         if record is not None:
             found[image, int(seed)] = record

@@ -63,6 +63,7 @@ class Settings(recipes.Settings):
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(recipes.Settings)}
         each = recipes.Settings(**own).resolved()
         each.config()
+        each.loss_function()
         dataclasses.replace(each, seed=self.seed + self.seeds - 1).resolved()
         given = "lr" if self.lr else "hr"
         source: pathlib.Path | None = getattr(self, given)

@@ -23,6 +23,8 @@ from jaxsr.errors import InputError
 
 PLACES = ("images", "bicubic", "hr")  # of results, baselines and ground truths
 
+DIP = ("iterations", "loss", "recipe", "seed")  # options of that method alone
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -46,6 +48,8 @@ class Settings:
     """Of dip. Default by scale, as released: 1150 for 2, 2000 below 6, 4000 from 6."""
     loss: recipes.LossName | None = None
     """Of dip. Default: charbonnier."""
+    recipe: recipes.Recipe | None = None
+    """Of dip: reference makes the released code's choices but for the loss. Default: best."""
     seed: int | None = None
     """Of dip. Default: 0."""
     explain: bool = False
@@ -66,7 +70,7 @@ class Settings:
         method = self.method or ("lapsrn" if self.checkpoint else "bicubic")
         if method == "lapsrn" and self.checkpoint is None:
             raise InputError("`--method lapsrn` needs `--checkpoint`, the folder of a network")
-        parts = {"lapsrn": ("checkpoint", "self_ensemble"), "dip": ("iterations", "loss", "seed")}
+        parts = {"lapsrn": ("checkpoint", "self_ensemble"), "dip": DIP}
         for owner, names in parts.items():
             for name in names:
                 value = getattr(self, name)
@@ -80,7 +84,7 @@ class Settings:
         if self.method == "dip":
             given = {
                 name: getattr(self, name)
-                for name in ("protocol", "iterations", "loss", "seed", "precision", "device")
+                for name in ("protocol", *DIP, "precision", "device")
                 if getattr(self, name) is not None
             }
             each = recipes.Settings(factor=self.scale, **given)
@@ -152,9 +156,9 @@ def evaluate(
       InputError: the file cannot be read, or the image is too small.
     """
     protocol, scale = protocols.PROTOCOLS[settings.protocol], settings.scale
-    hr, lr = protocol.degrade(images.read(path).pixels, scale)
-    baseline = protocol.bicubic(lr, hr.shape[:2])
     with command.within_memory(f"`{path}`"):
+        hr, lr = protocol.degrade(images.read(path).pixels, scale)
+        baseline = protocol.bicubic(lr, hr.shape[:2])
         result, figures = method.restore(methods.Case(name, path, lr, baseline))
     figures = figures or protocol.score(result, hr, scale)
     row: scores.Figures = {**figures, "bicubic": protocol.score(baseline, hr, scale)}

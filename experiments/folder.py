@@ -20,6 +20,7 @@ from jaxsr.files import atomic
 # Settings that may differ when a run is taken up again: the image is known by its pixels instead,
 # `remat` changes no value, and a device is lost or found.
 _FREE = ("out", "hr", "lr", "mask", "blur_kernel", "name", "remat", "device")
+APART = 10.0  # seconds of iterations between checkpoints at least: each costs half a second
 
 
 def pauses(iterations: int, every: int, snapshots: tuple[int, ...]) -> list[int]:
@@ -73,7 +74,7 @@ class RunFolder:
             if pixels is not None and not (path / f"{name}.png").exists():
                 images.write(path / f"{name}.png", pixels)
         self._checkpoints = Checkpoints(path / "checkpoints", alone=True)
-        self._seconds = 0.0  # that the iterations took, over all calls
+        self._seconds = self._saved = 0.0  # that the iterations took, over all calls; when saved
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -93,7 +94,7 @@ class RunFolder:
         history = {name: np.zeros(step, np.float32) for name in self._columns()}
         like = {"state": jax.eval_shape(start), "history": history}
         tree = self._checkpoints.restore(like)
-        self._seconds = float(self._clock().get(str(step), "nan"))
+        self._seconds = self._saved = float(self._clock().get(str(step), "nan"))
         print(f"resuming {self.path} from iteration {step}")
         return tree["state"], tree["history"]
 
@@ -113,16 +114,17 @@ class RunFolder:
             yield Bar(bar)
 
     def keep(self, progress: dip.Progress, every: int, snapshots: tuple[int, ...]) -> None:
-        """A checkpoint after every `every` iterations, the image after those of `snapshots`."""
+        """A checkpoint after `every` iterations or APART, the image after those of `snapshots`."""
         step = int(progress.state.step)
         self._seconds += progress.seconds
         if step in snapshots:
             self._write(f"snapshots/{step:06d}.png", progress.state.average)
-        if step % every == 0:
+        if step % every == 0 and not self._seconds - self._saved < APART:  # also if unknown: NaN
             self._save(progress.state, progress.history)
 
     def _save(self, state: dip.State, history: dip.History) -> None:
         # Before the checkpoint: a kill between the two leaves a time that nothing reads.
+        self._saved = self._seconds
         clock = self._clock() | {str(int(state.step)): self._seconds}
         reports.write_json(self.path / "seconds.json", clock)
         self._checkpoints.save(int(state.step), {"state": state, "history": history})

@@ -1,5 +1,6 @@
 """What the cells of `experiments.robustness` add up to, loss by corruption: table and heat map."""
 
+import math
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
@@ -35,8 +36,9 @@ def text(records: Records, figure: str, loss: str, corruption: str) -> str:
         return f"{len(found)} of {seeds} seeds" if found else "missing"
     if value is None:
         return "diverged"
-    spread = f" ± {statistics.stdev(r[figure] for r in found):.2f}" if len(found) > 1 else ""
-    return f"{value:.2f}{spread}"
+    if len(found) == 1 or not math.isfinite(value):
+        return f"{value:.2f}"
+    return f"{value:.2f} ± {statistics.stdev(r[figure] for r in found):.2f}"
 
 
 def table(records: Records, figure: str, losses: Sequence[str], corruptions: Sequence[str]) -> str:

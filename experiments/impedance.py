@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import command, fits, problem
+from experiments import command, fits, networks, problem
 from experiments.ledger import Ledger, Record
 from jaxsr import dip, images, losses, operators, reports
 from jaxsr.errors import InputError
@@ -82,11 +82,7 @@ def run(settings: Settings) -> int:
     shared |= {"seed": settings.seed, "precision": settings.precision}
     shared |= dataclasses.asdict(config)
     on = command.device(settings.device)
-    # One for all fits, which so are traced once.
-    network = SkipUNet(
-        channels=image.shape[-1],
-        dtype=jnp.bfloat16 if settings.precision == "bfloat16" else None,
-    )
+    network = networks.prior(settings.precision, channels=image.shape[-1])
     with command.computing(on, settings.precision), command.interruptible() as pressed:
         key, fit_key = jax.random.split(jax.random.key(settings.seed))
         for what, target in targets(key, image).items():

@@ -62,7 +62,7 @@ class Ledger:
             # Infinity, which JSON has no word for, is there as text.
             numbers = (*self._figures, *(k for k in record if k.startswith(("psnr_", "ssim_"))))
             record |= {key: float(record[key]) for key in numbers}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"`{path}` is damaged ({error!r}): delete it to go on") from error
         for key, value in json.loads(json.dumps(settings)).items():
             if made.get(key) != value:

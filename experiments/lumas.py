@@ -24,13 +24,17 @@ def compare(result: np.ndarray, hr: np.ndarray, shave: int) -> dict[str, float]:
     Raises:
       InputError: the shave leaves nothing of the images.
     """
-    stored = images.to_uint8(result) / 255.0, hr.astype(np.float64)
+    rounded = images.from_uint8(images.to_uint8(result))
+    stored = rounded.astype(np.float64), hr.astype(np.float64)
     pillow = [jpeg_luma(image).astype(np.float64) for image in stored]
     matlab = [images.rgb_to_y(image) for image in stored]
-    rounded = [np.rint(255 * luma) / 255 for luma in matlab]
+    of_8_bits = [np.rint(255 * luma) / 255 for luma in matlab]
     figures = {"rgb": psnr(*stored, shave=shave)} if hr.shape[-1] == 3 else {}
     figures |= {"pillow_y": psnr(*pillow, shave=shave), "matlab_y": psnr(*matlab, shave=shave)}
-    figures |= {"matlab_y_rounded": psnr(*rounded, shave=shave), "matlab_y_unshaved": psnr(*matlab)}
+    figures |= {
+        "matlab_y_rounded": psnr(*of_8_bits, shave=shave),
+        "matlab_y_unshaved": psnr(*matlab),
+    }
     return {name: float(value) for name, value in figures.items()}
 
 

@@ -1,13 +1,26 @@
-"""The networks that `experiments.lapsrn` trains, by name."""
+"""The networks: Deep Image Prior's, and by name those that `experiments.lapsrn` trains."""
 
+import functools
 from typing import Any, Literal
 
+import jax.numpy as jnp
+
+from experiments import command
 from jaxsr.errors import InputError
-from jaxsr.models import LapSRN
+from jaxsr.models import LapSRN, SkipUNet
 from jaxsr.models.luma import Network
 from jaxsr.pretrained import NETWORKS
 
 Name = Literal["lapsrn", "srcnn", "fsrcnn", "vdsr", "drcn"]
+
+
+@functools.lru_cache
+def prior(precision: command.Precision, **settings: Any) -> SkipUNet:
+    """Deep Image Prior's network, in that precision: for the same settings the same module.
+
+    A compiled program is known by the module whose `apply` it holds: fits that share one share it.
+    """
+    return SkipUNet(dtype=jnp.bfloat16 if precision == "bfloat16" else None, **settings)
 
 
 def build(name: Name, scale: int, dtype: Any, **of_lapsrn: Any) -> Network:

@@ -85,16 +85,27 @@ class Problem:
         gray = self.observed.shape[-1] == 1
         return jnp.asarray(jpeg_luma(self.hr) if gray else self.hr)[None]
 
-    def score(self, image: Array, reference: Array) -> dict[str, Array]:
-        """PSNR (dB) on the stored channels and on studio-range Y, shaved by the factor."""
+    @property
+    def score(self) -> "Score":
+        """What the curves show; Y is shaved by the factor, but on images too small for it."""
+        shave = self.factor if self.factor > 1 and min(self.size) > 2 * self.factor else 0
+        return Score(self.size, shave)
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """PSNR (dB) on the stored channels and on studio-range Y, of the middle of a canvas.
+
+    Equal ones are one to `jax.jit`: problems of one kind share a program.
+    """
+
+    size: tuple[int, int]
+    shave: int
+
+    def __call__(self, image: Array, reference: Array) -> dict[str, Array]:
         image = operators.crop(*self.size)(image)
         luma = images.rgb_to_y(image), images.rgb_to_y(reference)
         return {"psnr": psnr(image, reference), "psnr_y": psnr(*luma, shave=self.shave)}
-
-    @property
-    def shave(self) -> int:
-        """Border pixels that the curves on Y leave out; none on images too small for it."""
-        return self.factor if self.factor > 1 and min(self.size) > 2 * self.factor else 0
 
 
 def load(settings: Settings) -> Problem:
@@ -119,7 +130,7 @@ def load(settings: Settings) -> Problem:
         print(f"{name}: cropped from {sizes[0]} to {sizes[1]}, as protocol {protocol.name} asks")
     _check_size("the observation", seen)
     enlarged = protocol.bicubic(seen, (truth.shape[0], truth.shape[1]))
-    return _problem(name, settings, pixels, seen, enlarged, degraded, hr=truth)
+    return _problem(name, settings, [pixels], seen, enlarged, degraded, hr=truth)
 
 
 def _observed(path: pathlib.Path, settings: Settings) -> Problem:
@@ -134,13 +145,14 @@ def _observed(path: pathlib.Path, settings: Settings) -> Problem:
         enlarged = np.clip(imresize(seen, settings.factor), 0, 1).astype(np.float32)
         if alpha is not None:
             alpha = np.clip(imresize(alpha, settings.factor), 0, 1).astype(np.float32)
-    return _problem(path.stem, settings, image.pixels, seen, enlarged, degraded, alpha=alpha)
+    known = [image.pixels] if image.alpha is None else [image.pixels, image.alpha]
+    return _problem(path.stem, settings, known, seen, enlarged, degraded, alpha=alpha)
 
 
 def _problem(
     name: str,
     settings: Settings,
-    pixels: np.ndarray,
+    known: list[np.ndarray],
     seen: np.ndarray,
     enlarged: np.ndarray,
     degraded: Degradation,
@@ -151,8 +163,10 @@ def _problem(
     stages = degraded.stages()
     baseline_name, baseline = _baseline(settings.task, seen, enlarged, degraded, stages)
     protocol = PROTOCOLS[settings.protocol]
-    files = [x for x in (degraded.mask if settings.mask else None,) if x is not None]
-    files += [degraded.blur] if settings.blur_kernel and degraded.blur is not None else []
+    if settings.mask and degraded.mask is not None:
+        known = [*known, degraded.mask]
+    if settings.blur_kernel and degraded.blur is not None:
+        known = [*known, degraded.blur]
     return Problem(
         name=name,
         words=WORDS[settings.task],
@@ -165,7 +179,7 @@ def _problem(
         stages=stages,
         protocol=protocol,
         description=_description(settings, protocol),
-        digest=digest(pixels, *files),
+        digest=digest(*known),
     )
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments import command, finished, folder, pages, problem
+from experiments import command, finished, folder, networks, pages, problem
 from experiments.recipes import Settings
 from jaxsr import dip
-from jaxsr.models import INPAINTING, SkipUNet
+from jaxsr.models import INPAINTING
 from jaxsr.reports import environment
 
 SNAPSHOTS = tuple(digit * 10**power for power in range(1, 6) for digit in (1, 2, 5))
@@ -37,17 +37,18 @@ def run(
     loss, config = settings.loss_function(), settings.config()
     on = on or command.device(settings.device)
     with command.computing(on, settings.precision):
-        task = problem.load(settings)
+        with command.within_memory("the image"):
+            task = problem.load(settings)
         out = settings.out or default_folder(settings, task.name)
         with folder.RunFolder(out, settings, task) as results:
             if results.finished(config.iterations):
                 print(f"{out} is finished: {results.summary()}")
                 pages.beside(finished.read, out)
                 return 0
-            network = SkipUNet(
+            network = networks.prior(
+                settings.precision,
                 **(INPAINTING if settings.task == "inpaint" else {}),
                 channels=task.observed.shape[-1],
-                dtype=jnp.bfloat16 if settings.precision == "bfloat16" else None,
                 remat=settings.remat,
             )
             functions: dict[str, Any] = {"init_fn": network.init, "apply_fn": network.apply}

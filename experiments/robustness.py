@@ -24,13 +24,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import command, fits, heat_map, problem
+from experiments import command, fits, heat_map, networks, problem
 from experiments.cells import Omissions
 from experiments.corruptions import CORRUPTIONS
 from experiments.ledger import Ledger, Record
 from jaxsr import dip, images, losses, operators, reports
 from jaxsr.errors import InputError
-from jaxsr.models import SkipUNet
 from jaxsr.protocols import PROTOCOLS
 
 PROTOCOL, FACTOR, SCALE = PROTOCOLS["paper-dip"], 4, 0.05
@@ -95,7 +94,7 @@ class Settings:
             name, pixels = self.hr.stem, images.read(self.hr).pixels
         height, width = pixels.shape[:2]
         if min(height, width) < self.size:
-            raise InputError(f"`--size` (={self.size}) must fit into {name}, of {height}x{width}")
+            raise InputError(f"`--size` (={self.size}) must fit into {name}, of {width}x{height}")
         return name, np.asarray(operators.crop(self.size, self.size)(jnp.asarray(pixels)))
 
 
@@ -192,10 +191,7 @@ def _fill(
     """Fits a cell and keeps it; None where it was stopped before its end."""
     struck = strike(low, made["corruption"], made["seed"])
     key = jax.random.split(jax.random.key(made["seed"]))[1]
-    network = SkipUNet(
-        channels=truth.shape[-1],
-        dtype=jnp.bfloat16 if made["precision"] == "bfloat16" else None,
-    )
+    network = networks.prior(made["precision"], channels=truth.shape[-1])
     result = dip.fit(
         key,
         jnp.asarray(struck)[None],

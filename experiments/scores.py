@@ -76,4 +76,4 @@ def write_csv(path: str | os.PathLike[str], rows: Rows) -> None:
     writer.writeheader()
     writer.writerows(lines)
     with atomic(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+        temporary.write_bytes(text.getvalue().encode("utf-8", errors="backslashreplace"))

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import tyro
 
 from experiments import command, scores
-from experiments.record import by_name, read_metrics
+from experiments.record import asked_for, by_name, read_metrics
 from jaxsr import reports
 from jaxsr.errors import InputError
 
@@ -79,7 +79,7 @@ def read(run: pathlib.Path, patience: int) -> tuple[Stop, dict[str, Any]]:
             f"`{path}` must hold the columns psnr and variance, as a finished run of "
             f"experiments.dip --hr IMAGE --patience N leaves them ({error!r})"
         ) from error
-    if not metrics or metrics["iterations"] != metrics["iterations_asked"]:
+    if not metrics or metrics.get("iterations") != asked_for(metrics):
         raise InputError(f"`{run}` must have done all its iterations: choose a larger --patience")
     return detect(variances, psnr, patience), metrics
 

@@ -50,9 +50,9 @@ def comparison(
         zoom = most_detailed(panels[name] / np.float32(255))
     top, left, rows, cols = zoom
     if min(zoom) < 0 or min(rows, cols) < 1 or top + rows > height or left + cols > width:
-        raise InputError(f"`zoom` (={zoom}) must lie in the image, of {height}x{width}")
+        raise InputError(f"`zoom` (={zoom}) must lie in the image, of {width}x{height}")
     grow = max(1, round(_PANEL / max(height, width)))
-    shrink = -(-max(height, width) // 800)
+    shrink = min(-(-max(height, width) // 800), height, width)
     across, down = width * grow // shrink, height * grow // shrink
     grow_window = max(1, min(across // cols, down // rows))
     column = max(across, cols * grow_window, _COLUMN)
@@ -100,7 +100,7 @@ def _to_size(name: str, image: Any, height: int, width: int) -> np.ndarray:
     rows, cols, channels = values.shape
     factor = height // rows
     if channels not in (1, 3) or (rows * factor, cols * factor) != (height, width):
-        rule = f"must be {height}x{width} or smaller by a whole factor, with 1 or 3 channels"
+        rule = f"must be {width}x{height} or smaller by a whole factor, with 1 or 3 channels"
         raise InputError(f"`images` (`{name}` of shape {values.shape}) {rule}")
     return np.broadcast_to(_repeat(values, factor), (height, width, 3))
 

@@ -4,6 +4,7 @@ They are functions of the residual d = prediction - target, whatever its unit; t
 images in [0, 1].
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -59,19 +60,27 @@ def general(alpha: float, *, scale: float = 0.05) -> Loss:
     if not 0 < scale < math.inf:
         raise InputError(f"`scale` (={scale}) must be above 0")
 
-    def rho(prediction: Array, target: Array) -> Array:
-        x = ((prediction - target) / scale) ** 2
+    return _General(alpha, scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class _General:
+    """Equal ones are one to `jax.jit`."""
+
+    alpha: float
+    scale: float
+
+    def __call__(self, prediction: Array, target: Array) -> Array:
+        alpha, x = self.alpha, ((prediction - target) / self.scale) ** 2
         if alpha == 2:
             return x / 2
         if alpha == -math.inf:
             return -jnp.expm1(-x / 2)
-        if alpha == 0:
+        if abs(alpha) < 1e-6:  # the limit; float32 would lose smaller ones altogether
             return jnp.log1p(x / 2)
         # (1 + x / b)^(alpha / 2) - 1 without cancellation as alpha nears 0 or x nears 0.
         b = abs(alpha - 2)
         return b / alpha * jnp.expm1(alpha / 2 * jnp.log1p(x / b))
-
-    return rho
 
 
 def _abs(d: Array) -> Array:

@@ -4,9 +4,11 @@ An operator maps (N, H, W, C) to (N, h, w, C) in the dtype given, and any leadin
 may be jitted, mapped and differentiated; `jax.linear_transpose` gives its adjoint. Resizers are
 pairs of small matrices that depend on the static shape alone, applied at full precision (no TF32).
 Called with fewer than three axes, or where it computes with others than floats, it raises
-`InputError`.
+`InputError` (`identity` takes anything). Those that `downsample`, `crop` and `compose` make of
+equal arguments are equal, so that `jax.jit` finds a program for one again for the other.
 """
 
+import dataclasses
 import functools
 import numbers
 from collections.abc import Callable
@@ -51,14 +53,22 @@ def downsample(factor: int, *, kernel: Kernel = "pillow-lanczos") -> Operator:
     factor = _whole_factor(factor)
     if kernel not in get_args(Kernel):
         raise InputError(f"`kernel` (={kernel!r}) must be one of {', '.join(get_args(Kernel))}")
+    return _Downsample(factor, kernel)
 
-    def operator(x: jax.Array) -> jax.Array:
+
+@dataclasses.dataclass(frozen=True)
+class _Downsample:
+    factor: int
+    kernel: Kernel
+
+    def __call__(self, x: jax.Array) -> jax.Array:
         height, width = _size(x)
-        if min(height, width) < factor:
-            raise InputError(f"`factor` (={factor}) must be at most a side of {width}x{height}")
-        return separable(x, _matrix(height, factor, kernel), _matrix(width, factor, kernel))
-
-    return operator
+        if min(height, width) < self.factor:
+            raise InputError(
+                f"`factor` (={self.factor}) must be at most a side of {width}x{height}"
+            )
+        rows, cols = (_matrix(side, self.factor, self.kernel) for side in (height, width))
+        return separable(x, rows, cols)
 
 
 def _size(x: jax.Array) -> tuple[int, int]:
@@ -174,17 +184,31 @@ def crop(height: int, width: int) -> Operator:
     """
     if min(height, width) < 1:
         raise InputError(f"the crop (={width}x{height}) must be at least 1x1")
+    return _Crop(height, width)
 
-    def operator(x: jax.Array) -> jax.Array:
+
+@dataclasses.dataclass(frozen=True)
+class _Crop:
+    height: int
+    width: int
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        height, width = self.height, self.width
         rows, cols = _size(x)
         if height > rows or width > cols:
             raise InputError(f"the crop (={width}x{height}) must fit into the image {cols}x{rows}")
         top, left = (rows - height) // 2, (cols - width) // 2
         return x[..., top : top + height, left : left + width, :]
 
-    return operator
-
 
 def compose(*operators: Operator) -> Operator:
     """Applies the operators from left to right; with none, the identity."""
-    return lambda x: functools.reduce(lambda value, operator: operator(value), operators, x)
+    return _Composition(operators)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Composition:
+    operators: tuple[Operator, ...]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return functools.reduce(lambda value, operator: operator(value), self.operators, x)

@@ -84,7 +84,10 @@ def load(folder: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
         raise InputError(
             f"`{folder}` holds no trained network ({record.name}: {error.strerror})"
         ) from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (
+        *(ValueError, TypeError, KeyError, AttributeError),
+        *(ArithmeticError, RecursionError),
+    ) as error:
         reason = str(error) or type(error).__name__
         raise InputError(f"`{record}` is damaged or of another program: {reason}") from error
     with Checkpoints(folder / "weights", read_only=True) as checkpoints:

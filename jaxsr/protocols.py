@@ -113,10 +113,15 @@ def _figures(
     return figures
 
 
+def _rounded(result: np.ndarray) -> np.ndarray:
+    """To 8 bits, and the float32 that `images.read` has for them: of equal pixels PSNR is inf."""
+    return images.from_uint8(images.to_uint8(result))
+
+
 def _luma_figures(result: np.ndarray, hr: np.ndarray, shave: int) -> dict[str, float]:
     """Of the result rounded to 8 bits; Y itself is not rounded."""
     options: dict[str, Any] = {"shave": shave, "window": "gaussian", "border": "replicate"}
-    return _figures(images.to_uint8(result) / 255.0, hr, on_y=True, **options)
+    return _figures(_rounded(result), hr, on_y=True, **options)
 
 
 PROTOCOLS = {
@@ -129,7 +134,7 @@ PROTOCOLS = {
             multiple=1,
             degrade=_pillow_lanczos_lr,
             bicubic=_pillow_bicubic,
-            score=lambda result, hr, _: _figures(images.to_uint8(result) / 255.0, hr),
+            score=lambda result, hr, _: _figures(_rounded(result), hr),
         ),
         Protocol(
             name="paper-dip",

@@ -26,14 +26,15 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Writes a record as JSON, keys in their order, two spaces of indentation.
 
     JSON knows no infinities: they and NaN become the strings "inf", "-inf" and "nan", which `float`
-    reads back. A float32 is written with the digits that tell it from its neighbours.
+    reads back. A float32 is written with the digits that tell it from its neighbours, what of a
+    file's name is no text as an escape.
 
     Raises:
         InputError: the file cannot be written.
     """
     text = json.dumps(_as_json(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _as_json(value: Any) -> Any:

@@ -8,10 +8,10 @@ import sys
 
 import jax
 
-from experiments import command, dip, restoration
-from jaxsr import models
+from experiments import command, dip, folder, networks
 
 if __name__ == "__main__":
     jax.config.update("jax_disable_most_optimizations", True)
-    restoration.SkipUNet = functools.partial(models.SkipUNet, down=(4,), up=(4,), skip=(2,))
+    folder.APART = 0.0
+    networks.prior = functools.partial(networks.prior, down=(4,), up=(4,), skip=(2,))
     sys.exit(command.main(dip.Settings, dip.run))

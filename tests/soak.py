@@ -11,6 +11,7 @@ that all results equal, byte by byte, those of a run that nobody disturbed.
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -79,7 +80,7 @@ def state(out: pathlib.Path) -> dict[str, tuple[int, dict[str, tuple[int, str]]]
 
 
 def soak(
-    kills: int, seed: int, folder: pathlib.Path, *, names: str = "abc", iterations: int = 600
+    kills: int, seed: int, folder: pathlib.Path, *, names: str = "abc", iterations: int = 200
 ) -> dict[str, int]:
     """Counts of what was seen, over images of these names.
 
@@ -98,7 +99,7 @@ def soak(
 
     before: dict[str, tuple[int, dict[str, tuple[int, str]]]] = {}
     counts = {"kills": 0, "kills after a fit was finished": 0, "kills within a fit": 0}
-    while True:
+    for i in itertools.count():
         process = start(folder, "killed", iterations)
         try:
             # The last is left alone; the others die at any time of an undisturbed run.
@@ -122,8 +123,8 @@ def soak(
         if code == 0 and counts["kills"] >= kills:
             break
         if code == 0:  # all is finished: once more from the start
-            (folder / "killed").rename(folder / f"finished{counts['kills']}")
-            compare(folder / f"finished{counts['kills']}", folder / "whole")
+            (folder / "killed").rename(folder / f"finished{i}")
+            compare(folder / f"finished{i}", folder / "whole")
             before = {}
     compare(folder / "killed", folder / "whole")
     return counts

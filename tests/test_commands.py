@@ -7,12 +7,13 @@ import pathlib
 import re
 import shlex
 
+import jax
 import numpy as np
 import pytest
 import skimage.data
 import tyro
 
-from experiments import command, restoration
+from experiments import command, networks
 from jaxsr import images, models
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -50,6 +51,12 @@ class Nothing:
     [
         (PermissionError(13, "Permission denied", "photo.png"), 2, "error: `photo.png` cannot be"),
         (KeyboardInterrupt(), command.INTERRUPTED, "stopped"),
+        (
+            MemoryError("72 GiB\nfor an array"),
+            2,
+            "error: the work is too large for this machine: 72",
+        ),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 1"), 2, "error: the work is too large"),
     ],
 )
 def test_what_ends_a_command_is_one_line(monkeypatch, capsys, error, code, said):
@@ -65,9 +72,10 @@ def test_what_ends_a_command_is_one_line(monkeypatch, capsys, error, code, said)
 @pytest.fixture
 def desk(monkeypatch, tmp_path, compiled_quickly):
     """A folder with the tutorial's images, and a network that compiles in seconds."""
-    network = functools.partial(models.SkipUNet, down=(8,), up=(8,), skip=(2,))
-    monkeypatch.setattr(restoration, "SkipUNet", network)
-    monkeypatch.setattr(models, "SkipUNet", network)
+    network = functools.partial(networks.prior, down=(8,), up=(8,), skip=(2,))
+    monkeypatch.setattr(networks, "prior", network)
+    small = functools.partial(models.SkipUNet, down=(8,), up=(8,), skip=(2,))
+    monkeypatch.setattr(models, "SkipUNet", small)
     monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
     monkeypatch.chdir(tmp_path)
     coffee = images.from_uint8(skimage.data.coffee())

@@ -12,9 +12,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments import command, dip, folder, record, restoration
+from experiments import command, dip, folder, networks, record
 from experiments.recipes import Settings
-from jaxsr import images, models, protocols
+from jaxsr import images, protocols
 from jaxsr.errors import InputError
 
 OUTPUT = (
@@ -28,8 +28,9 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path):
-    network = functools.partial(models.SkipUNet, down=(8,), up=(8,), skip=(2,))
-    monkeypatch.setattr(restoration, "SkipUNet", network)
+    network = functools.partial(networks.prior, down=(8,), up=(8,), skip=(2,))
+    monkeypatch.setattr(networks, "prior", network)
+    monkeypatch.setattr(folder, "APART", 0.0)
     monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
     monkeypatch.chdir(tmp_path)
 
@@ -157,6 +158,24 @@ def test_resumes_to_the_same_bytes(tmp_path, monkeypatch):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
 
 
+def test_checkpoints_lie_apart(tmp_path, monkeypatch):
+    """By a clock of a second an iteration: after 8 and 16 they would be too close."""
+    monkeypatch.setattr(folder, "APART", 6.0)
+    keep = folder.RunFolder.keep
+    kept = []
+
+    def timed(self, progress, *rest):
+        keep(self, progress._replace(seconds=float(progress.iterations)), *rest)
+        kept.append(self._checkpoints.latest_step())
+
+    monkeypatch.setattr(folder.RunFolder, "keep", timed)
+    hr = picture(tmp_path / "ramp.png")
+    args = ("--hr", hr, "--checkpoint-every", 4, "--iterations")
+    assert run(*args, 18, "--out", "out") == 0
+    assert [*dict.fromkeys(kept)] == [None, 8, 16]
+    assert sorted(x.name for x in (tmp_path / "out/checkpoints").iterdir()) == ["16", "18"]
+
+
 def test_ctrl_c_keeps_everything(tmp_path, monkeypatch, capsys):
     hr = picture(tmp_path / "ramp.png")
     show = folder.Bar.show
@@ -186,6 +205,49 @@ def test_divergence_says_what_to_try(tmp_path, capsys):
     assert not (tmp_path / "out/metrics.json").exists()
 
 
+def test_an_observation_is_no_ground_truth(tmp_path, capsys):
+    """Of the same file, by the same settings: another problem."""
+    path = picture(tmp_path / "ramp.png")
+    args = ("--factor", 2, "--kernel", "area", "--iterations", 2, "--out", "out")
+    assert run("--hr", path, *args) == 0
+    assert run("--lr", path, *args) == 2
+    assert "`--lr` (=" in (error := capsys.readouterr().err) and "differs from the run" in error
+
+
+def test_another_transparency_is_another_image(tmp_path, capsys):
+    args = ("--lr", "clear.png", "--factor", 2, "--iterations", 2, "--out", "out")
+    for rows in (8, 9):
+        pixels = np.full((32, 32, 4), 200, np.uint8)
+        pixels[:rows, :, 3] = 0
+        PIL.Image.fromarray(pixels).save("clear.png")
+        assert run(*args) == (0 if rows == 8 else 2)
+    assert "the image (=" in capsys.readouterr().err
+
+
+def test_the_least_robust_loss_is_taken_up_again(tmp_path, capsys):
+    hr = picture(tmp_path / "ramp.png")
+    args = ("--hr", hr, "--loss", "general", "--loss-alpha", "-inf", "--iterations", 2)
+    assert [run(*args, "--out", "out") for _ in range(2)] == [0, 0]
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_a_name_that_is_no_text(tmp_path, capsys):
+    name = os.fsdecode(b"caf\xe9.png")
+    picture(tmp_path / name)
+    assert run("--hr", name, "--iterations", 2, "--out", "out") == 0
+    assert r"caf\udce9" in (tmp_path / "out/config.json").read_text()
+
+
+def test_a_strip(tmp_path):
+    """Of 17 times its shortest side at the scale of the comparison's panels."""
+    observed = tmp_path / "strip.png"
+    images.write(observed, np.full((16, 13_000, 1), 0.5, np.float32))
+    args = ("--task", "denoise", "--observed", observed, "--iterations", 1, "--out", "out")
+    assert run(*args) == 0
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["stopped_at"] == 1
+
+
 def test_reference_recipe_and_general_loss(tmp_path):
     hr = picture(tmp_path / "ramp.png")
     args = ("--loss", "general", "--loss-alpha", 0.5, "--recipe", "reference", "--out", "out")
@@ -211,6 +273,8 @@ def test_reference_recipe_and_general_loss(tmp_path):
         (("--hr", "ramp.png", "--iterations", "-5"), "`iterations` (=-5) must be at least 1"),
         (("--hr", "ramp.png", "--noise-std", "-1"), "`noise_std` (=-1.0)"),
         (("--hr", "ramp.png", "--loss-alpha", "1"), "`--loss-alpha` (=1.0)"),
+        (("--loss", "general", "--loss-scale", "-1", "--seeds", "2"), "`scale` (=-1.0)"),
+        (("--lr", "ramp.png", "--factor", "1000000000"), "the image is too large for this machine"),
         (("--hr", "ramp.png", "--checkpoint-every", "0"), "`--checkpoint-every` (=0)"),
         (("--hr", "ramp.png", "--seed", "-1"), "`--seed` (=-1)"),
         (("--hr", "ramp.png", "--device", "tpu"), "`--device` (=tpu)"),

@@ -8,10 +8,18 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import command, figures, impedance, problem, restoration, rows, table1, tables
+from experiments import (
+    command,
+    figures,
+    impedance,
+    networks,
+    problem,
+    rows,
+    table1,
+    tables,
+)
 from experiments.ledger import Ledger
 from jaxsr import images, plots, reports
-from jaxsr.models import SkipUNet
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 
@@ -239,8 +247,8 @@ def test_a_legend_is_in_the_picture(tmp_path, monkeypatch, lengths):
 
 def test_from_the_fits_themselves(tmp_path, measured, monkeypatch):
     """Figures 3, 7 and 8 of what `experiments.table1` leaves, against its runs' own files."""
-    network = functools.partial(SkipUNet, down=(4,), up=(4,), skip=(2,))
-    monkeypatch.setattr(restoration, "SkipUNet", network)
+    network = functools.partial(networks.prior, down=(4,), up=(4,), skip=(2,))
+    monkeypatch.setattr(networks, "prior", network)
     monkeypatch.setattr(rows, "Settings", functools.partial(rows.Settings, iterations=25))
     monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
     monkeypatch.setitem(tables.IMAGES, "bsds300", ("37073",))
@@ -276,8 +284,8 @@ def test_from_the_fits_themselves(tmp_path, measured, monkeypatch):
 
 @pytest.fixture
 def small(monkeypatch):
-    network = functools.partial(SkipUNet, down=(4,), up=(4,), skip=(2,))
-    monkeypatch.setattr(impedance, "SkipUNet", network)
+    network = functools.partial(networks.prior, down=(4,), up=(4,), skip=(2,))
+    monkeypatch.setattr(networks, "prior", network)
     monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
 
 
@@ -297,6 +305,12 @@ def test_impedance_is_higher_for_noise(small, tmp_path, measured, capsys):
     drawn = measured["impedance_coffee.png"]
     assert list(drawn) == ["image", "image and noise", "shuffled", "noise"]
     assert drawn["noise"]["y"][0][-1] == pytest.approx(noise, rel=1e-5)
+    # A fit that is too short to be drawn, of another image, does not keep it from the others.
+    short = ["--hr", str(tmp_path / "tiny.png"), "--size", "64", "--iterations", "3", *args[4:]]
+    images.write(tmp_path / "tiny.png", problem.photograph()[:64, :64])
+    assert command.main(impedance.Settings, impedance.run, short) == 0
+    capsys.readouterr()
+    assert run("--results", tmp_path, "--out", tmp_path, "--only", "impedance") == 0
     # Another seed of other iterations is no second curve of the same.
     other = [*args[:2], "--iterations", "10", "--seed", "1", *args[4:]]
     assert command.main(impedance.Settings, impedance.run, other) == 0

@@ -15,10 +15,10 @@ import PIL.Image
 import pytest
 from test_page import Document
 
-from experiments import command, evaluate, pages, report, restoration, table1, tables
+from experiments import command, evaluate, networks, pages, report, restoration, table1, tables
 from experiments.ledger import Ledger
 from experiments.recipes import Settings
-from jaxsr import models, page, reports
+from jaxsr import page, reports
 from jaxsr.errors import InputError
 
 
@@ -27,8 +27,8 @@ def made(tmp_path_factory, compiled_quickly):
     """A fit, a fit of a low resolution, and two evaluations, one by fits."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
-        network = functools.partial(models.SkipUNet, down=(8,), up=(8,), skip=(2,))
-        patch.setattr(restoration, "SkipUNet", network)
+        network = functools.partial(networks.prior, down=(8,), up=(8,), skip=(2,))
+        patch.setattr(networks, "prior", network)
         patch.chdir(folder)
         (folder / "data").mkdir()
         for i, name in enumerate(("<b>bold", "plain")):

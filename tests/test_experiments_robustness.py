@@ -9,9 +9,8 @@ import PIL.Image
 import pytest
 import skimage.metrics
 
-from experiments import command, corruptions, heat_map, problem, robustness
+from experiments import command, corruptions, heat_map, networks, problem, robustness
 from jaxsr import images
-from jaxsr.models import SkipUNet
 
 KEY = jax.random.key(3)
 GRAY = np.full((32, 40, 3), 102 / 255, np.float32)
@@ -48,8 +47,8 @@ def test_jpeg_is_pillows():
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    network = functools.partial(SkipUNet, down=(4, 4), up=(4, 4), skip=(2, 2))
-    monkeypatch.setattr(robustness, "SkipUNet", network)
+    network = functools.partial(networks.prior, down=(4, 4), up=(4, 4), skip=(2, 2))
+    monkeypatch.setattr(networks, "prior", network)
     return ["--size", "64", "--iterations", "20", "--results", str(tmp_path)]
 
 
@@ -112,12 +111,14 @@ def test_what_diverged_has_no_mean():
     records = {("mse", "clean", 0): record(20.0), ("mse", "clean", 1): record(22.0)}
     records |= {("l1", "clean", seed): record(30.0, finite=seed == 0) for seed in (0, 1)}
     records |= {("general-0", "clean", 1): record(31.0)}
+    records |= {("general-1.5", "clean", seed): record(np.inf) for seed in (0, 1)}
     assert heat_map.mean(records, "psnr", "mse", "clean") == 21
     assert heat_map.table(
-        records, "psnr", ["mse", "l1", "huber", "general-0"], ["clean"]
+        records, "psnr", ["mse", "l1", "huber", "general-0", "general-1.5"], ["clean"]
     ).split() == [
         *("loss", "clean", "mse", "21.00", "±", f"{np.sqrt(2):.2f}"),
         *("l1", "diverged", "huber", "missing", "general-0", "1", "of", "2", "seeds"),
+        *("general-1.5", "inf"),
     ]
 
 

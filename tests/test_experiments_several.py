@@ -15,8 +15,19 @@ import pytest
 from skimage import metrics
 from test_page import Document
 
-from experiments import command, dip, ensemble, problem, report, restoration, several, stopping
-from jaxsr import images, models
+from experiments import (
+    command,
+    dip,
+    ensemble,
+    networks,
+    problem,
+    report,
+    restoration,
+    several,
+    stopping,
+)
+from jaxsr import images
+from jaxsr.dip import fitting
 from tests import soak
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -28,8 +39,9 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 @pytest.fixture(autouse=True)
 def folder(monkeypatch, tmp_path):
-    network = functools.partial(models.SkipUNet, down=(4,), up=(4,), skip=(2,))
-    monkeypatch.setattr(restoration, "SkipUNet", network)
+    network = functools.partial(networks.prior, down=(4,), up=(4,), skip=(2,))
+    monkeypatch.setattr(networks, "prior", network)
+    monkeypatch.setattr("experiments.folder.APART", 0.0)
     monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
@@ -73,6 +85,16 @@ def test_mean_and_spread_of_seeds(folder, capsys):
     assert run(*shared, "--seed", 1, "--out", "alone") == 0
     for name in ("sr.png", "history.csv"):
         assert (folder / "alone" / name).read_bytes() == (folder / "out/seed1" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "task", [("--factor", "2"), ("--task", "denoise"), ("--factor", "2", "--loss", "general")]
+)
+def test_images_of_one_kind_share_a_program(folder, task):
+    fitting._program.cache_clear()
+    assert run("--hr", "in", *task, *FIT, "--out", "out") == 0
+    found = fitting._program.cache_info()
+    assert (found.misses, found.hits) == (1, 1)
 
 
 def test_a_folder_goes_on_where_it_was(folder, capsys):

@@ -23,7 +23,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments import baselines, cells, command, restoration, rows, table1, tables
+from experiments import baselines, cells, command, networks, restoration, rows, table1, tables
 from experiments.ledger import Ledger
 from jaxsr import images, models, operators, pretrained, tv, upscaling
 from jaxsr.errors import InputError
@@ -152,8 +152,8 @@ def test_another_network_is_not_mixed_in(capsys):
 @pytest.fixture
 def small_fits(monkeypatch, compiled_quickly):
     """Fits of 25 iterations of a small network, compiled once."""
-    network = functools.partial(models.SkipUNet, down=(8,), up=(8,), skip=(2,))
-    monkeypatch.setattr(restoration, "SkipUNet", network)
+    network = functools.partial(networks.prior, down=(8,), up=(8,), skip=(2,))
+    monkeypatch.setattr(networks, "prior", network)
     monkeypatch.setattr(rows, "Settings", functools.partial(rows.Settings, iterations=25))
 
 

@@ -11,7 +11,7 @@ import scipy.ndimage
 from skimage import metrics
 from skimage import restoration as classic
 
-from experiments import command, dip, problem, restoration
+from experiments import command, dip, networks, problem, restoration
 from experiments.recipes import Settings
 from jaxsr import images, models
 
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path):
-    network = functools.partial(models.SkipUNet, down=(4,), up=(4,), skip=(2,))
-    monkeypatch.setattr(restoration, "SkipUNet", network)
+    network = functools.partial(networks.prior, down=(4,), up=(4,), skip=(2,))
+    monkeypatch.setattr(networks, "prior", network)
     monkeypatch.setattr(restoration, "INPAINTING", {"double": models.INPAINTING["double"]})
     monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
     monkeypatch.chdir(tmp_path)

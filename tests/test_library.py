@@ -36,14 +36,22 @@ def test_the_page(tmp_path, compiled_quickly):
     """One test, so that the blocks run once, whoever shares out the tests."""
     assert sum(len(re.findall(ITERATIONS, block)) for block in BLOCKS) == 3
     left = run(tmp_path)
-    assert len(left) == len(BLOCKS) - 1 == 10
+    assert len(left) == len(BLOCKS) - 1 == 11
     assert left[1]["result"].state.detection is None
-    assert left[2]["result"].state.detection is not None
-    stopped_fit_goes_on(left[3], tmp_path)
-    operators_are_mapped_as_one_by_one(left[6])
-    fits_in_one_program_are_those_alone(left[7])
-    assert np.isfinite(left[8]["slope"]) and left[8]["slope"] != 0
-    exported_network_runs_without_jaxsr(left[9], tmp_path)
+    of_any_size(left[2])
+    assert left[3]["result"].state.detection is not None
+    stopped_fit_goes_on(left[4], tmp_path)
+    operators_are_mapped_as_one_by_one(left[7])
+    fits_in_one_program_are_those_alone(left[8])
+    assert np.isfinite(left[9]["slope"]) and left[9]["slope"] != 0
+    exported_network_runs_without_jaxsr(left[10], tmp_path)
+
+
+def of_any_size(names):
+    """The curve is of the canvas' middle."""
+    result, (top, left) = names["result"], (2, 7)
+    shown = result.image[:, top : top + 60, left : left + 50]
+    assert result.history["psnr"][-1] == pytest.approx(float(psnr(shown, names["truth"])), abs=1e-3)
 
 
 def stopped_fit_goes_on(names, folder):

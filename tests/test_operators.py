@@ -1,3 +1,4 @@
+import functools
 import json
 
 import jax
@@ -177,6 +178,28 @@ def test_crop_keeps_the_middle():
         operators.crop(25, 3)(x)
     with pytest.raises(InputError, match="at least 1x1"):
         operators.crop(0, 3)
+
+
+def test_equal_arguments_make_equal_operators():
+    """So `jax.jit` compiles for one alone; counted as it traces."""
+
+    def made(factor=2, kernel="area", side=8):
+        return operators.compose(
+            operators.crop(side, 8), operators.downsample(factor, kernel=kernel)
+        )
+
+    traced = []
+
+    @functools.partial(jax.jit, static_argnames="operator")
+    def seen(x, operator):
+        traced.append(operator)
+        return operator(x)
+
+    x = jnp.ones((1, 9, 9, 1))
+    others = (made(factor=4), made(kernel="lanczos2"), made(side=6))
+    for operator in (made(), made(), *others):
+        seen(x, operator=operator)
+    assert traced == [made(), *others]
 
 
 def test_compose_goes_from_left_to_right():

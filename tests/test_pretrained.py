@@ -84,6 +84,8 @@ def test_a_missing_folder_is_refused_and_not_made(tmp_path):
         pytest.param("factor: 3", id="factor"),
         pytest.param("depth: null", id="depth"),
         pytest.param("features: -1", id="features"),
+        pytest.param("features: 0", id="no-features"),
+        pytest.param(b"[" * 100_000, id="depths"),
         pytest.param("activation: 1", id="another"),
     ],
 )

@@ -88,6 +88,13 @@ def test_the_named_kernel_makes_the_low_resolution(name, channels, factor):
 
 
 @pytest.mark.parametrize("name", protocols.PROTOCOLS)
+def test_what_equals_the_truth_has_no_error(name):
+    pixels = images.from_uint8(np.arange(32 * 32, dtype=np.uint8).reshape(32, 32, 1))
+    scores = protocols.PROTOCOLS[name].score(pixels, pixels, 4)
+    assert (scores["psnr"], scores["ssim"]) == (np.inf, 1)
+
+
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
 def test_gray_images_have_no_rgb_figures(name):
     protocol = protocols.PROTOCOLS[name]
     rng = np.random.default_rng(2)

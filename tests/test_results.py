@@ -142,6 +142,17 @@ def test_whole_images_are_those_of_the_records():
         assert f"{record['psnr'] - record['tv']['psnr']:.1f} dB ahead for {image}" in text
 
 
+@pytest.mark.parametrize("line", lines("The prior's impedance"), ids=lambda x: x[0])
+def test_impedance_is_that_of_the_records(line):
+    what, *told = line
+    ledger = Ledger(ROOT / "results" / "impedance", figures=("loss",))
+    record = ledger.read(f"coffee/{what.replace(' ', '-')}_seed0", {"iterations": 2000})
+    every, losses = (record["history"][name] for name in ("every", "loss"))
+    expected = [f"{losses[n // every - 1]:.5f}" for n in (100, 500, 1000, 2000)]
+    below = next(i for i, loss in enumerate(losses, start=1) if loss < 0.001)
+    assert told == [*expected, str(every * below)]
+
+
 def test_the_mean_of_seeds_is_that_of_the_record():
     path = ROOT / "results" / "dip" / "butterfly128_denoise_sigma25_seeds4.json"
     record = json.loads(path.read_text())

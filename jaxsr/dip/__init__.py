@@ -4,8 +4,8 @@
 
 (Ulyanov, Vedaldi and Lempitsky, CVPR 2018), for any network f, any operator A and any elementwise
 loss E. The released method's details are kept: Adam, a fixed latent z ~ U(0, 0.1) to which every
-iteration adds fresh Gaussian noise. The result is the running average of the outputs, which the
-authors' denoising uses, with Adam's bias correction, so that it needs no warm-up.
+iteration adds fresh Gaussian noise. The result is the running average of the outputs, as in the
+authors' denoising, but by polynomial decay at first (`Config.average`): it needs no warm-up.
 
 Arrays are (N, H, W, C), images in [0, 1]; f's image may be larger than what A looks at.
 """

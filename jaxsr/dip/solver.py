@@ -29,8 +29,9 @@ class Config:
       iterations: in all.
       learning_rate: of Adam (betas 0.9 and 0.999, epsilon 1e-8).
       noise_std: standard deviation of the noise added to the latent in every iteration.
-      average: decay of the running average of the outputs, in [0, 1), once it is longer than the
-        polynomial decay by which it starts; 0 keeps the last output alone.
+      average: a, decay of the running average of the outputs, in [0, 1). Output t joins it with
+        weight max(1 - a, 20 / (t + 19)): by a only after 20 / (1 - a) - 19 iterations (1981 for
+        0.99). 0 keeps the last output alone.
       tv_weight: of the output's total variation, added to the loss.
       latent_channels: channels of the latent.
       patience: iterations without a lower variance of the outputs, after which a fit ends with the
@@ -67,15 +68,14 @@ class Config:
                 raise InputError(f"`{name}` (={getattr(self, name)}) must be {rule}")
 
 
-# Output t joins the running average with weight 20 / (t + 19), later with 1 - decay: a fixed decay
-# would carry the first, poor outputs along for its whole length (Shamir and Zhang, ICML 2013).
+# A fixed decay would carry the first, poor outputs along (Shamir and Zhang, ICML 2013).
 POLYNOMIAL = 20
 
 
 class State(NamedTuple):
     """All that a fit is, between two iterations; a checkpoint of it resumes to the same bits.
 
-    Unless it was taken within a window that `fit` then does again: a resumed fit opens one there.
+    One from within a window that `fit` later does again resumes differently: save at its `pauses`.
     """
 
     params: Params  # the network's variables
@@ -240,7 +240,7 @@ def run(
     Args:
       iterations: static; `config.iterations` is not looked at.
       operator: each has a program of its own, kept until `jax.clear_caches()` (`fit` keeps few).
-      loop_fn: called as `lax.fori_loop` is. The others are those of `step`.
+      loop_fn: in the place of `lax.fori_loop`. The others are those of `step`.
 
     Returns:
       The last state, and `step`'s records as arrays of length `iterations`.

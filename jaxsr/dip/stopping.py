@@ -59,7 +59,7 @@ def update(detection: Detection, output: Array, result: Array, iteration: Array)
         variance=variance,
         least=jnp.where(better, found, detection.least),
         best=jnp.where(better | first, result, detection.best),
-        iteration=jnp.where(better, iteration, detection.iteration),
+        iteration=jnp.where(better | first, iteration, detection.iteration),
     )
 
 
