@@ -142,6 +142,25 @@ def test_whole_images_are_those_of_the_records():
         assert f"{record['psnr'] - record['tv']['psnr']:.1f} dB ahead for {image}" in text
 
 
+@pytest.mark.parametrize("line", lines("Related work, by the same recipe"), ids=lambda x: x[0])
+def test_related_networks_are_those_of_the_records(line):
+    name, parameters, speed, *told = line
+    path = ROOT / "benchmarks" / "results" / "2026-11-26_epyc-avx512-2-cores_cpu_related.json"
+    results = {x["network"]: x for x in json.loads(path.read_text())["results"]}
+    assert parameters == f"{results[name.lower()]['parameters']:,}"
+    assert speed == f"{results[name.lower()]['megapixels_per_second']:.3g}"
+    trained = {
+        "LapSRN": "lapsrn/x4_charbonnier_w1-1_seed0",
+        "FSRCNN": "fsrcnn/x4_charbonnier_seed0",
+    }
+    if name not in trained:
+        assert told == ["missing", "", "", ""]
+        return
+    record = json.loads((ROOT / "results" / f"{trained[name]}.json").read_text())
+    means = [record["evaluation"][f"{x}, standard"]["mean"] for x in ("Set5", "BSDS300 test")]
+    assert told == [f"{x[y]:.{d}f}".removeprefix("0") for x in means for y, d in FIGURES]
+
+
 @pytest.mark.parametrize("line", lines("The prior's impedance"), ids=lambda x: x[0])
 def test_impedance_is_that_of_the_records(line):
     what, *told = line
