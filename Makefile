@@ -2,7 +2,7 @@
 # make test    the tests
 # make lint    style and types
 # make fuzz    200 mangled images, weights and checkpoints: a clear line each, or a right result
-# make soak    a run over a folder, killed 50 times: nothing lost, nothing done twice (40 minutes)
+# make soak    a run over a folder, killed 50 times: nothing lost, nothing done twice (under 40 minutes)
 # make clean   removes .venv, caches and build outputs (never runs/)
 #
 # Needs nothing but make and Python 3.11 or later: make PYTHON=/path/to/python3 chooses which.

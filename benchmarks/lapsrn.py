@@ -16,7 +16,7 @@ import functools
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,6 +25,7 @@ from benchmarks import peers, timing, work
 from jaxsr import training
 from jaxsr.datasets import patches
 from jaxsr.models import LapSRN
+from jaxsr.models.luma import Network
 
 NETWORKS = {"paper": LapSRN(), "released": LapSRN(depth=10, spread=3)}
 RECIPE = training.Config()
@@ -50,15 +51,30 @@ class Options:
     """Leave PyTorch out even where it is installed (for memory, or in a hurry)."""
 
 
-def inference(name: str, size: tuple[int, int], options: Options, *, alone: bool) -> dict[str, Any]:
-    """The figures of one network and size, as they stand in the JSON file."""
-    model = NETWORKS[name]
+class Enlargement(NamedTuple):
+    """A compiled call of a network, and what it is called with."""
+
+    program: Callable[..., Any]
+    variables: Any
+    low: jax.Array  # (1, h, w, 1), noise: speed does not depend on it
+    compile_seconds: float
+
+
+def enlargement(model: Network, size: tuple[int, int]) -> Enlargement:
+    """To an image of this size, all in exact float32."""
     key, image_key = jax.random.split(jax.random.key(0))
     height, width = (side // model.factor for side in size)
     low = jax.random.uniform(image_key, (1, height, width, 1))
     with jax.default_matmul_precision("highest"):
         variables = jax.jit(model.init)(key, low)
         program, seconds = timing.compiled(jax.jit(model.apply), variables, low)
+    return Enlargement(program, variables, low, seconds)
+
+
+def inference(name: str, size: tuple[int, int], options: Options, *, alone: bool) -> dict[str, Any]:
+    """The figures of one network and size, as they stand in the JSON file."""
+    model = NETWORKS[name]
+    program, variables, low, seconds = enlargement(model, size)
     programs: dict[str, Callable[[], Any]] = {}
     difference = None
     if not alone:
@@ -80,7 +96,7 @@ def inference(name: str, size: tuple[int, int], options: Options, *, alone: bool
         "work": "inference",
         "network": name,
         "size": f"{size[0]}x{size[1]}",
-        "gflop_per_image": work.lapsrn_pass(variables, height * width),
+        "gflop_per_image": work.lapsrn_pass(variables, low.size),
         "compile_seconds": seconds,
         "disagreement": difference,
         **peers.compare(ours, programs, unit="image", units=options.calls, rounds=options.rounds),

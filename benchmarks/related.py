@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import jax
 
-from benchmarks import peers, timing
+from benchmarks import lapsrn, peers
 from jaxsr import pretrained
 from jaxsr.errors import InputError
 
@@ -45,12 +45,7 @@ class Options:
 def inference(name: str, size: tuple[int, int], options: Options) -> dict[str, Any]:
     """The figures of one network and size, as they stand in the JSON file."""
     model = NETWORKS[name](factor=options.factor)
-    key, image_key = jax.random.split(jax.random.key(0))
-    height, width = (side // options.factor for side in size)
-    low = jax.random.uniform(image_key, (1, height, width, 1))
-    with jax.default_matmul_precision("highest"):
-        variables = jax.jit(model.init)(key, low)
-        program, seconds = timing.compiled(jax.jit(model.apply), variables, low)
+    program, variables, low, seconds = lapsrn.enlargement(model, size)
 
     def images() -> None:
         for _ in range(options.calls):

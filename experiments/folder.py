@@ -114,7 +114,7 @@ class RunFolder:
             yield Bar(bar)
 
     def keep(self, progress: dip.Progress, every: int, snapshots: tuple[int, ...]) -> None:
-        """A checkpoint after `every` iterations or APART, the image after those of `snapshots`."""
+        """A checkpoint every `every` iterations, APART; the image after those of `snapshots`."""
         step = int(progress.state.step)
         self._seconds += progress.seconds
         if step in snapshots:
@@ -123,8 +123,8 @@ class RunFolder:
             self._save(progress.state, progress.history)
 
     def _save(self, state: dip.State, history: dip.History) -> None:
-        # Before the checkpoint: a kill between the two leaves a time that nothing reads.
         self._saved = self._seconds
+        # Before the checkpoint: a kill between the two leaves a time that nothing reads.
         clock = self._clock() | {str(int(state.step)): self._seconds}
         reports.write_json(self.path / "seconds.json", clock)
         self._checkpoints.save(int(state.step), {"state": state, "history": history})

@@ -155,7 +155,7 @@ class Settings:
                 pair = f"{names[0]} (={values[0]}) and {names[1]} (={values[1]})"
                 raise InputError(f"{pair} exclude each other: give one")
         if self.lr and self.task == "inpaint" and self.mask is None:
-            raise InputError(f"`--observed` (={self.lr}) to inpaint needs `--mask`: what of it was")
+            raise InputError(f"`--observed` (={self.lr}) to inpaint needs `--mask`: what is known")
         if self.lr and self.task == "deblur" and self.blur is None and self.blur_kernel is None:
             raise InputError(
                 f"`--observed` (={self.lr}) to deblur needs `--blur` or `--blur-kernel`"

@@ -60,7 +60,7 @@ def general(alpha: float, *, scale: float = 0.05) -> Loss:
     if not 0 < scale < math.inf:
         raise InputError(f"`scale` (={scale}) must be above 0")
 
-    return _General(alpha, scale)
+    return _General(float(alpha), float(scale))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -85,8 +85,12 @@ def load(folder: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
             f"`{folder}` holds no trained network ({record.name}: {error.strerror})"
         ) from error
     except (
-        *(ValueError, TypeError, KeyError, AttributeError),
-        *(ArithmeticError, RecursionError),
+        ArithmeticError,
+        AttributeError,
+        KeyError,
+        RecursionError,
+        TypeError,
+        ValueError,
     ) as error:
         reason = str(error) or type(error).__name__
         raise InputError(f"`{record}` is damaged or of another program: {reason}") from error

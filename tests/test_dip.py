@@ -56,7 +56,7 @@ def problem(config, *, dtype=jnp.float32, seed=0):
 
 def fit(config, **arguments):
     _, observation, functions = problem(config)
-    operator = functions.pop("operator")
+    operator = arguments.pop("operator", functions.pop("operator"))
     arguments = {"init_fn": linear_init, "size": (8, 8), **functions, **arguments}
     return dip.fit(jax.random.key(0), observation, operator, **arguments)
 
@@ -264,7 +264,8 @@ def test_fits_of_many_problems_do_not_keep_their_programs(live_programs):
     """As over a folder: each image has an operator of its own."""
     programs = []
     for _ in range(fitting.PROGRAMS + 4):
-        fit(dip.Config(iterations=1))
+        own = functools.partial(operators.downsample(2, kernel="area"))
+        fit(dip.Config(iterations=1), operator=own)
         programs.append(live_programs())
     assert programs[-1] == programs[fitting.PROGRAMS]
 

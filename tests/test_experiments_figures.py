@@ -8,16 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import (
-    command,
-    figures,
-    impedance,
-    networks,
-    problem,
-    rows,
-    table1,
-    tables,
-)
+from experiments import command, figures, impedance, networks, problem, rows, table1, tables
 from experiments.ledger import Ledger
 from jaxsr import images, plots, reports
 
