@@ -4,7 +4,8 @@ This is the one place in the package that knows about platforms. On GPU and TPU 
 `lax.conv_general_dilated`, untouched. XLA's CPU back end turns convolutions into fast calls only
 outside loops, so that their gradients inside a `fori_loop` run up to 14 times slower
 (https://github.com/jax-ml/jax/issues/12868); there, the convolution is written as matrix products,
-which are fast everywhere: by Winograd's method for 3x3 filters on images, else by im2col.
+which are fast everywhere: by Winograd's method for 3x3 filters on images, else by im2col. Filters
+of more taps are left to XLA forwards, where it is fast, and have a gradient of such convolutions.
 """
 
 import functools
@@ -44,9 +45,23 @@ def _narrow_backward(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
     return (windows @ flipped).reshape(x.shape), dw[::-1, ::-1].swapaxes(2, 3)
 
 
+def _is_large(w: Array, stride: int) -> bool:
+    """Whether im2col's rows would be far larger than the image, and XLA has a fast call instead."""
+    return stride == 1 and w.shape[0] * w.shape[1] > 9 and w.dtype == jnp.float32
+
+
+def _large_backward(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
+    h, k = w.shape[:2]
+    edges = ((0, 0), (h - 1, h - 1), (k - 1, k - 1), (0, 0))
+    flipped = w[::-1, ::-1].swapaxes(2, 3)
+    return _matmul_forward(jnp.pad(dy, edges), flipped, 1), im2col.filter_gradient(x, w, dy)
+
+
 def _matmul_forward(x: Array, w: Array, stride: int) -> Array:
     if _is_narrow(w, stride):
         return _narrow_forward(x, w)
+    if _is_large(w, stride):
+        return _lax(x, w, stride)
     if stride == 1 and winograd.pays(x, w, x.shape[0] * (x.shape[1] - 2) * (x.shape[2] - 2)):
         return winograd.convolve(x, w)
     return im2col.convolve(x, w, stride=stride)
@@ -55,6 +70,8 @@ def _matmul_forward(x: Array, w: Array, stride: int) -> Array:
 def _matmul_backward(x: Array, w: Array, dy: Array, stride: int) -> tuple[Array, Array]:
     if _is_narrow(w, stride):
         return _narrow_backward(x, w, dy)
+    if _is_large(w, stride):
+        return _large_backward(x, w, dy)
     if stride == 1 and winograd.pays(x, w, math.prod(dy.shape[:3])):
         return winograd.gradients(x, w, dy)
     return im2col.gradients(x, w, dy, stride=stride)

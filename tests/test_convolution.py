@@ -26,7 +26,6 @@ IM2COL = [
     ((2, 7, 6, 132), 4, 1, 1),
     ((1, 8, 7, 3), 4, 1, 2),
     ((1, 9, 8, 4), 3, 1, 3),
-    ((2, 10, 9, 3), 4, 5, 1),
     ((1, 12, 11, 4), 3, 5, 2),
     ((1, 5, 5, 3), 4, 5, 3),
 ]
@@ -35,6 +34,12 @@ NARROW = [
     ((1, 9, 8, 40), 1, 3, 1),
     ((2, 7, 9, 80), 3, 5, 1),
     ((1, 26, 26, 132), 8, 3, 1),
+]
+# More than 9 taps; the gradient of the second is by a narrow filter.
+LARGE = [
+    ((2, 10, 9, 3), 4, 5, 1),
+    ((2, 13, 12, 1), 96, 9, 1),
+    ((1, 4, 7, 2), 3, 4, 1),
 ]
 TOLERANCE = {jnp.float32: 1e-4, jnp.float64: 1e-12}
 
@@ -64,7 +69,9 @@ def assert_close(actual, expected, tolerance):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-@pytest.mark.parametrize(("shape", "features", "size", "stride"), WINOGRAD + IM2COL + NARROW)
+@pytest.mark.parametrize(
+    ("shape", "features", "size", "stride"), WINOGRAD + IM2COL + NARROW + LARGE
+)
 def test_conv_equals_lax(x64, shape, features, size, stride, dtype):
     """In value and in both gradients."""
     x, w = problem(shape, features, size, dtype)
@@ -89,13 +96,32 @@ def test_both_methods_are_covered(cases, pays):
         pixels = math.prod(jax.eval_shape(reference_conv, x, w).shape[:3])
         assert (stride == 1 and winograd.pays(x, w, pixels)) == pays
         assert not convolution._is_narrow(w, stride)
+        assert not convolution._is_large(w, stride)
 
 
-def test_narrow_filters_are_covered():
-    assert all(
-        convolution._is_narrow(problem(shape, features, size)[1], stride)
-        for shape, features, size, stride in NARROW
-    )
+@pytest.mark.parametrize(
+    ("cases", "kind"), [(NARROW, convolution._is_narrow), (LARGE, convolution._is_large)]
+)
+def test_narrow_and_large_filters_are_covered(cases, kind):
+    for shape, features, size, stride in cases:
+        assert kind(problem(shape, features, size)[1], stride)
+    assert convolution._is_narrow(problem(*LARGE[1][:3])[1].swapaxes(2, 3), 1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "calls"), [(jnp.float32, 2), (jnp.bfloat16, 0), (jnp.float64, 0)]
+)
+def test_large_filters_are_the_fast_call_in_float32(x64, dtype, calls):
+    """XLA's CPU back end has one for that alone: the value and the image's gradient."""
+    x, w = problem((1, 9, 8, 3), 4, 5, dtype)
+
+    @jax.jit
+    def all_three(x, w):
+        y, pull = jax.vjp(convolution.conv, x, w)
+        return y, *pull(y)
+
+    compiled = all_three.lower(x, w).compile().as_text()
+    assert compiled.count(" convolution(") == calls
 
 
 @pytest.mark.parametrize("pad", [0, 1, 2])
