@@ -1,9 +1,10 @@
 """One convolution and its gradients by every lowering: is the one that we choose the fastest?
 
     python -m benchmarks.convolution --sizes 128x128 16x16 --json FILE
+    python -m benchmarks.convolution --taps 5 --channels 64 --json FILE
 
-3x3 filters, as many features as channels, exact float32. `ours` is what the networks run: on a CPU
-Winograd's method or im2col, by the size, elsewhere `lax`. `lax in a loop` shows what XLA's CPU back
+As many features as channels, exact float32. `ours` is what the networks run: on a CPU Winograd's
+method or im2col, by the size, for larger filters `lax` forwards; elsewhere `lax`. `lax in a loop` shows what XLA's CPU back
 end makes of a convolution inside a `fori_loop`, where Deep Image Prior has all of its own; each of
 the others runs in such a loop too, but for PyTorch's and `lax outside`.
 """
@@ -34,6 +35,8 @@ class Options:
     """Of the output, HEIGHTxWIDTH in pixels, multiples of 4 from 4."""
     channels: int = 128
     """Channels, and features."""
+    taps: int = 3
+    """The filters' side in pixels; Winograd's method is for 3."""
     json: pathlib.Path | None = None
     """File for the results, with machine and versions."""
     megapixels: float | None = None
@@ -122,13 +125,16 @@ def measure(size: tuple[int, int], options: Options, alone: bool) -> dict[str, A
     height, width = size
     keys = jax.random.split(jax.random.key(0), 3)
     channels = options.channels
-    shapes = ((1, height + 2, width + 2, channels), (3, 3, channels, channels))
+    taps = options.taps
+    shapes = ((1, height + taps - 1, width + taps - 1, channels), (taps, taps, channels, channels))
     arrays = [
         jax.random.normal(key, shape)
         for key, shape in zip(keys, (*shapes, (1, height, width, channels)), strict=True)
     ]
     on_cpu = jax.default_backend() == "cpu"
     quick = {name: way for name, way in IN_A_LOOP.items() if name != SLOW or not on_cpu}
+    if taps != 3:
+        del quick["winograd"]
     expected = jax.tree.leaves(jax.jit(IN_A_LOOP[SLOW])(*arrays))
     for way in quick.values():
         for actual, wanted in zip(jax.tree.leaves(jax.jit(way)(*arrays)), expected, strict=True):
@@ -146,7 +152,7 @@ def measure(size: tuple[int, int], options: Options, alone: bool) -> dict[str, A
     if on_cpu:
         times |= timed({SLOW: functools.partial(looped(IN_A_LOOP[SLOW], 1), *arrays)})
     return {
-        "name": f"convolution {height}x{width}, {channels} channels",
+        "name": f"convolution {height}x{width}, {channels} channels, {taps}x{taps} filters",
         "unit": "convolution",
         "ours_seconds_per_convolution": times["ours"].median,
         "ours_spread": times["ours"].spread,
@@ -162,6 +168,8 @@ def chosen(x: Array, w: Array, pixels: int) -> str:
     """The way that is ours here."""
     if jax.default_backend() != "cpu":
         return "lax"
+    if w.shape[0] > 3:
+        return "lax forwards, its own gradient"
     return "winograd" if winograd.pays(x, w, pixels) else "im2col"
 
 
@@ -179,7 +187,7 @@ def run(options: Options) -> dict[str, Any]:
       InputError: an option that cannot be used.
     """
     sizes = [peers.parse_size(text, multiple=4, least=4) for text in options.sizes]
-    peers.check_counts(channels=options.channels, rounds=options.rounds)
+    peers.check_counts(channels=options.channels, taps=options.taps, rounds=options.rounds)
     if options.megapixels is not None and not 0 < options.megapixels < float("inf"):
         raise InputError(f"`megapixels` (={options.megapixels}) must be above 0")
     alone = peers.is_alone(options.alone)

@@ -48,6 +48,10 @@ def test_a_run_writes_what_it_found(alone, tmp_path, capsys):
     ours = found["ways"]["ours"]["seconds_per_convolution"]
     assert found["ours_seconds_per_convolution"] == ours > 0
     assert capsys.readouterr().out.count("ours is winograd") == 1
+    large = ["--taps", "5", *options, "--alone"]
+    assert convolution.main(large) == 0
+    (found,) = json.loads(path.read_text())["results"]
+    assert found["chosen"] == "lax forwards, its own gradient" and "winograd" not in found["ways"]
     assert convolution.main(["--sizes", "8x10"]) == 2
     assert "`sizes` (=8x10)" in capsys.readouterr().err
     assert convolution.main(["--megapixels", "0"]) == 2
