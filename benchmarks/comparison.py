@@ -66,7 +66,8 @@ def _figures(result: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 def elsewhere(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What differs between the machines and versions of two records, a line each."""
     before, now = _environment(old), _environment(new)
-    return [f"{x}: {before.get(x)} -> {now.get(x)}" for x in now if now[x] != before.get(x)]
+    named = [x for x in {**now, **before} if now.get(x) != before.get(x)]
+    return [f"{x}: {before.get(x)} -> {now.get(x)}" for x in named]
 
 
 def _environment(record: Mapping[str, Any]) -> dict[str, Any]:

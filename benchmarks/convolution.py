@@ -4,9 +4,10 @@
     python -m benchmarks.convolution --taps 5 --channels 64 --json FILE
 
 As many features as channels, exact float32. `ours` is what the networks run: on a CPU Winograd's
-method or im2col, by the size, for larger filters `lax` forwards; elsewhere `lax`. `lax in a loop` shows what XLA's CPU back
-end makes of a convolution inside a `fori_loop`, where Deep Image Prior has all of its own; each of
-the others runs in such a loop too, but for PyTorch's and `lax outside`.
+method or im2col, by the size, for larger filters `lax` forwards; elsewhere `lax`. `lax in a loop`
+shows what XLA's CPU back end makes of a convolution and its gradients inside a `fori_loop`, where
+Deep Image Prior has all of its own; each of the others runs in such a loop too, but for PyTorch's
+and `lax outside`.
 """
 
 import dataclasses

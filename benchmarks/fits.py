@@ -2,9 +2,9 @@
 
     python -m benchmarks.fits --sizes 128x128 --fits 2 4 8 --json FILE
 
-`in turn`, one program after another, each with the whole device; `vmap`, one program of all; and
-`devices`, a program a device from threads of their own, on a CPU one device a core, at most so many
-as fits. Seconds are those of one iteration of one fit, in exact float32.
+`in turn`, one after another, each with the whole device; `vmap`, one program of all; and, where
+there are several, `devices`, each with its share from a thread of its own, on a CPU one device a
+core, at most so many as fits. Seconds are those of one iteration of one fit, in exact float32.
 """
 
 import concurrent.futures
@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from benchmarks import ours, peers, timing
 from benchmarks.dip import default_iterations, parse_size
@@ -46,28 +47,24 @@ def programs(
 ) -> dict[str, Callable[[], Any]]:
     """The ways, each a call that does so many iterations of so many fits."""
     keys = jax.random.split(fit.state.key, fits)
-
-    def alone(i: int, device: jax.Device) -> Callable[[], jax.Array]:
-        state = jax.device_put(fit.state._replace(key=keys[i]), device)
-        target = jax.device_put(fit.target, device)
-        return dataclasses.replace(fit, state=state, target=target).compiled(iterations)[0]
-
-    in_turn = [alone(i, devices[0]) for i in range(fits)]
-    spread = [alone(i, devices[i % len(devices)]) for i in range(fits)]
-    pool = concurrent.futures.ThreadPoolExecutor(len(devices))
-
-    def on_devices() -> list[jax.Array]:
-        # Those of one device follow one another: it has them in a queue of its own.
-        def queue(d: int) -> list[jax.Array]:
-            return [jax.block_until_ready(program()) for program in spread[d :: len(devices)]]
-
-        return list(itertools.chain(*pool.map(queue, range(len(devices)))))
-
-    return {
-        "in turn": lambda: [jax.block_until_ready(program()) for program in in_turn],
-        "vmap": fit.compiled(iterations, fits=fits)[0],
-        "devices": on_devices,
+    ways: dict[str, Callable[[], Any]] = {
+        "in turn": _queue(fit.on(devices[0]).each(iterations, keys))
     }
+    ways["vmap"] = fit.compiled(iterations, fits=fits)[0]
+    if len(devices) > 1:
+        # Those of one device follow one another: it has them in a queue of its own.
+        shares = np.array_split(np.arange(fits), len(devices))
+        queues = [
+            _queue(fit.on(device).each(iterations, keys[share]))
+            for device, share in zip(devices, shares, strict=True)
+        ]
+        pool = concurrent.futures.ThreadPoolExecutor(len(devices))
+        ways["devices"] = lambda: [*itertools.chain(*pool.map(lambda queue: queue(), queues))]
+    return ways
+
+
+def _queue(calls: Sequence[Callable[[], jax.Array]]) -> Callable[[], list[jax.Array]]:
+    return lambda: [jax.block_until_ready(call()) for call in calls]
 
 
 def measure(size: tuple[int, int], fits: int, options: Options) -> dict[str, dict[str, Any]]:
@@ -117,7 +114,12 @@ def run(options: Options) -> dict[str, Any]:
             found[size, fits] = measure(size, fits, options)
         return found[size, fits][way]
 
-    cases = itertools.product(sizes, options.fits, WAYS)
+    several = len(jax.local_devices()) > 1
+    cases = [
+        (size, fits, way)
+        for size, fits, way in itertools.product(sizes, options.fits, WAYS)
+        if way != "devices" or (several and fits > 1)
+    ]
     with jax.default_matmul_precision("highest"):
         return peers.collect(
             "fits",

@@ -1,6 +1,7 @@
 """Deep Image Prior in jaxsr, to be measured: one random image under the released operator."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -39,33 +40,49 @@ class Fit:
 
         Several fits at once are one program under `vmap`, from as many keys of the noise.
         """
-
-        def chunk(state: dip.State, target: jax.Array) -> tuple[dip.State, dict[str, jax.Array]]:
-            return dip.run(
-                state,
-                target,
-                iterations=iterations,
-                apply_fn=self.apply_fn,
-                operator=self.operator,
-                loss=self.loss,
-                config=dip.Config(),
-            )
-
         state = jax.tree.map(jnp.copy, self.state)
         if fits > 1:
-            chunk = jax.vmap(chunk, in_axes=(0, None))
             state = jax.tree.map(lambda x: jnp.stack([x] * fits), state)
             state = state._replace(key=jax.random.split(self.state.key, fits))
-        program, seconds = timing.compiled(
-            jax.jit(chunk, donate_argnames="state"), state, self.target
+        chunk = (
+            jax.vmap(self._chunk(iterations), (0, None)) if fits > 1 else self._chunk(iterations)
+        )
+        program, seconds = self._compiled(chunk, state)
+        return self._calls(program, state), seconds
+
+    def each(self, iterations: int, keys: jax.Array) -> list[Callable[[], jax.Array]]:
+        """As `compiled`, one call a key of the noise, from one program on the device of the fit."""
+        program, _ = self._compiled(self._chunk(iterations), self.state)
+        (device,) = self.target.devices()
+        states = [self.state._replace(key=jax.device_put(key, device)) for key in keys]
+        return [self._calls(program, jax.tree.map(jnp.copy, state)) for state in states]
+
+    def on(self, device: jax.Device) -> "Fit":
+        """The same fit, there."""
+        state, target = jax.device_put((self.state, self.target), device)
+        return dataclasses.replace(self, state=state, target=target)
+
+    def _chunk(self, iterations: int) -> Callable[..., Any]:
+        return functools.partial(
+            dip.run,
+            iterations=iterations,
+            apply_fn=self.apply_fn,
+            operator=self.operator,
+            loss=self.loss,
+            config=dip.Config(),
         )
 
+    def _compiled(self, chunk: Callable[..., Any], state: dip.State) -> tuple[Any, float]:
+        return timing.compiled(jax.jit(chunk, donate_argnums=0), state, self.target)
+
+    def _calls(self, program: Callable[..., Any], state: dip.State) -> Callable[[], jax.Array]:
         def forward() -> jax.Array:
             nonlocal state
             state, history = program(state, self.target)
-            return history["loss"]
+            loss: jax.Array = history["loss"]
+            return loss
 
-        return forward, seconds
+        return forward
 
 
 def fit_of(

@@ -78,15 +78,22 @@ def write_csv(path: Path, columns: Mapping[str, Any], *, count: str = "iteration
 def environment(device: jax.Device) -> dict[str, Any]:
     """What a number depends on besides the code: the versions, and what it was computed on.
 
-    Keys `device` (platform, kind, cpu, cores that this process may use) and `versions`.
+    Keys `device` (platform, kind, cpu, cores that this process may use, the environment's
+    XLA_FLAGS where it has any, on a GPU or TPU its runtime) and `versions`, cuDNN's on a GPU.
     """
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         cpu = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), cpu)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")
-    versions = {package: importlib.metadata.version(package) for package in packages}
+    packages = ["jax", "jaxlib", "flax", "optax", "numpy", "pillow"]
     where = {"platform": device.platform, "kind": device.device_kind, "cpu": cpu, "cores": cores}
+    if flags := os.environ.get("XLA_FLAGS"):
+        where["xla_flags"] = flags
+    if device.platform != "cpu":
+        where["runtime"] = device.client.platform_version
+        installed = {x.metadata["Name"] for x in importlib.metadata.distributions()}
+        packages += sorted(x for x in installed if x.startswith("nvidia-cudnn"))
+    versions = {package: importlib.metadata.version(package) for package in packages}
     python = {"python": platform.python_version(), "jaxsr": jaxsr.__version__}
     return {"device": where, "versions": python | versions}

@@ -203,6 +203,7 @@ def test_all_ways_do_the_same_fits(monkeypatch, tmp_path, capsys):
     """In turn, under `vmap` and on devices: the same losses of the same fits; timed in turns."""
     monkeypatch.setattr(fits, "SkipUNet", lambda: SkipUNet(down=(4,), up=(4,), skip=(2,)))
     monkeypatch.setattr(jax.config, "update", lambda *_: None)  # JAX is in use already
+    monkeypatch.setattr(jax, "local_devices", lambda: 2 * jax.devices())
     make, losses_ = fits.programs, {}
 
     def keep(*args):
@@ -228,3 +229,12 @@ def test_all_ways_do_the_same_fits(monkeypatch, tmp_path, capsys):
     assert [result["ratio_to_in_turn"] for result in found] == pytest.approx(ratios)
     assert capsys.readouterr().out.count("times as fast as in turn") == 3
     assert fits.main(["--fits", "0"]) == 2
+
+
+def test_fits_on_one_device_are_compiled_once(monkeypatch, compiled_quickly):
+    monkeypatch.setattr(fits, "SkipUNet", lambda: SkipUNet(down=(4,), up=(4,), skip=(2,)))
+    programs, compiled = [], timing.compiled
+    monkeypatch.setattr(timing, "compiled", lambda *args: programs.append(args) or compiled(*args))
+    fit = ours.fit_of((64, 64), model=fits.SkipUNet(), loss="mse")
+    ways = fits.programs(fit, 1, 3, jax.local_devices()[:1])
+    assert list(ways) == ["in turn", "vmap"] and len(programs) == 2

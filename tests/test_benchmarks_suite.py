@@ -67,6 +67,25 @@ def test_ceilings_are_of_the_best_round(monkeypatch):
     assert found.gbytes_per_second == pytest.approx(2 * 4 * 2**26 / 1e9)
 
 
+def test_ceilings_of_a_gpu_are_of_ten_in_a_row(monkeypatch):
+    calls, timed = [], {}
+
+    def interleaved(programs, *, units, **_):
+        for name, program in programs.items():
+            before = len(calls)
+            program()
+            timed[name] = (len(calls) - before, units)
+        return {name: ceilings.timing.Timing((1.0,)) for name in programs}
+
+    monkeypatch.setattr(ceilings.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(ceilings.jax.random, "normal", lambda *_: None)
+    monkeypatch.setattr(ceilings.jnp, "zeros", lambda *_: None)
+    monkeypatch.setattr(ceilings.timing, "interleaved", interleaved)
+    monkeypatch.setattr(ceilings.timing, "compiled", lambda *_: (lambda *x: calls.append(x), 0.0))
+    ceilings.measure("tf32")
+    assert timed == {"product": (10, 10), "copy": (10, 10)}
+
+
 def row(name, seconds, spread, **others):
     return {
         "name": name,
@@ -100,6 +119,9 @@ def test_another_machine_is_told():
     assert comparison.elsewhere(record(2, "1"), record(2, "1")) == []
     found = comparison.elsewhere(record(2, "1"), record(4, "2"))
     assert found == ["device cores: 2 -> 4", "versions jax: 1 -> 2"]
+    flagged = record(2, "1")
+    flagged["parts"]["a"]["environment"]["device"]["xla_flags"] = "--x"
+    assert comparison.elsewhere(flagged, record(2, "1")) == ["device xla_flags: --x -> None"]
 
 
 REAL_RUN = subprocess.run

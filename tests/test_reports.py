@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -90,3 +91,23 @@ def test_environment_names_versions_and_hardware():
     assert record["device"]["platform"] == "cpu"
     assert record["device"]["cpu"] and record["device"]["cores"] >= 1
     assert json.loads(json.dumps(record)) == record
+
+
+def test_environment_of_a_gpu_names_its_runtime_and_cudnn(monkeypatch):
+    class Named(dict):
+        metadata = property(lambda self: self)
+
+    installed = [Named(Name=x) for x in ("nvidia-cudnn-cu12", "numpy", "nvidia-cublas-cu12")]
+    metadata = reports.importlib.metadata
+    real = metadata.version
+    monkeypatch.setattr(metadata, "distributions", lambda: installed)
+    monkeypatch.setattr(metadata, "version", lambda x: "9.10" if "cudnn" in x else real(x))
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_autotune_level=0")
+    client = types.SimpleNamespace(platform_version="PJRT, cuda 12090")
+    device = types.SimpleNamespace(platform="gpu", device_kind="H100", client=client)
+    record = reports.environment(device)
+    assert record["device"]["runtime"] == "PJRT, cuda 12090"
+    assert record["device"]["xla_flags"] == "--xla_gpu_autotune_level=0"
+    assert record["versions"]["nvidia-cudnn-cu12"] == "9.10"
+    assert "nvidia-cublas-cu12" not in record["versions"]
+    assert "runtime" not in reports.environment(jax.devices("cpu")[0])["device"]
