@@ -3,6 +3,7 @@
     python -m experiments.evaluate --checkpoint DIR --data FOLDER --out DIR    a trained LapSRN
     python -m experiments.evaluate --data FOLDER --scale 2 --out DIR           bicubic alone
     python -m experiments.evaluate --data FOLDER --out DIR --method dip        a fit for each image
+    python -m experiments.evaluate --data FOLDER --out DIR --restored DIR      made by others
 
 The images are the ground truth: they are degraded here as the protocol says, restored and scored.
 Lai et al.'s 4x weights give 31.54 dB and SSIM .885 on Set5 (published: the same), bicubic 28.43 and
@@ -38,12 +39,15 @@ class Settings:
     """Of the enlargement: an integer from 2, and one that the checkpoint's network makes."""
     protocol: recipes.ProtocolName = "standard"
     """How the images are cropped and degraded, and what the figures mean."""
-    method: Literal["bicubic", "lapsrn", "dip"] | None = None
-    """Default: lapsrn where a checkpoint is given, else bicubic."""
+    method: Literal["bicubic", "lapsrn", "dip", "restored"] | None = None
+    """Default: lapsrn where a checkpoint is given, restored where images are, else bicubic."""
     checkpoint: pathlib.Path | None = None
     """Of lapsrn: the folder of a trained network."""
     self_ensemble: bool = False
     """Of lapsrn: the mean over the eight flips and rotations."""
+    restored: pathlib.Path | None = None
+    """Of restored: a folder of images that another program made of the protocol's low resolution,
+    by the ground truths' names, of their size as the protocol crops them."""
     iterations: int | None = None
     """Of dip. Default by scale, as released: 1150 for 2, 2000 below 6, 4000 from 6."""
     loss: recipes.LossName | None = None
@@ -67,10 +71,20 @@ class Settings:
         """
         if self.scale < 2:
             raise InputError(f"`--scale` (={self.scale}) must be an integer of at least 2")
-        method = self.method or ("lapsrn" if self.checkpoint else "bicubic")
+        method = self.method or (
+            "lapsrn" if self.checkpoint else "restored" if self.restored else "bicubic"
+        )
         if method == "lapsrn" and self.checkpoint is None:
             raise InputError("`--method lapsrn` needs `--checkpoint`, the folder of a network")
-        parts = {"lapsrn": ("checkpoint", "self_ensemble"), "dip": DIP}
+        if method == "restored" and self.restored is None:
+            raise InputError("`--method restored` needs `--restored`, a folder of images")
+        if self.restored and self.restored.resolve() == (self.out / "images").resolve():
+            raise InputError(f"`--out` (={self.out}) would overwrite `--restored`: choose another")
+        parts = {
+            "lapsrn": ("checkpoint", "self_ensemble"),
+            "restored": ("restored",),
+            "dip": DIP,
+        }
         for owner, names in parts.items():
             for name in names:
                 value = getattr(self, name)
@@ -89,6 +103,8 @@ class Settings:
             }
             each = recipes.Settings(factor=self.scale, **given)
             return methods.deep_image_prior(each, self.out / "dip")
+        if self.restored is not None:
+            return methods.restored(self.restored)
         if self.checkpoint is None:
             return methods.bicubic()
         ensemble = self.self_ensemble

@@ -1,4 +1,4 @@
-"""How `experiments.evaluate` restores an image: bicubic, LapSRN, Deep Image Prior."""
+"""How `experiments.evaluate` restores an image: bicubic, LapSRN, DIP; or what others made of it."""
 
 import dataclasses
 import pathlib
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import command, recipes, restoration
+from experiments import command, recipes, restoration, upscale
 from experiments.record import read_metrics
 from jaxsr import images, pretrained, upscaling
 from jaxsr.errors import InputError
@@ -42,6 +42,35 @@ class Method(NamedTuple):
 def bicubic() -> Method:
     """The protocol's bicubic enlargement."""
     return Method(lambda case: (case.bicubic, None), {})
+
+
+def restored(folder: pathlib.Path) -> Method:
+    """Images that another program has restored, each of its case's name and any kind.
+
+    Raises:
+      InputError: the folder holds no image, or two of one name.
+    """
+    files: dict[str, pathlib.Path] = {}
+    for path in upscale.find([folder]):
+        if path.stem in files:
+            raise InputError(
+                f"`--restored` (={folder}) has {files[path.stem]} and {path}: keep one"
+            )
+        files[path.stem] = path
+
+    def restore(case: Case) -> tuple[np.ndarray, None]:
+        if case.name not in files:
+            raise InputError(f"`--restored` (={folder}) has no image called {case.name}")
+        path = files[case.name]
+        result = images.read(path).pixels
+        wanted = (*case.bicubic.shape[:2], images.read(case.path).pixels.shape[-1])
+        if result.shape != wanted:
+            shapes = ("x".join(map(str, shape)) for shape in (result.shape, wanted))
+            rule = "{} (height, width, channels), but the ground truth {} as the protocol crops it"
+            raise InputError(f"`{path}` is {rule.format(*shapes)}")
+        return result, None
+
+    return Method(restore, {"restored": folder})
 
 
 def lapsrn(

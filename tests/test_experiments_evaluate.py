@@ -169,6 +169,36 @@ def test_paper_lapsrn_restores_luma_alone(tmp_path, checkpoint):
     assert luma > 5 and max(chroma) < 0.5
 
 
+def test_images_that_others_restored_are_scored(tmp_path, capsys):
+    """By scikit-image from the files; what is missing or of another size is left out."""
+    truths = {
+        name: picture(tmp_path / "data" / f"{name}.bmp", seed=i) for i, name in enumerate("abcd")
+    }
+    picture(tmp_path / "data" / "cut.png", (67, 66, 3))
+    picture(tmp_path / "made" / "a.png", seed=5)
+    picture(tmp_path / "made" / "b.tiff", seed=6)
+    picture(tmp_path / "made" / "c.png", (60, 64, 3))
+    picture(tmp_path / "made" / "cut.png", (64, 64, 3))
+    assert run("--data", "data", "--out", "out", "--restored", "made", "--protocol", "plain") == 1
+    record, _ = results(tmp_path / "out")
+    assert record["method"] == "restored" and record["settings"] == {"restored": "made"}
+    assert [image["name"] for image in record["images"]] == ["a", "b", "cut"]
+    for image, name in zip(record["images"], ("a.png", "b.tiff"), strict=False):
+        pair = stored(truths[image["name"]]), stored(tmp_path / "made" / name)
+        expected = peak_signal_noise_ratio(*pair, data_range=255)
+        assert image["psnr"] == pytest.approx(expected, abs=1e-6)
+        np.testing.assert_array_equal(stored(f"out/images/{image['name']}.png"), pair[1])
+    assert "`made/c.png` is 60x64x3" in record["left_out"]["c"]
+    assert "ground truth 64x64x3 as the protocol crops it" in record["left_out"]["c"]
+    assert "has no image called d" in record["left_out"]["d"]
+
+    assert run("--data", truths["a"], "--out", "again", "--restored", "out/images") == 0
+    picture(tmp_path / "made" / "a.bmp")
+    capsys.readouterr()
+    assert run("--data", "data", "--out", "two", "--restored", "made") == 2
+    assert "made/a.bmp and made/a.png: keep one" in capsys.readouterr().err
+
+
 def test_options_of_lapsrn_reach_the_network(tmp_path, checkpoint):
     path = picture(tmp_path / "waves.png")
     common = ("--data", path, "--checkpoint", checkpoint, "--out", "out")
@@ -275,6 +305,10 @@ def test_one_bad_image_does_not_stop_the_rest(tmp_path, capsys):
         (("--scale", 8, "--checkpoint", "NETWORK"), "`scale` (=8) must be one that this network"),
         (("--checkpoint", "empty"), "`empty` holds no trained network"),
         (("--method", "lapsrn"), "needs `--checkpoint`"),
+        (("--method", "restored"), "needs `--restored`"),
+        (("--restored", "empty"), "`empty` holds no image file"),
+        (("--restored", "out/images"), "would overwrite `--restored`"),
+        (("--restored", "data", "--checkpoint", "NETWORK"), "`--restored` (=data) goes with"),
         (("--method", "bicubic", "--checkpoint", "empty"), "`--checkpoint` (=empty) goes with"),
         (("--self-ensemble",), "`--self-ensemble` (=True) goes with `--method lapsrn` alone"),
         (("--seed", 0), "`--seed` (=0) goes with `--method dip` alone, not bicubic"),
