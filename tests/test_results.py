@@ -10,7 +10,7 @@ from experiments.ledger import Ledger
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 FIGURES = (("psnr", 3), ("ssim", 4))
-TEXT = (ROOT / "docs" / "RESULTS.md").read_text()
+TEXT = "\n".join((ROOT / "docs" / page).read_text() for page in ("RESULTS.md", "BEYOND.md"))
 NAMES = {
     "Lanczos": "lanczos",
     "total variation, no network": "tv",
@@ -74,6 +74,37 @@ def test_readmes_table_is_that_of_the_records(line):
     assert told[2:] == published
 
 
+def test_readmes_figures_are_those_of_the_pages():
+    """Each of its rows on quality and on LapSRN's step, beside the tables that the records hold."""
+    told = dict(lines("Measured", README))
+
+    def of(start):
+        (figure,) = (figure for what, figure in told.items() if what.startswith(start))
+        return figure
+
+    def column(title, number):
+        return [line[number] for line in lines(title)]
+
+    assert of("LapSRN, the authors'").startswith(
+        "{} dB, {};".format(*lines("LapSRN on other images")[-1][1:3])
+    )
+    mean = lines("Set5's butterfly under the published protocol")[-1][1]
+    assert of("DIP, Set5 butterfly").startswith(f"{mean} dB;")
+    ours, tv = (
+        [f"{float(x):.2f}" for x in column("Noise on whole images", number)] for number in (3, 1)
+    )
+    said = f"{', '.join(ours)} dB; total variation {', '.join(tv)}"
+    assert of("noise of sigma 25").startswith(said)
+    biharmonic, average, _ = (float(x) for x in column("Missing pixels", 1))
+    assert of("half of").startswith(f"{average:.2f} dB; biharmonic equation {biharmonic:.2f}")
+    _, one, four = (float(x) for x in column("The mean of several seeds", 1))
+    assert of("the mean of four").startswith(f"{four:.2f} dB; one seed {one:.2f} ±")
+    path = ROOT / "benchmarks" / "results" / "2026-11-23_epyc-2-cores_cpu_lapsrn.json"
+    (step,) = (x for x in json.loads(path.read_text())["results"] if x["work"] == "training")
+    said = f"{step['images_per_second']:.1f} images/s, {step['ratio']:.2f} times PyTorch"
+    assert of("LapSRN, one training step").startswith(said)
+
+
 @pytest.mark.parametrize(
     "line", lines("Deep Image Prior, the cells on record"), ids=lambda x: f"{x[1]} {x[2]}"
 )
@@ -88,6 +119,62 @@ def test_the_cells_of_deep_image_prior_are_those_of_the_records(line):
     expected = [f"{x:.3f}" for x in psnr] + [f"{record['ssim']:.4f}".lstrip("0")]
     assert told == [*expected, f"{record['psnr_y']:.3f}", f"{fit:.2f}"]
     assert told[2] == f"{record['psnr']:.3f}"
+
+
+@pytest.mark.parametrize("line", lines("LapSRN on other images"), ids=lambda x: x[0])
+def test_lapsrn_is_that_of_the_records(line):
+    """Trained here and by its authors; bicubic stands in each record."""
+    label, *told = line
+    paths = {
+        "bicubic": "lapsrn/x4_charbonnier_w1-1_seed0",
+        "the authors'": "official/x4",
+        **{
+            f"LapSRN ({a},{b})": f"lapsrn/x4_charbonnier_w{a}-{b}_seed0"
+            for a in (1, 2)
+            for b in (1, 2)
+        },
+    }
+    record = json.loads((ROOT / "results" / f"{paths[label]}.json").read_text())
+    for i, name in enumerate(
+        ("Set5, standard", "BSDS300 test, standard", "the paper's ten images, paper-lapsrn")
+    ):
+        mean = record["evaluation"].get(name, {"mean": None})["mean"]
+        if mean is None:
+            assert (label, told[2 * i : 2 * i + 2]) == ("the authors'", ["", ""])
+            continue
+        mean = mean["bicubic"] if label == "bicubic" else mean
+        assert told[2 * i : 2 * i + 2] == figures_of(mean)
+
+
+def test_the_authors_lapsrn_is_that_of_the_records():
+    found = {
+        x: json.loads((ROOT / "results" / "official" / f"{x}.json").read_text())["evaluation"]
+        for x in ("x4", "x2")
+    }
+    of_eight = figures_of(found["x4"]["Set5, standard, self-ensemble"]["mean"])
+    twice = found["x2"]["Set5, standard"]["mean"]
+    text = " ".join(TEXT.split())
+    assert "`--self-ensemble` have {} and {} on Set5".format(*of_eight) in text
+    said = "for 2x theirs have {} and {} (bicubic {}, {})"
+    assert said.format(*figures_of(twice), *figures_of(twice["bicubic"])) in text
+
+
+def figures_of(record):
+    """PSNR and SSIM as the pages have them."""
+    return [f"{record[name]:.{digits}f}".removeprefix("0") for name, digits in FIGURES]
+
+
+def test_butterflies_are_those_of_the_records():
+    paths = sorted((ROOT / "results" / "dip").glob("butterfly_x4_charbonnier_seed?.json"))
+    records = [json.loads(path.read_text()) for path in paths]
+    *told, mean = [line[1:] for line in lines("Set5's butterfly under the published protocol")]
+    expected = [[f"{x['psnr']:.2f}", f"{x['ssim']:.4f}".removeprefix("0")] for x in records]
+    assert told == expected
+    average = {x: statistics.fmean(record[x] for record in records) for x in ("psnr", "ssim")}
+    assert mean == [f"{average['psnr']:.2f}", f"{average['ssim']:.4f}".removeprefix("0")]
+    bicubic = records[0]["bicubic"]
+    said = f"Bicubic has {bicubic['psnr']:.2f} dB and {bicubic['ssim']:.4f}".replace(" 0.", " .")
+    assert said in TEXT
 
 
 def test_missing_pixels_are_those_of_the_record():

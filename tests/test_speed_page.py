@@ -53,6 +53,23 @@ def test_sizes_with_avx512(line):
     assert_row(found, ours, megapixel, theirs)
 
 
+def test_readmes_speeds():
+    told = [figure for _, figure in lines("Measured", (ROOT / "README.md").read_text())]
+    small, large = record("dip", NEWER)["results"]
+    said = "128x128: {:.2f} iterations/s, {:.2f} times PyTorch eager; 320x480: {:.2f}, {:.2f} times"
+    figures = [
+        x
+        for found in (small, large)
+        for x in (
+            found["iterations_per_second"],
+            found["peers"]["eager"]["seconds_per_iteration"] / found["ours_seconds_per_iteration"],
+        )
+    ]
+    assert told[0].startswith(said.format(*figures))
+    starts = [x["ours_seconds_per_start"] for x in record("compiling", NEWER)["results"]]
+    assert told[1].startswith("{:.1f} s, with the cache of an earlier run {:.1f} s".format(*starts))
+
+
 def test_text():
     text = " ".join(PAGE.split())
     small, large = (row("dip", f"dip {x} charbonnier float32") for x in ("128x128", "320x480"))
@@ -123,3 +140,17 @@ def test_lowerings(line):
     name = re.compile(f"convolution {size}, ")
     (found,) = (x for x in record("convolution")["results"] if name.match(x["name"]))
     assert told == [f"{1e3 * found['ways'][x]['seconds_per_convolution']:.2f}" for x in WAYS]
+
+
+@pytest.mark.parametrize("line", lines("LapSRN", PAGE), ids=lambda x: " ".join(x[:3]))
+def test_lapsrn(line):
+    what, size, depth, ours, torch, ratio = line
+    network = {"5": "paper", "10": "released"}[depth]
+    (found,) = (
+        x
+        for x in record("lapsrn")["results"]
+        if [x["work"], x["size"], x["network"]] == [what.split()[0], size, network]
+    )
+    unit = "step" if what == "training step" else "image"
+    seconds = [found[f"{who}_seconds_per_{unit}"] for who in ("ours", "torch")]
+    assert [ours, torch, ratio] == [*(f"{x:.3f}" for x in seconds), f"{found['ratio']:.2f}"]
