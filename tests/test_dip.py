@@ -293,6 +293,22 @@ def test_fit_refuses_an_observation_of_integers():
         )
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 4, 3), (1, 4, 4, 1)])
+def test_fit_refuses_an_observation_of_another_shape(shape):
+    said = r"the observation \(of shape .*\) must be of shape \(1, 4, 4, 3\): the operator's"
+    with pytest.raises(InputError, match=said):
+        dip.fit(
+            jax.random.key(0),
+            np.zeros(shape, np.float32),
+            operators.downsample(2, kernel="area"),
+            init_fn=linear_init,
+            apply_fn=linear_apply,
+            size=(8, 8),
+            loss=losses.mse,
+            config=dip.Config(iterations=1),
+        )
+
+
 def test_fit_reports_progress_and_stops_when_told():
     seen = []
 

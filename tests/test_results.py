@@ -238,6 +238,7 @@ def test_related_networks_are_those_of_the_records(line):
     assert speed == f"{results[name.lower()]['megapixels_per_second']:.3g}"
     trained = {
         "LapSRN": "lapsrn/x4_charbonnier_w1-1_seed0",
+        "SRCNN": "srcnn/x4_charbonnier_seed0",
         "FSRCNN": "fsrcnn/x4_charbonnier_seed0",
     }
     if name not in trained:

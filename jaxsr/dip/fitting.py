@@ -96,7 +96,8 @@ def fit(
         `config.iterations` may have grown.
 
     Raises:
-      InputError: the observation holds no floats, or the history is not the state's.
+      InputError: the observation holds no floats or is not of the shape that the operator gives, or
+        the history is not the state's.
     """
     if not jnp.issubdtype(observation.dtype, jnp.floating):
         raise InputError(f"the observation (of {observation.dtype}) must hold floats")
@@ -120,6 +121,10 @@ def fit(
                 f"`resume`: the history (of length {these}) must be as long as its state has "
                 f"iterations (={shapes.step})"
             )
+    seen = jax.eval_shape(operator, shapes.average)
+    if observation.shape != seen.shape:
+        rule = f"must be of shape {seen.shape}: the operator's of {shapes.average.shape}"
+        raise InputError(f"the observation (of shape {observation.shape}) {rule}")
     # The total is no part of the program: without it, a fit that grows finds it in the cache.
     program_config = dataclasses.replace(config, iterations=1, patience=None)
     functions = {"apply_fn": apply_fn, "operator": operator, "loss": loss, "score": score}
