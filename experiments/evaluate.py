@@ -78,8 +78,6 @@ class Settings:
             raise InputError("`--method lapsrn` needs `--checkpoint`, the folder of a network")
         if method == "restored" and self.restored is None:
             raise InputError("`--method restored` needs `--restored`, a folder of images")
-        if self.restored and self.restored.resolve() == (self.out / "images").resolve():
-            raise InputError(f"`--out` (={self.out}) would overwrite `--restored`: choose another")
         parts = {
             "lapsrn": ("checkpoint", "self_ensemble"),
             "restored": ("restored",),
@@ -115,8 +113,10 @@ def run(settings: Settings) -> int:
     """The evaluation of one method; the exit code, 1 if an image had to be left out."""
     settings = settings.resolved()
     files = image_files(settings.data)
-    for name, path in files.items():
-        if path.resolve() in [(settings.out / p / f"{name}.png").resolve() for p in PLACES]:
+    read = [*files.values(), *(upscale.find([settings.restored]) if settings.restored else [])]
+    written = {(settings.out / p / f"{name}.png").resolve() for name in files for p in PLACES}
+    for path in read:
+        if path.resolve() in written:
             raise InputError(f"`--out` (={settings.out}) would overwrite `{path}`: choose another")
     on = command.device(settings.device)
     rows: list[tuple[str, scores.Figures]] = []

@@ -12,7 +12,7 @@ from jaxsr import page
 from jaxsr.errors import InputError
 
 MEGABYTES = 32.0
-_METHODS = {"bicubic": "bicubic", "lapsrn": "LapSRN", "dip": "DIP"}
+_METHODS = {"bicubic": "bicubic", "lapsrn": "LapSRN", "dip": "DIP", "restored": "restored"}
 _DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments import command, recipes, restoration, upscale
 from experiments.record import read_metrics
-from jaxsr import images, pretrained, upscaling
+from jaxsr import images, pretrained, protocols, upscaling
 from jaxsr.errors import InputError
 
 Figures = dict[str, float]
@@ -45,29 +45,33 @@ def bicubic() -> Method:
 
 
 def restored(folder: pathlib.Path) -> Method:
-    """Images that another program has restored, each of its case's name and any kind.
+    """Images that another program has restored, each of its case's name, of any kind.
+
+    Luma alone will do where the protocol restores no more; of an RGB image it is then taken.
 
     Raises:
-      InputError: the folder holds no image, or two of one name.
+      InputError: the folder holds no image.
     """
-    files: dict[str, pathlib.Path] = {}
-    for path in upscale.find([folder]):
-        if path.stem in files:
-            raise InputError(
-                f"`--restored` (={folder}) has {files[path.stem]} and {path}: keep one"
-            )
-        files[path.stem] = path
+    paths = upscale.find([folder])
 
     def restore(case: Case) -> tuple[np.ndarray, None]:
-        if case.name not in files:
-            raise InputError(f"`--restored` (={folder}) has no image called {case.name}")
-        path = files[case.name]
+        same = [path for path in paths if path.name == case.name]
+        same = same or [path for path in paths if path.stem == case.name]
+        if len(same) != 1:
+            how_many = " and ".join(path.name for path in same) or "no image"
+            rule = f"must have one called {case.name}, of any kind, but has {how_many}"
+            raise InputError(f"`--restored` (={folder}) {rule}")
+        (path,) = same
         result = images.read(path).pixels
-        wanted = (*case.bicubic.shape[:2], images.read(case.path).pixels.shape[-1])
-        if result.shape != wanted:
+        size, channels = case.bicubic.shape[:2], {case.bicubic.shape[-1]}
+        channels.add(images.read(case.path).pixels.shape[-1])
+        if result.shape[:2] != size or result.shape[-1] not in channels:
+            wanted = (*size, max(channels))
             shapes = ("x".join(map(str, shape)) for shape in (result.shape, wanted))
             rule = "{} (height, width, channels), but the ground truth {} as the protocol crops it"
             raise InputError(f"`{path}` is {rule.format(*shapes)}")
+        if case.bicubic.shape[-1] == 1:
+            result = protocols.jpeg_luma(result)
         return result, None
 
     return Method(restore, {"restored": folder})

@@ -92,7 +92,7 @@ def environment(device: jax.Device) -> dict[str, Any]:
         where["xla_flags"] = flags
     if device.platform != "cpu":
         where["runtime"] = device.client.platform_version
-        installed = {x.metadata["Name"] for x in importlib.metadata.distributions()}
+        installed = {x.metadata["Name"] or "" for x in importlib.metadata.distributions()}
         packages += sorted(x for x in installed if x.startswith("nvidia-cudnn"))
     versions = {package: importlib.metadata.version(package) for package in packages}
     python = {"python": platform.python_version(), "jaxsr": jaxsr.__version__}

@@ -190,13 +190,49 @@ def test_images_that_others_restored_are_scored(tmp_path, capsys):
         np.testing.assert_array_equal(stored(f"out/images/{image['name']}.png"), pair[1])
     assert "`made/c.png` is 60x64x3" in record["left_out"]["c"]
     assert "ground truth 64x64x3 as the protocol crops it" in record["left_out"]["c"]
-    assert "has no image called d" in record["left_out"]["d"]
+    assert "must have one called d, of any kind, but has no image" in record["left_out"]["d"]
+    assert (tmp_path / "out" / "report.html").exists()
 
-    assert run("--data", truths["a"], "--out", "again", "--restored", "out/images") == 0
     picture(tmp_path / "made" / "a.bmp")
-    capsys.readouterr()
-    assert run("--data", "data", "--out", "two", "--restored", "made") == 2
-    assert "made/a.bmp and made/a.png: keep one" in capsys.readouterr().err
+    assert run("--data", "data", "--out", "two", "--restored", "made") == 1
+    record, _ = results(tmp_path / "two")
+    assert "but has a.bmp and a.png" in record["left_out"]["a"]
+
+    for place in ("images", "bicubic", "hr"):
+        before = (tmp_path / "out" / place / "a.png").read_bytes()
+        assert run("--data", truths["a"], "--out", "out", "--restored", f"out/{place}/a.png") == 2
+        assert "would overwrite" in capsys.readouterr().err
+        assert (tmp_path / "out" / place / "a.png").read_bytes() == before
+
+
+def test_restored_images_of_truths_that_differ_in_their_kind_alone(tmp_path):
+    for i, name in enumerate(("a.png", "a.bmp", "b.png")):
+        picture(tmp_path / "data" / name, seed=i)
+        picture(tmp_path / "made" / name, seed=i + 5)
+    assert run("--data", "data", "--out", "out", "--restored", "made", "--protocol", "plain") == 0
+    record, _ = results(tmp_path / "out")
+    for image in record["images"]:
+        pair = (stored(tmp_path / x / image["name"]) for x in ("data", "made"))
+        expected = peak_signal_noise_ratio(*pair, data_range=255)
+        assert image["psnr"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_restored_luma_is_scored_under_the_chroma_of_the_truth(tmp_path):
+    """As an RGB image or by itself; what is written is what was scored."""
+    truth = picture(tmp_path / "data" / "waves.png")
+    made = PIL.Image.open(picture(tmp_path / "rgb" / "waves.png", seed=5))
+    (tmp_path / "y").mkdir()
+    made.convert("YCbCr").split()[0].save(tmp_path / "y" / "waves.png")
+    figures = []
+    for kind in ("rgb", "y"):
+        common = ("--data", "data", "--protocol", "paper-lapsrn", "--restored", kind)
+        assert run(*common, "--out", f"out_{kind}") == 0
+        record, _ = results(tmp_path / f"out_{kind}")
+        figures.append(record["mean"]["psnr"])
+        written = stored(f"out_{kind}/images/waves.png")
+        expected = peak_signal_noise_ratio(stored(truth), written, data_range=255)
+        assert figures[-1] == pytest.approx(expected, abs=1e-5)
+    assert figures[0] == figures[1]
 
 
 def test_options_of_lapsrn_reach_the_network(tmp_path, checkpoint):
@@ -307,7 +343,6 @@ def test_one_bad_image_does_not_stop_the_rest(tmp_path, capsys):
         (("--method", "lapsrn"), "needs `--checkpoint`"),
         (("--method", "restored"), "needs `--restored`"),
         (("--restored", "empty"), "`empty` holds no image file"),
-        (("--restored", "out/images"), "would overwrite `--restored`"),
         (("--restored", "data", "--checkpoint", "NETWORK"), "`--restored` (=data) goes with"),
         (("--method", "bicubic", "--checkpoint", "empty"), "`--checkpoint` (=empty) goes with"),
         (("--self-ensemble",), "`--self-ensemble` (=True) goes with `--method lapsrn` alone"),

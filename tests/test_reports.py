@@ -97,7 +97,7 @@ def test_environment_of_a_gpu_names_its_runtime_and_cudnn(monkeypatch):
     class Named(dict):
         metadata = property(lambda self: self)
 
-    installed = [Named(Name=x) for x in ("nvidia-cudnn-cu12", "numpy", "nvidia-cublas-cu12")]
+    installed = [Named(Name=x) for x in ("nvidia-cudnn-cu12", "numpy", "nvidia-cublas-cu12", None)]
     metadata = reports.importlib.metadata
     real = metadata.version
     monkeypatch.setattr(metadata, "distributions", lambda: installed)
