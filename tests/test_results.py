@@ -128,6 +128,7 @@ def test_lapsrn_is_that_of_the_records(line):
     paths = {
         "bicubic": "lapsrn/x4_charbonnier_w1-1_seed0",
         "the authors'": "official/x4",
+        "LapSRN (1,1), MSE": "lapsrn/x4_mse_w1-1_seed0",
         **{
             f"LapSRN ({a},{b})": f"lapsrn/x4_charbonnier_w{a}-{b}_seed0"
             for a in (1, 2)
