@@ -40,13 +40,11 @@ class Fit:
 
         Several fits at once are one program under `vmap`, from as many keys of the noise.
         """
-        state = jax.tree.map(jnp.copy, self.state)
+        chunk, state = self._chunk(iterations), jax.tree.map(jnp.copy, self.state)
         if fits > 1:
+            chunk = jax.vmap(chunk, (0, None))
             state = jax.tree.map(lambda x: jnp.stack([x] * fits), state)
             state = state._replace(key=jax.random.split(self.state.key, fits))
-        chunk = (
-            jax.vmap(self._chunk(iterations), (0, None)) if fits > 1 else self._chunk(iterations)
-        )
         program, seconds = self._compiled(chunk, state)
         return self._calls(program, state), seconds
 

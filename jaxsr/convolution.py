@@ -36,10 +36,15 @@ def _narrow_forward(x: Array, w: Array) -> Array:
     return functools.reduce(jnp.add, shifted)
 
 
+def _with_edges(dy: Array, w: Array) -> Array:
+    """The output's gradient among zeros, so that a filter turned round meets every pixel of x."""
+    h, k = w.shape[:2]
+    return jnp.pad(dy, ((0, 0), (h - 1, h - 1), (k - 1, k - 1), (0, 0)))
+
+
 def _narrow_backward(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
     h, k, channels, features = w.shape
-    edges = ((0, 0), (h - 1, h - 1), (k - 1, k - 1), (0, 0))
-    windows = im2col.windows(jnp.pad(dy, edges), w, 1).reshape(-1, h * k * features)
+    windows = im2col.windows(_with_edges(dy, w), w, 1).reshape(-1, h * k * features)
     flipped = w[::-1, ::-1].transpose(0, 1, 3, 2).reshape(-1, channels)
     dw = (windows.T @ x.reshape(-1, channels)).reshape(h, k, features, channels)
     return (windows @ flipped).reshape(x.shape), dw[::-1, ::-1].swapaxes(2, 3)
@@ -51,10 +56,8 @@ def _is_large(w: Array, stride: int) -> bool:
 
 
 def _large_backward(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
-    h, k = w.shape[:2]
-    edges = ((0, 0), (h - 1, h - 1), (k - 1, k - 1), (0, 0))
     flipped = w[::-1, ::-1].swapaxes(2, 3)
-    return _matmul_forward(jnp.pad(dy, edges), flipped, 1), im2col.filter_gradient(x, w, dy)
+    return _matmul_forward(_with_edges(dy, w), flipped, 1), im2col.filter_gradient(x, w, dy)
 
 
 def _matmul_forward(x: Array, w: Array, stride: int) -> Array:

@@ -84,8 +84,8 @@ def filter_gradient(x: Array, w: Array, dy: Array) -> Array:
       Of the shape of w.
     """
     h, k, channels, features = w.shape
-    height, width = dy.shape[1:3]
-    image, dy = x.swapaxes(0, 1), dy.swapaxes(0, 1).reshape(-1, features)
-    columns = jnp.concatenate([image[:, :, j : j + width] for j in range(k)], axis=-1)
+    height = dy.shape[1]
+    columns = windows(x.swapaxes(0, 1), w[:1], 1)
+    dy = dy.swapaxes(0, 1).reshape(-1, features)
     rows = [columns[i : i + height].reshape(-1, k * channels).T @ dy for i in range(h)]
     return jnp.stack(rows).reshape(w.shape)
