@@ -13,7 +13,7 @@ import tqdm
 
 from experiments.problem import TITLES, Problem
 from experiments.record import as_config, asked_for, claim, read_metrics
-from jaxsr import dip, figures, images, operators, plots, reports
+from jaxsr import dip, images, operators, reports
 from jaxsr.checkpoints import Checkpoints
 from jaxsr.files import atomic
 
@@ -157,6 +157,8 @@ class RunFolder:
 
     def write_report(self, result: dip.DIPResult, environment: dict[str, Any]) -> None:
         """History, curves, comparison and, last, the metrics: they mark the run as finished."""
+        from jaxsr import figures, plots  # here: no fit's start waits for matplotlib
+
         problem = self.problem
         history = {name: result.history[name] for name in self._columns()}
         reports.write_csv(self.path / "history.csv", history)
@@ -184,13 +186,9 @@ class RunFolder:
             level = problem.score(jnp.asarray(problem.baseline)[None], reference)["psnr"]
             baseline = {baseline_title: float(level)}
         figures.comparison(self.path / "comparison.png", shown, captions)
-        columns = {
-            "psnr": "running average",
-            "psnr_output": "output",
-            "psnr_fit": "fit to the observation",
-        }
-        if problem.hr is not None:
-            del columns["psnr_fit"]
+        columns = {"psnr": "running average", "psnr_output": "output"}
+        if problem.hr is None:
+            columns["psnr_fit"] = "fit to the observation"
         if not self._averages:
             del columns["psnr"]  # the average is the output
         plots.curves(

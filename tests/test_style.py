@@ -162,9 +162,18 @@ def test_imports_go_one_way(path):
             assert rest in below, f"{name} imports {rest}, which is not below it"
 
 
-@pytest.mark.parametrize("statement", ["import jaxsr", "from jaxsr import dip"])
-def test_imports_are_light(statement):
-    heavy = ("matplotlib", "tensorflow_datasets", "tensorflow", "skimage", "torch")
+HEAVY = ("matplotlib", "tensorflow_datasets", "tensorflow", "torch")
+
+
+@pytest.mark.parametrize(
+    ("statement", "heavy"),
+    [
+        ("import jaxsr", (*HEAVY, "skimage")),
+        ("from jaxsr import dip", (*HEAVY, "skimage")),
+        ("import experiments.dip", HEAVY),
+    ],
+)
+def test_imports_are_light(statement, heavy):
     program = f"{statement}; import sys; print(*[m for m in {heavy!r} if m in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", program],
