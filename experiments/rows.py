@@ -31,7 +31,7 @@ NAMES = (*INTERPOLATIONS, "tv", *LAPSRN, *DIP)
 class Places:
     """Where rows find and keep what they need.
 
-    lapsrn: folder of the trained networks, each named as `experiments.lapsrn` names it.
+    lapsrn: folder of the trained networks, each named as `experiments.lapsrn` names it by default.
     fits: folder of the fits of Deep Image Prior.
     device, precision: of the computation. stop: asked by a fit whether it should stop now.
     """
@@ -44,8 +44,8 @@ class Places:
 
 
 def seeded(name: str) -> bool:
-    """Whether a row depends on a seed that is drawn anew here."""
-    return name in DIP
+    """Whether a row depends on a seed: that of a fit, or of its network's training."""
+    return name in (*LAPSRN, *DIP)
 
 
 def protocol_name(name: str, table: str) -> ProtocolName:
@@ -69,8 +69,10 @@ def method(name: str, table: str, recipe: Recipe, seed: int, places: Places) -> 
     if name == "tv":
         return methods.Method(_least_squares(PROTOCOLS[chosen]), dict(baselines.TV))
     if name in LAPSRN:
-        folder = places.lapsrn / f"x{FACTOR}_charbonnier_w{name.removeprefix('lapsrn-')}_seed0"
-        return methods.lapsrn(folder, FACTOR, places.precision, self_ensemble=False)
+        weights = name.removeprefix("lapsrn-")
+        folder = places.lapsrn / f"x{FACTOR}_charbonnier_w{weights}_seed{seed}"
+        trained = methods.lapsrn(folder, FACTOR, places.precision, self_ensemble=False)
+        return trained._replace(settings=trained.settings | {"seed": seed})
     settings = Settings(
         loss="mse" if name == "dip-mse" else "charbonnier",
         factor=FACTOR,

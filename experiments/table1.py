@@ -37,7 +37,7 @@ class Settings:
     set5: pathlib.Path | None = None
     """A folder with the five images of Set5."""
     lapsrn: pathlib.Path = pathlib.Path("runs/lapsrn")
-    """Where `experiments.lapsrn` left the networks of the three weights."""
+    """Where `experiments.lapsrn` left the networks of the three weights and of the seeds."""
     tables: tuple[TableName, ...] = ()
     """Which tables. Default: those of the images given; without any, all."""
     only: tuple[str, ...] = rows.NAMES
@@ -45,9 +45,9 @@ class Settings:
     images: tuple[str, ...] = ()
     """Which images, by name. Default: all of the table."""
     seeds: tuple[int, ...] = (0,)
-    """Of the rows dip-mse and dip-charbonnier."""
+    """Of the fits of Deep Image Prior, and of LapSRN's trainings."""
     recipes: tuple[Recipe, ...] = ("reference",)
-    """Of the same rows: as released, or `best`."""
+    """Of the rows dip-mse and dip-charbonnier: as released, or `best`."""
     budget: float | None = None
     """Minutes after which to stop; an unfinished fit goes on from there the next time."""
     results: pathlib.Path = pathlib.Path("results/table1")
@@ -86,9 +86,8 @@ class Settings:
 def cells(settings: Settings) -> Iterator[Cell]:
     """All that is asked for, the cheap first."""
     for row in sorted(settings.only, key=rows.NAMES.index):
-        seeded = rows.seeded(row)
-        for seed in settings.seeds if seeded else (0,):
-            for recipe in settings.recipes if seeded else ("reference",):
+        for seed in settings.seeds if rows.seeded(row) else (0,):
+            for recipe in settings.recipes if row in rows.DIP else ("reference",):
                 for table in settings.tables:
                     for image in names_of(table):
                         if not settings.images or image in settings.images:

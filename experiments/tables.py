@@ -2,8 +2,8 @@
 
 import math
 import statistics
-from collections.abc import Collection, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 from experiments import recipes, rows, scores
 from experiments.ledger import Record
@@ -25,6 +25,7 @@ SHOWN = {"253027": (76, 184), "86000": (88, 88), "butterfly": (120, 140)}
 SIDE = 96
 
 OF_A_CELL = ("row", "image", "input_sha256", "seed")  # settings that may differ within a row
+OF_A_SEED = ("weights_sha256",)  # and between its seeds
 
 
 class Cell(NamedTuple):
@@ -44,7 +45,7 @@ class Cell(NamedTuple):
     @property
     def label(self) -> str:
         """Of its row in the table."""
-        return f"{self.row} ({self.recipe})" if rows.seeded(self.row) else self.row
+        return f"{self.row} ({self.recipe})" if self.row in rows.DIP else self.row
 
     @property
     def shown(self) -> bool:
@@ -54,9 +55,9 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         """In the ledger."""
-        if not rows.seeded(self.row):
-            return f"{self.table}/{self.row}/{self.image}"
-        return f"{self.table}/{self.row}_{self.recipe}/{self.image}_seed{self.seed}"
+        row = f"{self.row}_{self.recipe}" if self.row in rows.DIP else self.row
+        image = f"{self.image}_seed{self.seed}" if rows.seeded(self.row) else self.image
+        return f"{self.table}/{row}/{image}"
 
 
 def names_of(table: str) -> tuple[str, ...]:
@@ -83,7 +84,7 @@ def lines(table: str, records: Mapping[Cell, Record | None]) -> list[list[str]]:
         line = [label, rows.protocol_name(row, table), f"{len(found)}/{len(wanted)}"]
         if not found:
             line.append("missing")
-        elif differing := _differing(found.values()):
+        elif differing := _differing(found):
             line.append(f"mixed {', '.join(differing)}")
         else:
             psnr, ssim = (_mean(found, name) for name in ("psnr", "ssim"))
@@ -100,15 +101,18 @@ def lines(table: str, records: Mapping[Cell, Record | None]) -> list[list[str]]:
     return made
 
 
-def _differing(records: Collection[Record]) -> list[str]:
+def _differing(found: Mapping[Cell, Record]) -> list[str]:
     """The settings in which records of one row differ."""
-    first, *others = [record["settings"] for record in records]
-    names = dict.fromkeys(name for made in (first, *others) for name in made)
-    return [
-        name
-        for name in names
-        if name not in OF_A_CELL and any(made.get(name) != first.get(name) for made in others)
-    ]
+    names = dict.fromkeys(name for record in found.values() for name in record["settings"])
+    differing = []
+    for name in names:
+        values: dict[int | None, list[Any]] = {}
+        for cell, record in found.items():
+            of = cell.seed if name in OF_A_SEED else None
+            values.setdefault(of, []).append(record["settings"].get(name))
+        if name not in OF_A_CELL and any(x != of[0] for of in values.values() for x in of):
+            differing.append(name)
+    return differing
 
 
 def _mean(found: Mapping[Cell, Record], figure: str) -> float:

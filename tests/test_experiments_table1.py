@@ -144,9 +144,46 @@ def test_another_network_is_not_mixed_in(capsys):
         if seed == 0:
             assert code == 0
             before = records()
-            assert "paper/lapsrn-1-1/16077.json" in before
+            assert "paper/lapsrn-1-1/16077_seed0.json" in before
     assert code == 2 and records() == before
     assert "was made with `weights_sha256` (=" in capsys.readouterr().err
+
+
+def test_trained_networks_are_a_row_by_their_seeds(capsys):
+    """Mean and deviation over two trainings; weights may differ between seeds, not within one."""
+    model = models.LapSRN(features=4, depth=1)
+    start = jnp.zeros((1, 4, 4, 1))
+    for seed in (0, 2):
+        variables = model.init(jax.random.key(seed), start)
+        pretrained.save(f"nets/x4_charbonnier_w2-1_seed{seed}", model, variables)
+    args = ("--only", "lapsrn-2-1", "--lapsrn", "nets", "--tables", "standard", "--seeds", 0, 2)
+    assert run("--bsds300", "data", *args) == 0
+    found = {name: json.loads(record) for name, record in records().items()}
+    cells_of = itertools.product(IMAGES, (0, 2))
+    names = {cell: "standard/lapsrn-2-1/{}_seed{}.json".format(*cell) for cell in cells_of}
+    assert set(found) == set(names.values())
+    means = []
+    for seed in (0, 2):
+        _, variables = pretrained.load(f"nets/x4_charbonnier_w2-1_seed{seed}")
+        psnr = []
+        for x in IMAGES:
+            record = found[names[x, seed]]
+            assert record["settings"]["seed"] == seed
+            hr, low = PROTOCOLS["standard"].degrade(images.read(f"data/deep/{x}.png").pixels, 4)
+            result = upscaling.upscale(low, model, variables)
+            psnr.append(PROTOCOLS["standard"].score(result, hr, 4)["psnr"])
+            assert record["psnr"] == pytest.approx(psnr[-1], abs=1e-4)
+        means.append(statistics.fmean(psnr))
+    line = capsys.readouterr().out.splitlines()[-2].split()
+    expected = [f"{statistics.fmean(means):.3f}", f"{statistics.stdev(means):.3f}"]
+    assert line[:5] == ["lapsrn-2-1", "standard", "4/4", *expected]
+    path = pathlib.Path("results/table1") / names["16077", 2]
+    record = found[names["16077", 2]]
+    record["settings"]["weights_sha256"] = found[names["16077", 0]]["settings"]["weights_sha256"]
+    path.write_text(json.dumps(record))
+    assert run(*args) == 0
+    line = capsys.readouterr().out.splitlines()[-2].split()
+    assert line == ["lapsrn-2-1", "standard", "4/4", "mixed", "weights_sha256"]
 
 
 @pytest.fixture
@@ -245,15 +282,15 @@ def test_crops_are_of_the_result_the_truth_and_what_was_seen(monkeypatch):
     truth, low = PROTOCOLS["paper-lapsrn"].degrade(hr, 4)
     result = upscaling.upscale(low, model, variables)
     expected = with_true_chroma(result, truth)[8:24, 24:40]
-    found = images.read(ledger / "paper/lapsrn-1-1/16077.png").pixels
+    found = images.read(ledger / "paper/lapsrn-1-1/16077_seed0.png").pixels
     assert np.abs(found - expected).max() < 1.5 / 255
     # Of another network the record is refused; once it is deleted, the crop goes with it.
     other = model.init(jax.random.key(1), jnp.zeros((1, 4, 4, 1)))
     pretrained.save("nets/x4_charbonnier_w1-1_seed0", model, other)
-    (ledger / "paper/lapsrn-1-1/16077.json").unlink()
+    (ledger / "paper/lapsrn-1-1/16077_seed0.json").unlink()
     assert run(*args, "lapsrn-1-1", "--tables", "paper") == 0
     expected = with_true_chroma(upscaling.upscale(low, model, other), truth)[8:24, 24:40]
-    again = images.read(ledger / "paper/lapsrn-1-1/16077.png").pixels
+    again = images.read(ledger / "paper/lapsrn-1-1/16077_seed0.png").pixels
     assert np.abs(again - expected).max() < 1.5 / 255 < np.abs(again - found).max()
     monkeypatch.setattr(tables, "SHOWN", {})
     assert run("--bsds300", "data", "--only", "nearest") == 0

@@ -28,10 +28,18 @@ def lines(title, text=TEXT):
 
 
 def mean(table, row, figure):
-    """Over the images of a table; None where one is missing."""
+    """Over the images of a table, each the mean of its seeds."""
+    images = [found for found in of_images(table, row) if found]
+    return statistics.fmean(statistics.fmean(r[figure] for r in found) for found in images)
+
+
+def of_images(table, row):
+    """The records of each image of a table, by seed."""
     ledger = Ledger(ROOT / "results" / "table1")
-    found = [ledger.read(f"{table}/{row}/{image}", {}) for image in tables.names_of(table)]
-    return statistics.fmean(record[figure] for record in found if record)
+    seeds = "_seed[0-9]" if rows.seeded(row) else ""
+    for image in tables.names_of(table):
+        paths = ledger.paths(f"{table}/{row}/{image}{seeds}")
+        yield [ledger.read(f"{table}/{row}/{path.stem}", {}) for path in paths]
 
 
 @pytest.mark.parametrize("line", lines("As the paper computed each row"), ids=lambda x: x[0])
