@@ -129,6 +129,13 @@ def test_the_cells_of_deep_image_prior_are_those_of_the_records(line):
     assert told[2] == f"{record['psnr']:.3f}"
 
 
+ABLATIONS = {
+    "LapSRN (1,1), MSE": "lapsrn/x4_mse_w1-1_seed0",
+    "LapSRN (1,1), no residual": "lapsrn/x4_charbonnier_w1-1_direct_seed0",
+    "LapSRN (1), no pyramid": "lapsrn/x4_charbonnier_w1_jump_seed0",
+}
+
+
 @pytest.mark.parametrize("line", lines("LapSRN on other images"), ids=lambda x: x[0])
 def test_lapsrn_is_that_of_the_records(line):
     """Trained here and by its authors; bicubic stands in each record."""
@@ -136,7 +143,7 @@ def test_lapsrn_is_that_of_the_records(line):
     paths = {
         "bicubic": "lapsrn/x4_charbonnier_w1-1_seed0",
         "the authors'": "official/x4",
-        "LapSRN (1,1), MSE": "lapsrn/x4_mse_w1-1_seed0",
+        **ABLATIONS,
         **{
             f"LapSRN ({a},{b})": f"lapsrn/x4_charbonnier_w{a}-{b}_seed0"
             for a in (1, 2)
