@@ -44,12 +44,18 @@ def of_images(table, row):
 
 @pytest.mark.parametrize("line", lines("As the paper computed each row"), ids=lambda x: x[0])
 def test_the_papers_table_is_that_of_the_records(line):
-    label, _, psnr, ssim, *published = line
+    label, _, psnr, spread, ssim, *published = line
     row = NAMES.get(label, label)
     if psnr.startswith("missing"):
         assert row.startswith("DIP")
         return
     assert psnr == f"{mean('paper', row, 'psnr'):.3f}"
+    if row in rows.LAPSRN:
+        seeds = zip(*of_images("paper", row), strict=True)
+        means = [statistics.fmean(record["psnr"] for record in found) for found in seeds]
+        assert spread == (f"{statistics.stdev(means):.3f}" if means[1:] else "")
+    else:
+        assert spread == ""
     assert ssim == f"{mean('paper', row, 'ssim'):.4f}".lstrip("0")
     if row in rows.PUBLISHED:
         theirs = rows.PUBLISHED[row]
@@ -129,6 +135,7 @@ def test_the_cells_of_deep_image_prior_are_those_of_the_records(line):
     assert told[2] == f"{record['psnr']:.3f}"
 
 
+OF_LAPSRN = ("Set5, standard", "BSDS300 test, standard", "the paper's ten images, paper-lapsrn")
 ABLATIONS = {
     "LapSRN (1,1), MSE": "lapsrn/x4_mse_w1-1_seed0",
     "LapSRN (1,1), no residual": "lapsrn/x4_charbonnier_w1-1_direct_seed0",
@@ -145,21 +152,30 @@ def test_lapsrn_is_that_of_the_records(line):
         "the authors'": "official/x4",
         **ABLATIONS,
         **{
-            f"LapSRN ({a},{b})": f"lapsrn/x4_charbonnier_w{a}-{b}_seed0"
-            for a in (1, 2)
-            for b in (1, 2)
+            f"LapSRN ({a},{b}){label}": f"lapsrn/x4_charbonnier_w{a}-{b}_seed{seed}"
+            for a, b in ((1, 1), (2, 1), (1, 2))
+            for seed, label in enumerate(("", ", seed 1"))
         },
     }
     record = json.loads((ROOT / "results" / f"{paths[label]}.json").read_text())
-    for i, name in enumerate(
-        ("Set5, standard", "BSDS300 test, standard", "the paper's ten images, paper-lapsrn")
-    ):
+    for i, name in enumerate(OF_LAPSRN):
         mean = record["evaluation"].get(name, {"mean": None})["mean"]
         if mean is None:
             assert (label, told[2 * i : 2 * i + 2]) == ("the authors'", ["", ""])
             continue
         mean = mean["bicubic"] if label == "bicubic" else mean
         assert told[2 * i : 2 * i + 2] == figures_of(mean)
+
+
+@pytest.mark.parametrize("label", ABLATIONS)
+def test_what_a_part_brings_to_lapsrn_is_that_of_the_records(label):
+    whole, without = (
+        json.loads((ROOT / "results" / f"{path}.json").read_text())["evaluation"]
+        for path in ("lapsrn/x4_charbonnier_w1-1_seed0", ABLATIONS[label])
+    )
+    lost = [whole[name]["mean"]["psnr"] - without[name]["mean"]["psnr"] for name in OF_LAPSRN]
+    said = ", ".join(f"{x:+.2f}".replace("-0.00", "0.00").replace("+0.00", "0.00") for x in lost)
+    assert said in " ".join(TEXT.split())
 
 
 def test_the_authors_lapsrn_is_that_of_the_records():
