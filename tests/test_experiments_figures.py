@@ -54,10 +54,12 @@ def fit(folder, row, image, seed, psnr, average=0.99):
 
 def test_what_is_on_record_is_drawn_and_the_rest_is_told(tmp_path, measured, capsys):
     assert run("--results", RESULTS, "--out", tmp_path, "--only", 4, 9) == 0
-    line = measured["figure4.png"]["weights (1,2), 1 seed"]
-    record = json.loads((RESULTS / "lapsrn" / "x4_charbonnier_w1-2_seed0.json").read_text())
-    assert list(line["x"]) == list(range(1, 51)) and len(line["y"]) == 1
-    assert line["y"][0][-1] == pytest.approx(record["psnr"], abs=1e-3)
+    line = measured["figure4.png"]["weights (1,2), 2 seeds"]
+    assert list(line["x"]) == list(range(1, 51)) and len(line["y"]) == 2
+    for seed, curve in enumerate(line["y"]):
+        name = f"x4_charbonnier_w1-2_seed{seed}.json"
+        record = json.loads((RESULTS / "lapsrn" / name).read_text())
+        assert curve[-1] == pytest.approx(record["psnr"], abs=1e-3)
     assert (tmp_path / "figure9_253027.png").exists()
     captions = json.loads((tmp_path / "captions.json").read_text())
     assert list(captions) == ["figure4.png", "figure9_253027.png", "figure9_86000.png"]
