@@ -53,7 +53,7 @@ def test_the_papers_table_is_that_of_the_records(line):
     if row in rows.LAPSRN:
         seeds = zip(*of_images("paper", row), strict=True)
         means = [statistics.fmean(record["psnr"] for record in found) for found in seeds]
-        assert spread == (f"{statistics.stdev(means):.3f}" if means[1:] else "")
+        assert spread == f"{statistics.stdev(means):.3f}"
     else:
         assert spread == ""
     assert ssim == f"{mean('paper', row, 'ssim'):.4f}".lstrip("0")
@@ -176,6 +176,20 @@ def test_what_a_part_brings_to_lapsrn_is_that_of_the_records(label):
     lost = [whole[name]["mean"]["psnr"] - without[name]["mean"]["psnr"] for name in OF_LAPSRN]
     said = ", ".join(f"{x:+.2f}".replace("-0.00", "0.00").replace("+0.00", "0.00") for x in lost)
     assert said in " ".join(TEXT.split())
+
+
+def test_level_weights_differ_as_told():
+    first, second, finer = (mean("paper", row, "psnr") for row in rows.LAPSRN)
+    text = " ".join(TEXT.split())
+    assert f"gives {finer - first:.2f} dB more than (1,1) and {finer - second:.2f} more" in text
+    for name in OF_LAPSRN:
+        found = {}
+        for weights in ("1-1", "2-1", "1-2"):
+            paths = (ROOT / "results" / "lapsrn").glob(f"x4_charbonnier_w{weights}_seed?.json")
+            means = [json.loads(path.read_text())["evaluation"][name]["mean"] for path in paths]
+            found[weights] = [figures["psnr"] for figures in means]
+            assert len(means) == 2
+        assert min(found["1-2"]) > max(found["1-1"] + found["2-1"])
 
 
 def test_the_authors_lapsrn_is_that_of_the_records():
