@@ -20,6 +20,7 @@ def record(name, machine="2026-11-23_epyc-2-cores"):
 
 
 NEWER = "2026-11-25_epyc-avx512-2-cores"
+NEWEST = "2026-11-26_epyc-avx512-2-cores"
 
 
 PARTS = record("suite")["parts"]
@@ -148,9 +149,31 @@ def test_lapsrn(line):
     network = {"5": "paper", "10": "released"}[depth]
     (found,) = (
         x
-        for x in record("lapsrn")["results"]
+        for x in record("lapsrn", NEWEST)["results"]
         if [x["work"], x["size"], x["network"]] == [what.split()[0], size, network]
     )
     unit = "step" if what == "training step" else "image"
     seconds = [found[f"{who}_seconds_per_{unit}"] for who in ("ours", "torch")]
     assert [ours, torch, ratio] == [*(f"{x:.3f}" for x in seconds), f"{found['ratio']:.2f}"]
+
+
+def test_lapsrn_beside_pytorch_as_it_comes():
+    gains = {"image": [], "step": []}
+    for x in record("lapsrn", NEWEST)["results"]:
+        unit = x["unit"]
+        plain = x["peers"]["eager"][f"seconds_per_{unit}"]
+        gains[unit].append(plain / x[f"ours_seconds_per_{unit}"])
+    said = f"{min(gains['image']):.2f} to {max(gains['image']):.2f} times as fast"
+    assert f"ours is {said}, and {gains['step'][0]:.2f} times in training" in " ".join(PAGE.split())
+
+
+def test_filters_of_five_by_five():
+    ways = ("ours", "im2col", "lax outside", "PyTorch eager")
+    large, small = (
+        [1e3 * x["ways"][way]["seconds_per_convolution"] for way in ways]
+        for x in record("convolution-5x5", NEWEST)["results"]
+    )
+    said = "take {:.0f} ms at 128x128 (im2col {:.0f}, `lax` without a loop {:.0f}, PyTorch {:.0f})"
+    text = " ".join(PAGE.split())
+    assert said.format(*large) in text
+    assert "and {:.1f} at 32x32 ({:.1f}, {:.1f}, {:.1f})".format(*small) in text
