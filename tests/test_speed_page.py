@@ -114,7 +114,7 @@ def test_text():
         for x, unit, what in zip(newer, (" GFLOP/s", ""), (" of the", ""), strict=True)
     ]
     assert "at {} product ceiling, and {}.".format(*rates) in text
-    for machine in ({}, {"machine": NEWER}):
+    for machine in ({}, {"machine": NEWER}, {"machine": NEWEST}):
         starts = record("compiling", **machine)["results"]
         seconds = [f"{x['ours_seconds_per_start']:.1f}" for x in starts]
         assert "first iteration: {} s, and {} s with the cache".format(*seconds) in text
