@@ -1,10 +1,10 @@
 """One convolution and its gradients by every lowering: is the one that we choose the fastest?
 
     python -m benchmarks.convolution --sizes 128x128 16x16 --json FILE
-    python -m benchmarks.convolution --taps 5 --channels 64 --json FILE
+    python -m benchmarks.convolution --taps 5 --channels 64 --features 32 --json FILE
 
-As many features as channels, exact float32. `ours` is what the networks run: on a CPU Winograd's
-method or im2col, by the size, for larger filters `lax` forwards; elsewhere `lax`. `lax in a loop`
+Exact float32. `ours` is what the networks run: on a CPU what `jaxsr.convolution.lowering` chooses,
+elsewhere `lax`. `lax in a loop`
 shows what XLA's CPU back end makes of a convolution and its gradients inside a `fori_loop`, where
 Deep Image Prior has all of its own; each of the others runs in such a loop too, but for PyTorch's
 and `lax outside`.
@@ -35,7 +35,9 @@ class Options:
     sizes: tuple[str, ...] = ("128x128", "64x64", "32x32", "16x16")
     """Of the output, HEIGHTxWIDTH in pixels, multiples of 4 from 4."""
     channels: int = 128
-    """Channels, and features."""
+    """Of the image."""
+    features: int | None = None
+    """Of the output; as many as channels if not given."""
     taps: int = 3
     """The filters' side in pixels; Winograd's method is for 3."""
     json: pathlib.Path | None = None
@@ -125,13 +127,13 @@ def measure(size: tuple[int, int], options: Options, alone: bool) -> dict[str, A
     """The figures of one size, as they stand in the JSON file."""
     height, width = size
     keys = jax.random.split(jax.random.key(0), 3)
-    channels = options.channels
-    taps = options.taps
-    shapes = ((1, height + taps - 1, width + taps - 1, channels), (taps, taps, channels, channels))
-    arrays = [
-        jax.random.normal(key, shape)
-        for key, shape in zip(keys, (*shapes, (1, height, width, channels)), strict=True)
-    ]
+    channels, features, taps = options.channels, options.features or options.channels, options.taps
+    shapes = (
+        (1, height + taps - 1, width + taps - 1, channels),
+        (taps, taps, channels, features),
+        (1, height, width, features),
+    )
+    arrays = [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
     on_cpu = jax.default_backend() == "cpu"
     quick = {name: way for name, way in IN_A_LOOP.items() if name != SLOW or not on_cpu}
     if taps != 3:
@@ -140,6 +142,7 @@ def measure(size: tuple[int, int], options: Options, alone: bool) -> dict[str, A
     for way in quick.values():
         for actual, wanted in zip(jax.tree.leaves(jax.jit(way)(*arrays)), expected, strict=True):
             peers.disagreement(actual, wanted)
+    named = f"{channels} channels" + f" to {features}" * (features != channels)
     megapixels = options.megapixels or (0.05 if on_cpu else 2)
     iterations = max(1, round(megapixels * 1e6 / (height * width)))
     programs: dict[str, Callable[[], Any]] = {
@@ -153,11 +156,11 @@ def measure(size: tuple[int, int], options: Options, alone: bool) -> dict[str, A
     if on_cpu:
         times |= timed({SLOW: functools.partial(looped(IN_A_LOOP[SLOW], 1), *arrays)})
     return {
-        "name": f"convolution {height}x{width}, {channels} channels, {taps}x{taps} filters",
+        "name": f"convolution {height}x{width}, {named}, {taps}x{taps} filters",
         "unit": "convolution",
         "ours_seconds_per_convolution": times["ours"].median,
         "ours_spread": times["ours"].spread,
-        "chosen": chosen(arrays[0], arrays[1], height * width),
+        "chosen": chosen(*arrays[:2]),
         "ways": {
             name: {"seconds_per_convolution": time.median, "spread": time.spread}
             for name, time in times.items()
@@ -165,13 +168,17 @@ def measure(size: tuple[int, int], options: Options, alone: bool) -> dict[str, A
     }
 
 
-def chosen(x: Array, w: Array, pixels: int) -> str:
-    """The way that is ours here."""
+def chosen(x: Array, w: Array) -> str:
+    """The way that is ours here, forward and, where that is another, for the gradients."""
     if jax.default_backend() != "cpu":
         return "lax"
-    if w.shape[0] > 3:
-        return "lax forwards, its own gradient"
-    return "winograd" if winograd.pays(x, w, pixels) else "im2col"
+    functions = [getattr(way, "func", way) for way in convolution.lowering(x, w)]
+    modules = [function.__module__.rpartition(".")[2] for function in functions]
+    names = [
+        function.__name__.split("_")[1] if module == "convolution" else module
+        for function, module in zip(functions, modules, strict=True)
+    ]
+    return " and ".join(dict.fromkeys(names))
 
 
 def say(result: Mapping[str, Any]) -> str:
@@ -189,6 +196,8 @@ def run(options: Options) -> dict[str, Any]:
     """
     sizes = [peers.parse_size(text, multiple=4, least=4) for text in options.sizes]
     peers.check_counts(channels=options.channels, taps=options.taps, rounds=options.rounds)
+    if options.features is not None:
+        peers.check_counts(features=options.features)
     if options.megapixels is not None and not 0 < options.megapixels < float("inf"):
         raise InputError(f"`megapixels` (={options.megapixels}) must be above 0")
     alone = peers.is_alone(options.alone)

@@ -4,13 +4,13 @@ This is the one place in the package that knows about platforms. On GPU and TPU 
 `lax.conv_general_dilated`, untouched. XLA's CPU back end turns convolutions into fast calls only
 outside loops, so that their gradients inside a `fori_loop` run up to 14 times slower
 (https://github.com/jax-ml/jax/issues/12868); there, the convolution is written as matrix products,
-which are fast everywhere: by Winograd's method for 3x3 filters on images, else by im2col. Filters
-of more taps are left to XLA forwards, where it is fast, and have a gradient of such convolutions.
+which are fast everywhere: by Winograd's method for 3x3 filters on images, else by im2col. Larger
+filters are so many of 3x3, but for few channels, where XLA's own call is fast forwards.
 """
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,11 +19,14 @@ from jax import Array, lax
 
 from jaxsr import im2col, winograd
 
+Forward = Callable[[Array, Array], Array]
+Backward = Callable[[Array, Array, Array], tuple[Array, Array]]
+
 
 def _is_narrow(w: Array, stride: int) -> bool:
-    """Whether a filter has several taps, yet fewer for all features than channels to look at."""
+    """Whether a filter of several taps has few features for the channels that it looks at."""
     h, k, channels, features = w.shape
-    return stride == 1 and h * k > 1 and h * k * features < channels
+    return stride == 1 and h * k > 1 and 8 * features <= channels
 
 
 def _narrow_forward(x: Array, w: Array) -> Array:
@@ -36,51 +39,48 @@ def _narrow_forward(x: Array, w: Array) -> Array:
     return functools.reduce(jnp.add, shifted)
 
 
-def _with_edges(dy: Array, w: Array) -> Array:
-    """The output's gradient among zeros, so that a filter turned round meets every pixel of x."""
-    h, k = w.shape[:2]
-    return jnp.pad(dy, ((0, 0), (h - 1, h - 1), (k - 1, k - 1), (0, 0)))
-
-
 def _narrow_backward(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
     h, k, channels, features = w.shape
-    windows = im2col.windows(_with_edges(dy, w), w, 1).reshape(-1, h * k * features)
+    dy = jnp.pad(dy, ((0, 0), (h - 1, h - 1), (k - 1, k - 1), (0, 0)))
+    windows = im2col.windows(dy, w, 1).reshape(-1, h * k * features)
     flipped = w[::-1, ::-1].transpose(0, 1, 3, 2).reshape(-1, channels)
     dw = (windows.T @ x.reshape(-1, channels)).reshape(h, k, features, channels)
     return (windows @ flipped).reshape(x.shape), dw[::-1, ::-1].swapaxes(2, 3)
 
 
 def _is_large(w: Array, stride: int) -> bool:
-    """Whether im2col's rows would be far larger than the image, and XLA has a fast call instead."""
+    """Whether im2col's rows would be far larger than the image, which float32 need not have."""
     return stride == 1 and w.shape[0] * w.shape[1] > 9 and w.dtype == jnp.float32
 
 
-def _large_backward(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
-    flipped = w[::-1, ::-1].swapaxes(2, 3)
-    return _matmul_forward(_with_edges(dy, w), flipped, 1), im2col.filter_gradient(x, w, dy)
+def _by_3x3(x: Array, w: Array) -> tuple[Array, Array]:
+    """An image and 3x3 filters of the same correlation, for filters of any size.
+
+    A large filter is a sum of 3x3 filters, each moved by multiples of 3 pixels: they are stacked
+    along the channels, and so is the image, once for each, moved.
+    """
+    h, k, channels, features = w.shape
+    down, across = -(-h // 3), -(-k // 3)
+    height, width = x.shape[1] - h + 3, x.shape[2] - k + 3
+    missing = ((0, 3 * down - h), (0, 3 * across - k))
+    w = jnp.pad(w, (*missing, (0, 0), (0, 0))).reshape(down, 3, across, 3, channels, features)
+    x = jnp.pad(x, ((0, 0), *missing, (0, 0)))
+    moved = [
+        im2col.window(x, 3 * i, 3 * j, height, width, 1) for i in range(down) for j in range(across)
+    ]
+    return jnp.concatenate(moved, -1), w.transpose(1, 3, 0, 2, 4, 5).reshape(3, 3, -1, features)
 
 
-def _matmul_forward(x: Array, w: Array, stride: int) -> Array:
-    if _is_narrow(w, stride):
-        return _narrow_forward(x, w)
-    if _is_large(w, stride):
-        return _lax(x, w, stride)
-    if stride == 1 and winograd.pays(x, w, x.shape[0] * (x.shape[1] - 2) * (x.shape[2] - 2)):
-        return winograd.convolve(x, w)
-    return im2col.convolve(x, w, stride=stride)
+def _summed_forward(x: Array, w: Array) -> Array:
+    return winograd.convolve(*_by_3x3(x, w))
 
 
-def _matmul_backward(x: Array, w: Array, dy: Array, stride: int) -> tuple[Array, Array]:
-    if _is_narrow(w, stride):
-        return _narrow_backward(x, w, dy)
-    if _is_large(w, stride):
-        return _large_backward(x, w, dy)
-    if stride == 1 and winograd.pays(x, w, math.prod(dy.shape[:3])):
-        return winograd.gradients(x, w, dy)
-    return im2col.gradients(x, w, dy, stride=stride)
+def _summed_backward(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
+    stacked, pull = jax.vjp(_by_3x3, x, w)
+    return pull(winograd.gradients(*stacked, dy))
 
 
-def _lax(x: Array, w: Array, stride: int) -> Array:
+def _lax(x: Array, w: Array, stride: int = 1) -> Array:
     return lax.conv_general_dilated(
         x, w, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -88,6 +88,30 @@ def _lax(x: Array, w: Array, stride: int) -> Array:
 
 def _lax_backward(x: Array, w: Array, dy: Array, stride: int) -> tuple[Array, Array]:
     return jax.vjp(functools.partial(_lax, stride=stride), x, w)[1](dy)
+
+
+def lowering(x: Array, w: Array, stride: int = 1) -> tuple[Forward, Backward]:
+    """How `conv` is computed on a CPU: the functions of its value and of its gradients.
+
+    Every bound is where measured times cross (`python -m benchmarks.convolution`).
+    """
+    if _is_narrow(w, stride):
+        return _narrow_forward, _narrow_backward
+    if _is_large(w, stride):
+        window = math.prod(w.shape[:3])
+        pays = winograd.pays(*jax.eval_shape(_by_3x3, x, w))
+        forward = _summed_forward if pays else im2col.convolve
+        backward = _summed_backward if pays else im2col.gradients
+        return (
+            _lax if window <= 1024 else forward,
+            im2col.gradients if window <= 2 * w.shape[3] else backward,
+        )
+    if stride == 1 and winograd.pays(x, w):
+        return winograd.convolve, winograd.gradients
+    return (
+        functools.partial(im2col.convolve, stride=stride),
+        functools.partial(im2col.gradients, stride=stride),
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -106,7 +130,7 @@ def conv(x: Array, w: Array, stride: int = 1) -> Array:
     return lax.platform_dependent(
         x,
         w,
-        cpu=functools.partial(_matmul_forward, stride=stride),
+        cpu=lowering(x, w, stride)[0],
         default=functools.partial(_lax, stride=stride),
     )
 
@@ -119,7 +143,7 @@ def _conv_backward(stride: int, kept: tuple[Array, Array], dy: Array) -> tuple[A
     return lax.platform_dependent(
         *kept,
         dy,
-        cpu=functools.partial(_matmul_backward, stride=stride),
+        cpu=lowering(*kept, stride)[1],
         default=functools.partial(_lax_backward, stride=stride),
     )
 

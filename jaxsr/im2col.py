@@ -72,20 +72,3 @@ def gradients(x: Array, w: Array, dy: Array, *, stride: int = 1) -> tuple[Array,
     dw = jnp.einsum("bpc,bpk->bck", rows, dy.reshape(blocks, -1, features)).sum(0)
     dx = _col2im(dy @ w.reshape(-1, features).T, w, stride, *x.shape[1:3])
     return dx, dw.reshape(w.shape)
-
-
-def filter_gradient(x: Array, w: Array, dy: Array) -> Array:
-    """The second of `gradients` for stride 1, by one product a row of the filter.
-
-    A window's row is read from one image of rows, so that each pixel is written as often as the
-    filter has columns, not taps (Cho and Brand, "MEC: Memory-efficient Convolution", ICML 2017).
-
-    Returns:
-      Of the shape of w.
-    """
-    h, k, channels, features = w.shape
-    height = dy.shape[1]
-    columns = windows(x.swapaxes(0, 1), w[:1], 1)
-    dy = dy.swapaxes(0, 1).reshape(-1, features)
-    rows = [columns[i : i + height].reshape(-1, k * channels).T @ dy for i in range(h)]
-    return jnp.stack(rows).reshape(w.shape)

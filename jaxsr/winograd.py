@@ -150,14 +150,15 @@ def gradients(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
     return convolve(dy, w[::-1, ::-1].swapaxes(2, 3), pad=2), filter_gradient(x, dy)
 
 
-def pays(x: jax.ShapeDtypeStruct | Array, w: jax.ShapeDtypeStruct | Array, pixels: int) -> bool:
-    """Whether F(4x4, 3x3) beats im2col for `pixels` outputs of x (N, H, W, C) by w (3, 3, C, K).
+def pays(x: jax.ShapeDtypeStruct | Array, w: jax.ShapeDtypeStruct | Array) -> bool:
+    """Whether F(4x4, 3x3) beats im2col for the image x (N, H, W, C) and the filters w (3, 3, C, K).
 
     The filters' own transform, 36 C K numbers, has to be small against the tiles', 36 T (C + K).
     Only float32: half-precision numbers do not survive the transforms, whose weights reach 8 and
     1/24, and who computes in float64 wants the last digits.
     """
+    n, height, width, _ = x.shape
     channels, features = w.shape[2:]
-    tiles = pixels / OUT**2
+    tiles = n * (height - 2) * (width - 2) / OUT**2
     suits = w.shape[:2] == (3, 3) and x.dtype == jnp.float32
     return suits and tiles * (channels + features) >= 2 * channels * features

@@ -39,7 +39,7 @@ def test_a_run_writes_what_it_found(alone, tmp_path, capsys):
     if not alone:
         pytest.importorskip("torch")
     path = tmp_path / "convolution.json"
-    options = ["--sizes", "8x12", "--channels", "4", "--megapixels", "0.001"]
+    options = ["--sizes", "12x12", "--channels", "4", "--megapixels", "0.001"]
     options += ["--rounds", "2", "--json", str(path), *(["--alone"] if alone else [])]
     assert convolution.main(options) == 0
     (found,) = json.loads(path.read_text())["results"]
@@ -51,10 +51,16 @@ def test_a_run_writes_what_it_found(alone, tmp_path, capsys):
     large = ["--taps", "5", *options, "--alone"]
     assert convolution.main(large) == 0
     (found,) = json.loads(path.read_text())["results"]
-    assert found["chosen"] == "lax forwards, its own gradient" and "winograd" not in found["ways"]
+    assert found["chosen"] == "lax and summed" and "winograd" not in found["ways"]
+    assert convolution.main([*large, "--features", "80"]) == 0
+    (found,) = json.loads(path.read_text())["results"]
+    assert found["chosen"] == "lax and im2col"
+    assert found["name"] == "convolution 12x12, 4 channels to 80, 5x5 filters"
     assert convolution.main(["--sizes", "8x10"]) == 2
     assert "`sizes` (=8x10)" in capsys.readouterr().err
     assert convolution.main(["--megapixels", "0"]) == 2
+    assert convolution.main(["--features", "0"]) == 2
+    assert "`features` (=0)" in capsys.readouterr().err
 
 
 def test_no_product_is_rounded_to_tf32(monkeypatch, capsys):
@@ -87,5 +93,7 @@ def test_on_a_gpu_all_ways_take_turns(monkeypatch, capsys):
 
 def test_im2col_is_chosen_where_filters_outnumber_pixels():
     x, w, _ = problem(64, 4)
-    assert convolution.chosen(x, w, 16) == "im2col"
-    assert convolution.chosen(x.astype(jnp.bfloat16), w, 4096) == "im2col"
+    assert convolution.chosen(x, w) == "im2col"
+    large = jnp.zeros((1, 66, 66, 64))
+    assert convolution.chosen(large, w) == "winograd"
+    assert convolution.chosen(large.astype(jnp.bfloat16), w) == "im2col"

@@ -1,5 +1,4 @@
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -7,14 +6,14 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxsr import convolution, winograd
+from jaxsr import convolution, im2col, winograd
 
 # (batch, height, width, channels), features, size, stride
 WINOGRAD = [
     ((1, 10, 10, 4), 4, 3, 1),
     ((2, 13, 8, 3), 5, 3, 1),
     ((1, 7, 11, 1), 2, 3, 1),
-    ((1, 26, 26, 132), 16, 3, 1),
+    ((1, 26, 26, 132), 20, 3, 1),
     ((1, 3, 20, 1), 1, 3, 1),
 ]
 IM2COL = [
@@ -35,11 +34,12 @@ NARROW = [
     ((2, 7, 9, 80), 3, 5, 1),
     ((1, 26, 26, 132), 8, 3, 1),
 ]
-# More than 9 taps; the gradient of the second is by a narrow filter.
+# More than 9 taps: few channels, hardly any, many on an image, many on few pixels.
 LARGE = [
-    ((2, 10, 9, 3), 4, 5, 1),
+    ((2, 12, 13, 3), 4, 5, 1),
     ((2, 13, 12, 1), 96, 9, 1),
-    ((1, 4, 7, 2), 3, 4, 1),
+    ((1, 20, 19, 44), 6, 5, 1),
+    ((1, 5, 7, 44), 64, 5, 1),
 ]
 TOLERANCE = {jnp.float32: 1e-4, jnp.float64: 1e-12}
 
@@ -89,39 +89,43 @@ def test_conv_equals_lax(x64, shape, features, size, stride, dtype):
         assert_close(a, e, TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize(("cases", "pays"), [(WINOGRAD, True), (IM2COL, False)])
-def test_both_methods_are_covered(cases, pays):
-    for shape, features, size, stride in cases:
-        x, w = problem(shape, features, size)
-        pixels = math.prod(jax.eval_shape(reference_conv, x, w).shape[:3])
-        assert (stride == 1 and winograd.pays(x, w, pixels)) == pays
-        assert not convolution._is_narrow(w, stride)
-        assert not convolution._is_large(w, stride)
-
-
 @pytest.mark.parametrize(
-    ("cases", "kind"), [(NARROW, convolution._is_narrow), (LARGE, convolution._is_large)]
+    ("cases", "module"), [(WINOGRAD, "jaxsr.winograd"), (IM2COL, "jaxsr.im2col")]
 )
-def test_narrow_and_large_filters_are_covered(cases, kind):
+def test_both_methods_are_covered(cases, module):
     for shape, features, size, stride in cases:
-        assert kind(problem(shape, features, size)[1], stride)
-    assert convolution._is_narrow(problem(*LARGE[1][:3])[1].swapaxes(2, 3), 1)
+        for way in convolution.lowering(*problem(shape, features, size), stride):
+            assert getattr(way, "func", way).__module__ == module
 
 
-@pytest.mark.parametrize(
-    ("dtype", "calls"), [(jnp.float32, 2), (jnp.bfloat16, 0), (jnp.float64, 0)]
-)
-def test_large_filters_are_the_fast_call_in_float32(x64, dtype, calls):
-    """XLA's CPU back end has one for that alone: the value and the image's gradient."""
+def test_narrow_and_large_filters_are_covered():
+    narrow = convolution._narrow_forward, convolution._narrow_backward
+    summed = convolution._summed_forward, convolution._summed_backward
+    for case in NARROW:
+        assert convolution.lowering(*problem(*case[:3])) == narrow
+    ways = [convolution.lowering(*problem(*case[:3])) for case in LARGE]
+    assert ways == [
+        (convolution._lax, summed[1]),
+        (convolution._lax, im2col.gradients),
+        summed,
+        (im2col.convolve, im2col.gradients),
+    ]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float64])
+def test_large_filters_are_the_fast_call_in_float32(x64, dtype):
+    """XLA's CPU back end has one for that alone."""
     x, w = problem((1, 9, 8, 3), 4, 5, dtype)
+    compiled = jax.jit(convolution.conv).lower(x, w).compile().as_text()
+    assert compiled.count(" convolution(") == (dtype == jnp.float32)
 
-    @jax.jit
-    def all_three(x, w):
-        y, pull = jax.vjp(convolution.conv, x, w)
-        return y, *pull(y)
 
-    compiled = all_three.lower(x, w).compile().as_text()
-    assert compiled.count(" convolution(") == calls
+@pytest.mark.parametrize(("size", "sides"), [(4, (5, 6)), (5, (9, 5)), (9, (9, 12))])
+def test_large_filters_are_sums_of_3x3(x64, size, sides):
+    x, w = problem((2, *sides, 3), 4, size, jnp.float64)
+    stacked = convolution._by_3x3(x, w)
+    assert stacked[1].shape[:2] == (3, 3)
+    assert_close(reference_conv(*stacked), reference_conv(x, w), 1e-13)
 
 
 @pytest.mark.parametrize("pad", [0, 1, 2])
@@ -142,9 +146,9 @@ def test_winograd_matrices_are_minimal_filtering():
 
 def test_winograd_never_takes_half_precision():
     x, w = problem((1, 34, 34, 4), 4, 3)
-    assert winograd.pays(x, w, 1024)
+    assert winograd.pays(x, w)
     for dtype in (jnp.bfloat16, jnp.float16):
-        assert not winograd.pays(x.astype(dtype), w.astype(dtype), 1024)
+        assert not winograd.pays(x.astype(dtype), w.astype(dtype))
 
 
 def test_conv_in_bfloat16():
