@@ -34,7 +34,7 @@ NARROW = [
     ((2, 7, 9, 80), 3, 5, 1),
     ((1, 26, 26, 132), 8, 3, 1),
 ]
-# More than 9 taps: few channels, hardly any, many on an image, many on few pixels.
+# More than 9 taps: few channels, hardly any for the features, many, many on few pixels.
 LARGE = [
     ((2, 12, 13, 3), 4, 5, 1),
     ((2, 13, 12, 1), 96, 9, 1),
@@ -100,24 +100,26 @@ def test_both_methods_are_covered(cases, module):
 
 def test_narrow_and_large_filters_are_covered():
     narrow = convolution._narrow_forward, convolution._narrow_backward
-    summed = convolution._summed_forward, convolution._summed_backward
     for case in NARROW:
         assert convolution.lowering(*problem(*case[:3])) == narrow
     ways = [convolution.lowering(*problem(*case[:3])) for case in LARGE]
-    assert ways == [
-        (convolution._lax, summed[1]),
-        (convolution._lax, im2col.gradients),
+    summed = convolution._large_backward
+    assert [backward for _, backward in ways] == [
         summed,
-        (im2col.convolve, im2col.gradients),
+        im2col.gradients,
+        summed,
+        im2col.gradients,
     ]
+    assert {forward for forward, _ in ways} == {convolution._large_forward}
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float64])
 def test_large_filters_are_the_fast_call_in_float32(x64, dtype):
-    """XLA's CPU back end has one for that alone."""
+    """XLA's CPU back end has one for that alone, and it is slow without padding."""
     x, w = problem((1, 9, 8, 3), 4, 5, dtype)
     compiled = jax.jit(convolution.conv).lower(x, w).compile().as_text()
     assert compiled.count(" convolution(") == (dtype == jnp.float32)
+    assert compiled.count("window={size=5x5 pad=0_0x0_1}") == (dtype == jnp.float32)
 
 
 @pytest.mark.parametrize(("size", "sides"), [(4, (5, 6)), (5, (9, 5)), (9, (9, 12))])
