@@ -92,7 +92,7 @@ def _lax_backward(x: Array, w: Array, dy: Array, stride: int) -> tuple[Array, Ar
     return jax.vjp(functools.partial(_lax, stride=stride), x, w)[1](dy)
 
 
-def lowering(x: Array, w: Array, stride: int = 1) -> tuple[Forward, Backward]:
+def lowering(x: Array, w: Array, stride: int) -> tuple[Forward, Backward]:
     """How `conv` is computed on a CPU: the functions of its value and of its gradients.
 
     Every bound is where measured times cross (`python -m benchmarks.convolution`).

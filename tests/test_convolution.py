@@ -101,8 +101,8 @@ def test_both_methods_are_covered(cases, module):
 def test_narrow_and_large_filters_are_covered():
     narrow = convolution._narrow_forward, convolution._narrow_backward
     for case in NARROW:
-        assert convolution.lowering(*problem(*case[:3])) == narrow
-    ways = [convolution.lowering(*problem(*case[:3])) for case in LARGE]
+        assert convolution.lowering(*problem(*case[:3]), 1) == narrow
+    ways = [convolution.lowering(*problem(*case[:3]), 1) for case in LARGE]
     summed = convolution._large_backward
     assert [backward for _, backward in ways] == [
         summed,

@@ -167,13 +167,18 @@ def test_lapsrn_beside_pytorch_as_it_comes():
     assert f"ours is {said}, and {gains['step'][0]:.2f} times in training" in " ".join(PAGE.split())
 
 
-def test_filters_of_five_by_five():
-    ways = ("ours", "im2col", "lax outside", "PyTorch eager")
-    large, small = (
-        [1e3 * x["ways"][way]["seconds_per_convolution"] for way in ways]
-        for x in record("convolution-5x5", NEWEST)["results"]
-    )
-    said = "take {:.0f} ms at 128x128 (im2col {:.0f}, `lax` without a loop {:.0f}, PyTorch {:.0f})"
-    text = " ".join(PAGE.split())
-    assert said.format(*large) in text
-    assert "and {:.1f} at 32x32 ({:.1f}, {:.1f}, {:.1f})".format(*small) in text
+def test_large_filters():
+    records = [record(f"convolution-{name}", NEWEST) for name in ("5x5", "5x5-to-32", "9x9")]
+    ways = ("ours", "im2col", "lax outside", "lax in a loop", "PyTorch eager")
+    found = [
+        [f"{1e3 * x['ways'][way]['seconds_per_convolution']:.2f}" for way in ways]
+        for each in records
+        for x in each["results"]
+    ]
+    names = [x["name"].removeprefix("convolution ") for each in records for x in each["results"]]
+    told = lines("Large filters", PAGE)
+    assert [line[3:] for line in told] == found
+    for (filters, channels, size, *_), name in zip(told, names, strict=True):
+        before, _, after = channels.partition(" to ")
+        to = f" to {after}" * (after != before)
+        assert name == f"{size}, {before} channels{to}, {filters} filters"
