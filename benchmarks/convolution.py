@@ -4,10 +4,9 @@
     python -m benchmarks.convolution --taps 5 --channels 64 --features 32 --json FILE
 
 Exact float32. `ours` is what the networks run: on a CPU what `jaxsr.convolution.lowering` chooses,
-elsewhere `lax`. `lax in a loop`
-shows what XLA's CPU back end makes of a convolution and its gradients inside a `fori_loop`, where
-Deep Image Prior has all of its own; each of the others runs in such a loop too, but for PyTorch's
-and `lax outside`.
+elsewhere `lax`. `lax in a loop` shows what XLA's CPU back end makes of a convolution and its
+gradients inside a `fori_loop`, where Deep Image Prior has all of its own; each of the others runs
+in such a loop too, but for PyTorch's and `lax outside`.
 """
 
 import dataclasses
@@ -39,7 +38,7 @@ class Options:
     features: int | None = None
     """Of the output; as many as channels if not given."""
     taps: int = 3
-    """The filters' side in pixels; Winograd's method is for 3."""
+    """The filters' side in pixels; the way `winograd` is for 3."""
     json: pathlib.Path | None = None
     """File for the results, with machine and versions."""
     megapixels: float | None = None
@@ -69,6 +68,14 @@ def plain(x: Array, w: Array) -> Array:
     )
 
 
+WORDS: dict[Callable[..., Any], str] = {  # for what `jaxsr.convolution.lowering` chooses
+    winograd.convolve: "winograd",
+    winograd.gradients: "winograd",
+    convolution._narrow_forward: "products of taps",
+    convolution._narrow_backward: "products of taps",
+    convolution._large_forward: "lax",
+    convolution._large_backward: "3x3 filters",
+}
 SLOW = "lax in a loop"  # on a CPU: measured by one iteration, after the others
 IN_A_LOOP: dict[str, Way] = {
     "ours": differentiated(convolution.conv),
@@ -172,13 +179,8 @@ def chosen(x: Array, w: Array) -> str:
     """The way that is ours here, forward and, where that is another, for the gradients."""
     if jax.default_backend() != "cpu":
         return "lax"
-    functions = [getattr(way, "func", way) for way in convolution.lowering(x, w, 1)]
-    modules = [function.__module__.rpartition(".")[2] for function in functions]
-    names = [
-        function.__name__.split("_")[1] if module == "convolution" else module
-        for function, module in zip(functions, modules, strict=True)
-    ]
-    return " and ".join(dict.fromkeys(names))
+    ways = [WORDS.get(way, "im2col") for way in convolution.lowering(x, w, 1)]
+    return " and ".join(dict.fromkeys(ways))
 
 
 def say(result: Mapping[str, Any]) -> str:
@@ -195,9 +197,8 @@ def run(options: Options) -> dict[str, Any]:
       InputError: an option that cannot be used.
     """
     sizes = [peers.parse_size(text, multiple=4, least=4) for text in options.sizes]
-    peers.check_counts(channels=options.channels, taps=options.taps, rounds=options.rounds)
-    if options.features is not None:
-        peers.check_counts(features=options.features)
+    peers.check_counts(channels=options.channels, features=options.features)
+    peers.check_counts(taps=options.taps, rounds=options.rounds)
     if options.megapixels is not None and not 0 < options.megapixels < float("inf"):
         raise InputError(f"`megapixels` (={options.megapixels}) must be above 0")
     alone = peers.is_alone(options.alone)

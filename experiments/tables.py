@@ -105,12 +105,12 @@ def _differing(found: Mapping[Cell, Record]) -> list[str]:
     """The settings in which records of one row differ."""
     names = dict.fromkeys(name for record in found.values() for name in record["settings"])
     differing = []
-    for name in names:
+    for name in (name for name in names if name not in OF_A_CELL):
         values: dict[int | None, list[Any]] = {}
         for cell, record in found.items():
             of = cell.seed if name in OF_A_SEED else None
             values.setdefault(of, []).append(record["settings"].get(name))
-        if name not in OF_A_CELL and any(x != of[0] for of in values.values() for x in of):
+        if any(x != of[0] for of in values.values() for x in of):
             differing.append(name)
     return differing
 

@@ -1,15 +1,15 @@
 """The convolution, and its transpose.
 
 This is the one place in the package that knows about platforms. On GPU and TPU the convolution is
-`lax.conv_general_dilated`, untouched. XLA's CPU back end turns convolutions into fast calls only
-outside loops, so that their gradients inside a `fori_loop` run up to 14 times slower
+`lax.conv_general_dilated`, untouched. XLA's CPU back end has no fast call for a convolution's
+gradients, least of all inside a `fori_loop`, where they run 14 times slower and more
 (https://github.com/jax-ml/jax/issues/12868); there, the convolution is written as matrix products,
 which are fast everywhere: by Winograd's method for 3x3 filters on images, else by im2col. Larger
-filters are left to XLA forwards, where it is fast, and have the gradients of a sum of 3x3 filters.
+filters are XLA's forwards, for which it has a call that is fast in loops too, and have the
+gradients of a sum of 3x3 filters.
 """
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,9 +25,9 @@ Padding = str | Sequence[tuple[int, int]]
 
 
 def _is_narrow(w: Array, stride: int) -> bool:
-    """Whether a filter of several taps has few features for the channels that it looks at."""
+    """Whether a filter has several taps, yet fewer for all features than channels to look at."""
     h, k, channels, features = w.shape
-    return stride == 1 and h * k > 1 and 8 * features <= channels
+    return stride == 1 and h * k > 1 and h * k * features < channels
 
 
 def _narrow_forward(x: Array, w: Array) -> Array:
@@ -49,11 +49,6 @@ def _narrow_backward(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
     return (windows @ flipped).reshape(x.shape), dw[::-1, ::-1].swapaxes(2, 3)
 
 
-def _is_large(w: Array, stride: int) -> bool:
-    """Whether im2col's rows would be far larger than the image, which float32 need not have."""
-    return stride == 1 and w.shape[0] * w.shape[1] > 9 and w.dtype == jnp.float32
-
-
 def _by_3x3(x: Array, w: Array) -> tuple[Array, Array]:
     """An image and 3x3 filters of the same correlation, for filters of any size.
 
@@ -73,10 +68,7 @@ def _by_3x3(x: Array, w: Array) -> tuple[Array, Array]:
 
 
 def _large_forward(x: Array, w: Array) -> Array:
-    """XLA's own call, with zeros at an edge: without any, another library has it, 4 times as slow.
-
-    (Above 16 channels; https://github.com/openxla/xla/issues/48713.)
-    """
+    """XLA's own call, with a column of zeros at the edge: without any it is four times as slow."""
     return _lax(x, w, 1, ((0, 0), (0, 1)))[:, :, :-1]
 
 
@@ -98,15 +90,20 @@ def _lax_backward(x: Array, w: Array, dy: Array, stride: int) -> tuple[Array, Ar
 def lowering(x: Array, w: Array, stride: int) -> tuple[Forward, Backward]:
     """How `conv` is computed on a CPU: the functions of its value and of its gradients.
 
-    Every bound is where measured times cross (`python -m benchmarks.convolution`).
+    The bounds are where measured times cross ("Speed" in the documentation).
     """
+    h, k, channels, features = w.shape
+    if stride == 1 and h * k > 9 and w.dtype == jnp.float32:
+        products = h * k * features / channels  # one a tap, beside the image
+        window = h * k * channels / features  # a row of im2col's, beside the output
+        suits = min(h, k) >= 3 and winograd.pays(*jax.eval_shape(_by_3x3, x, w))
+        backward = _large_backward if suits and window > 2 else im2col.gradients
+        return (
+            _narrow_forward if products <= 2 else _large_forward,
+            _narrow_backward if products <= 4 else backward,
+        )
     if _is_narrow(w, stride):
         return _narrow_forward, _narrow_backward
-    if _is_large(w, stride):
-        has_short_rows = math.prod(w.shape[:3]) <= 2 * w.shape[3]
-        stacked = jax.eval_shape(_by_3x3, x, w)
-        by_rows = has_short_rows or not winograd.pays(*stacked)
-        return _large_forward, im2col.gradients if by_rows else _large_backward
     if stride == 1 and winograd.pays(x, w):
         return winograd.convolve, winograd.gradients
     return (

@@ -51,10 +51,10 @@ def test_a_run_writes_what_it_found(alone, tmp_path, capsys):
     large = ["--taps", "5", *options, "--alone"]
     assert convolution.main(large) == 0
     (found,) = json.loads(path.read_text())["results"]
-    assert found["chosen"] == "large" and "winograd" not in found["ways"]
+    assert found["chosen"] == "lax and 3x3 filters" and "winograd" not in found["ways"]
     assert convolution.main([*large, "--features", "80"]) == 0
     (found,) = json.loads(path.read_text())["results"]
-    assert found["chosen"] == "large and im2col"
+    assert found["chosen"] == "lax and im2col"
     assert found["name"] == "convolution 12x12, 4 channels to 80, 5x5 filters"
     assert convolution.main(["--sizes", "8x10"]) == 2
     assert "`sizes` (=8x10)" in capsys.readouterr().err

@@ -1,4 +1,5 @@
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -34,13 +35,20 @@ NARROW = [
     ((2, 7, 9, 80), 3, 5, 1),
     ((1, 26, 26, 132), 8, 3, 1),
 ]
-# More than 9 taps: few channels, hardly any for the features, many, many on few pixels.
-LARGE = [
-    ((2, 12, 13, 3), 4, 5, 1),
-    ((2, 13, 12, 1), 96, 9, 1),
-    ((1, 20, 19, 44), 6, 5, 1),
-    ((1, 5, 7, 44), 64, 5, 1),
-]
+# More than 9 taps, and the functions that compute them in float32.
+FAST, SUMMED = convolution._large_forward, convolution._large_backward
+PRODUCTS = convolution._narrow_forward, convolution._narrow_backward
+LARGE = {
+    ((2, 12, 13, 3), 4, 5, 1): (FAST, SUMMED),
+    ((1, 20, 21, 5), 4, (4, 7), 1): (FAST, SUMMED),
+    ((1, 40, 12, 3), 4, (8, 4), 1): (FAST, SUMMED),
+    ((1, 30, 19, 3), 4, (2, 8), 1): (FAST, im2col.gradients),  # thin
+    ((1, 1, 40, 3), 4, (1, 11), 1): (FAST, im2col.gradients),
+    ((2, 13, 12, 1), 96, 9, 1): (FAST, im2col.gradients),  # windows of few numbers
+    ((1, 5, 7, 44), 64, 5, 1): (FAST, im2col.gradients),  # few pixels
+    ((1, 9, 8, 40), 5, 5, 1): (FAST, PRODUCTS[1]),  # 3 times as many products as channels
+    ((1, 9, 8, 30), 2, 5, 1): PRODUCTS,
+}
 TOLERANCE = {jnp.float32: 1e-4, jnp.float64: 1e-12}
 
 jit = functools.partial(jax.jit, compiler_options={"xla_llvm_disable_expensive_passes": True})
@@ -53,10 +61,11 @@ def reference_conv(x, w, stride=1):
 
 
 def problem(shape, features, size, dtype=jnp.float32, seed=0):
-    """An image in [0, 1] and filters as they are initialised."""
+    """An image in [0, 1] and filters as they are initialised, of a side or of two."""
     rng = np.random.RandomState(seed)
     x = rng.uniform(0, 1, shape)
-    w = rng.uniform(-1, 1, (size, size, shape[-1], features)) / np.sqrt(size**2 * shape[-1])
+    sides = (size, size) if isinstance(size, int) else size
+    w = rng.uniform(-1, 1, (*sides, shape[-1], features)) / np.sqrt(math.prod(sides) * shape[-1])
     return jnp.asarray(x, dtype), jnp.asarray(w, dtype)
 
 
@@ -70,7 +79,7 @@ def assert_close(actual, expected, tolerance):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize(
-    ("shape", "features", "size", "stride"), WINOGRAD + IM2COL + NARROW + LARGE
+    ("shape", "features", "size", "stride"), [*WINOGRAD, *IM2COL, *NARROW, *LARGE]
 )
 def test_conv_equals_lax(x64, shape, features, size, stride, dtype):
     """In value and in both gradients."""
@@ -99,32 +108,35 @@ def test_both_methods_are_covered(cases, module):
 
 
 def test_narrow_and_large_filters_are_covered():
-    narrow = convolution._narrow_forward, convolution._narrow_backward
     for case in NARROW:
-        assert convolution.lowering(*problem(*case[:3]), 1) == narrow
-    ways = [convolution.lowering(*problem(*case[:3]), 1) for case in LARGE]
-    summed = convolution._large_backward
-    assert [backward for _, backward in ways] == [
-        summed,
-        im2col.gradients,
-        summed,
-        im2col.gradients,
-    ]
-    assert {forward for forward, _ in ways} == {convolution._large_forward}
+        assert convolution.lowering(*problem(*case[:3]), 1) == PRODUCTS
+    for case, ways in LARGE.items():
+        assert convolution.lowering(*problem(*case[:3]), 1) == ways
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float64])
-def test_large_filters_are_the_fast_call_in_float32(x64, dtype):
-    """XLA's CPU back end has one for that alone, and it is slow without padding."""
-    x, w = problem((1, 9, 8, 3), 4, 5, dtype)
-    compiled = jax.jit(convolution.conv).lower(x, w).compile().as_text()
-    assert compiled.count(" convolution(") == (dtype == jnp.float32)
-    assert compiled.count("window={size=5x5 pad=0_0x0_1}") == (dtype == jnp.float32)
+@pytest.mark.parametrize(
+    ("dtype", "calls"), [(jnp.float32, 1), (jnp.bfloat16, 0), (jnp.float64, 0)]
+)
+def test_large_filters_are_the_fast_call_in_float32(x64, dtype, calls):
+    """XLA's CPU back end has one forwards alone, and it is slow without padding."""
+    x, w = problem((1, 12, 13, 24), 24, 5, dtype)
+
+    def compiled(f, *args):
+        return jax.jit(f).lower(*args).compile().as_text()
+
+    value = compiled(convolution.conv, x, w)
+    assert value.count(" convolution(") == calls
+    assert value.count("window={size=5x5 pad=0_0x0_1}") == calls
+    gradients = jax.grad(lambda x, w: convolution.conv(x, w).sum(), (0, 1))
+    assert " convolution(" not in compiled(gradients, x, w)
 
 
-@pytest.mark.parametrize(("size", "sides"), [(4, (5, 6)), (5, (9, 5)), (9, (9, 12))])
-def test_large_filters_are_sums_of_3x3(x64, size, sides):
-    x, w = problem((2, *sides, 3), 4, size, jnp.float64)
+@pytest.mark.parametrize("size", [4, 5, 9, (1, 11), (11, 1), (2, 8), (8, 2), (4, 7)])
+@pytest.mark.parametrize("extra", [(0, 0), (3, 5)])
+def test_large_filters_are_sums_of_3x3(x64, size, extra):
+    """Down to images of one output."""
+    h, k = (size, size) if isinstance(size, int) else size
+    x, w = problem((2, h + extra[0], k + extra[1], 3), 4, size, jnp.float64)
     stacked = convolution._by_3x3(x, w)
     assert stacked[1].shape[:2] == (3, 3)
     assert_close(reference_conv(*stacked), reference_conv(x, w), 1e-13)
@@ -160,22 +172,27 @@ def test_conv_in_bfloat16():
     assert_close(half.astype(jnp.float32), reference_conv(x, w), 0.02)
 
 
-@pytest.mark.parametrize(("shape", "stride"), [((1, 10, 9, 3), 1), ((1, 10, 9, 3), 2)])
-def test_conv_inside_a_loop(x64, shape, stride):
+KINDS = pytest.mark.parametrize(
+    ("size", "stride", "dtype"), [(3, 1, jnp.float64), (3, 2, jnp.float64), (5, 1, jnp.float32)]
+)
+
+
+@KINDS
+def test_conv_inside_a_loop(x64, size, stride, dtype):
     """Gradient descent on the filters in a `fori_loop`, against the same with `lax`."""
-    x, w = problem(shape, 4, 3, jnp.float64)
+    x, w = problem((1, 14, 13, 3), 4, size, dtype)
 
     @functools.partial(jit, static_argnums=0)
     def descend(conv, w):
         gradient = jax.grad(lambda w: (conv(x, w, stride) ** 2).mean())
         return lax.fori_loop(0, 3, lambda _, w: w - 0.1 * gradient(w), w)
 
-    assert_close(descend(convolution.conv, w), descend(reference_conv, w), 1e-12)
+    assert_close(descend(convolution.conv, w), descend(reference_conv, w), TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_conv_under_vmap_over_weights(x64, stride):
-    x, w = problem((1, 8, 9, 3), 4, 3, jnp.float64)
+@KINDS
+def test_conv_under_vmap_over_weights(x64, size, stride, dtype):
+    x, w = problem((1, 14, 13, 3), 4, size, dtype)
     many = jnp.stack([w, w[::-1], 2 * w])
 
     def gradient(conv, w):
@@ -184,21 +201,21 @@ def test_conv_under_vmap_over_weights(x64, stride):
     values, slopes = jit(jax.vmap(functools.partial(gradient, convolution.conv)))(many)
     for i, each in enumerate(many):
         value, expected = gradient(reference_conv, each)
-        np.testing.assert_allclose(values[i], value, rtol=1e-12)
-        assert_close(slopes[i], expected, 1e-12)
+        np.testing.assert_allclose(values[i], value, rtol=TOLERANCE[dtype])
+        assert_close(slopes[i], expected, TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_second_derivatives(x64, stride):
+@KINDS
+def test_second_derivatives(x64, size, stride, dtype):
     """Hessian times vector, reverse over reverse, of a function with a bend."""
-    x, w = problem((1, 7, 8, 2), 3, 3, jnp.float64)
-    direction = jnp.asarray(np.random.RandomState(2).uniform(-1, 1, w.shape))
+    x, w = problem((1, 14, 13, 2), 3, size, dtype)
+    direction = jnp.asarray(np.random.RandomState(2).uniform(-1, 1, w.shape), dtype)
 
     def product(conv):
         gradient = jax.grad(lambda w: jnp.tanh(conv(x, w, stride)).sum())
         return jit(jax.grad(lambda w: (gradient(w) * direction).sum()))(w)
 
-    assert_close(product(convolution.conv), product(reference_conv), 1e-12)
+    assert_close(product(convolution.conv), product(reference_conv), TOLERANCE[dtype])
 
 
 NHWC = ("NHWC", "HWIO", "NHWC")
