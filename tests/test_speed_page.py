@@ -167,8 +167,11 @@ def test_lapsrn_beside_pytorch_as_it_comes():
     assert f"ours is {said}, and {gains['step'][0]:.2f} times in training" in " ".join(PAGE.split())
 
 
+LARGE = ("5x5", "5x5-to-32", "5x5-to-8", "9x9")
+
+
 def test_large_filters():
-    records = [record(f"convolution-{name}", NEWEST) for name in ("5x5", "5x5-to-32", "9x9")]
+    records = [record(f"convolution-{name}", NEWEST) for name in LARGE]
     ways = ("ours", "im2col", "lax outside", "lax in a loop", "PyTorch eager")
     found = [
         [f"{1e3 * x['ways'][way]['seconds_per_convolution']:.2f}" for way in ways]
