@@ -2,7 +2,7 @@
 
 On its way to the noise a fit passes the clean image, and moves slowest there: so the exponential
 moving variance of the outputs has its minimum near the peak of their quality, without a look at the
-truth. Reference: Wang et al., "Early Stopping for Deep Image Prior", TMLR 2023, ES-EMV.
+truth. Reference: Wang et al., "Early Stopping for Deep Image Prior", arXiv:2112.06074, ES-EMV.
 """
 
 from typing import Any, NamedTuple
