@@ -135,6 +135,26 @@ def test_the_cells_of_deep_image_prior_are_those_of_the_records(line):
     assert told[2] == f"{record['psnr']:.3f}"
 
 
+@pytest.mark.parametrize("line", lines("Set5, the cells on record"), ids=lambda x: f"{x[0]} {x[1]}")
+def test_the_cells_of_set5_are_those_of_the_records(line):
+    image, label, seed, *told = line
+    row = NAMES.get(label, label.lower().replace(", ", "-"))
+    ledger = Ledger(ROOT / "results" / "table1")
+    if row not in rows.DIP:
+        cell = f"{image}_seed{seed}" if seed else image
+        assert told == ["", "", *figures_of(ledger.read(f"set5/{row}/{cell}", {})), ""]
+        return
+    record = ledger.read(f"set5/{row}_reference/{image}_seed{seed}", {})
+    history = record["history"]
+    psnr = [history["psnr_y"][n // history["every"] - 1] for n in (500, 1000)]
+    fit = history["psnr_fit"][-1]
+    assert told == [*(f"{x:.3f}" for x in psnr), *figures_of(record), f"{fit:.2f}"]
+
+
+def figures_of(record):
+    return f"{record['psnr']:.3f}", f"{record['ssim']:.4f}".lstrip("0")
+
+
 OF_LAPSRN = ("Set5, standard", "BSDS300 test, standard", "the paper's ten images, paper-lapsrn")
 ABLATIONS = {
     "LapSRN (1,1), MSE": "lapsrn/x4_mse_w1-1_seed0",
