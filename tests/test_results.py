@@ -151,10 +151,6 @@ def test_the_cells_of_set5_are_those_of_the_records(line):
     assert told == [*(f"{x:.3f}" for x in psnr), *figures_of(record), f"{fit:.2f}"]
 
 
-def figures_of(record):
-    return f"{record['psnr']:.3f}", f"{record['ssim']:.4f}".lstrip("0")
-
-
 OF_LAPSRN = ("Set5, standard", "BSDS300 test, standard", "the paper's ten images, paper-lapsrn")
 ABLATIONS = {
     "LapSRN (1,1), MSE": "lapsrn/x4_mse_w1-1_seed0",
