@@ -51,7 +51,7 @@ class Options:
     """The benchmark suite."""
 
     json: pathlib.Path
-    """File for the results, with machine and versions; written after each part."""
+    """File for the results, with machine and versions; begun at once, complete after each part."""
     parts: tuple[Part, ...] = get_args(Part)
     """Which. `benchmarks.losses`, `.quality` and `.tricks` take long: they run by themselves."""
     compare: pathlib.Path | None = None
@@ -84,6 +84,8 @@ def run(options: Options) -> dict[str, Any]:
     Raises:
       InputError: an option that cannot be used, or a part that fails.
     """
+    if options.compare and options.compare.resolve() == options.json.resolve():
+        raise InputError(f"`--json` (={options.json}) would overwrite `--compare`: choose another")
     old = read(options.compare) if options.compare else None
     if options.plot and not {"dip", "sizes"} & {*options.parts}:
         raise InputError(f"`--plot` (={options.plot}) shows the parts dip and sizes: name one")

@@ -111,7 +111,7 @@ def torch_eager(arrays: Sequence[Array], iterations: int) -> Callable[[], Any]:
 
     from benchmarks import torch_peer
 
-    torch_peer.configure(threads=peers.cores(), precision="float32")
+    torch_peer.configure(threads=peers.cores())
     place = torch_peer.placement(channels_last=False)
     axes = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
     x, w, dy = (

@@ -119,44 +119,24 @@ def _peers(
     """PyTorch's programs of so many iterations, their start, how far the losses differ there."""
     from benchmarks import torch_peer
 
-    torch_peer.torch.compiler.reset()  # sizes it has seen make it give up on the next ones
     network = torch_peer.skip_unet()
     params = weights.skip_unet_from_torch(torch_peer.parameters_as_numpy(network))
-    torch_peer.configure(threads=peers.cores(), precision="float32")
+    torch_peer.configure(threads=peers.cores())
     with jax.default_matmul_precision("highest"):
         exact = ours.fit_of(case.size, model=SkipUNet(), loss=case.loss, params=params)
-        start = (network, np.asarray(exact.state.latent), np.asarray(exact.target))
-        peer = torch_peer.fit_of(*start, loss=case.loss)
+        latent, target = np.asarray(exact.state.latent), np.asarray(exact.target)
+        peer = torch_peer.fit_of(network, latent, target, loss=case.loss)
         difference = peers.disagreement(exact.forward_loss(), peer.loss_at(peer.latent).item())
-    torch_peer.configure(threads=peers.cores(), precision=case.precision)
+    torch_peer.allow_tf32(case.precision == "tf32")
     programs: dict[str, Callable[[], Any]] = {}
-    for name, channels_last, compiled in (
-        ("eager", False, False),
-        ("eager-channels-last", True, False),
-        ("compile", False, True),
-        ("compile-channels-last", True, True),
-    ):
+    for name, form in torch_peer.FORMS.items():
         peer = torch_peer.fit_of(
-            *start,
-            loss=case.loss,
-            channels_last=channels_last,
-            compiled=compiled,
-            precision=case.precision,
+            network, latent, target, loss=case.loss, precision=case.precision, **form
         )
-        if compiled and not _compiles(peer):
-            continue
-        programs[name] = functools.partial(peer.run, iterations)
+        loss = torch_peer.first(functools.partial(peer.run, 1), compiled=form["compiled"])
+        if loss is not None:
+            programs[name] = functools.partial(peer.run, iterations)
     return programs, params, difference
-
-
-def _compiles(peer: Any) -> bool:
-    try:
-        peer.run(1)
-    except RuntimeError as error:  # it needs a compiler, which not every machine has
-        reason = str(error).strip().splitlines()[0]
-        print(f"torch.compile is left out: {reason}", file=sys.stderr)
-        return False
-    return True
 
 
 def default_iterations(size: tuple[int, int], fits: int = 1) -> int:

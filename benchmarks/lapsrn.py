@@ -1,14 +1,15 @@
 """LapSRN's speed against PyTorch, in one run: 4x inference, and a training step of recipe `paper`.
 
     python -m benchmarks.lapsrn --json FILE
+    python -m benchmarks.lapsrn --precisions float32 tf32
 
 Inference takes one luma image at a time from the device and leaves all levels there; its images a
 second are a video's frames. A step takes patches to the next state: pyramid, forward, loss of both
-levels, gradient, Adam; the peers get their pyramids ready-made. They are PyTorch eager as it comes
-and with channels-last memory, in training also with the gradient summed in as many parts as ours.
-All is float32. Before anything is timed, both compute the image or the loss of the same weights,
-which must agree to 1e-4. Without PyTorch (the extra `torch`), or with `--alone`, ours is timed by
-itself.
+levels, gradient, Adam; the peers get their pyramids ready-made. They are PyTorch eager as it comes,
+with channels-last memory, and `torch.compile` with both; in training also with the gradient summed
+in as many parts as ours. Before anything is timed, all compute the image or the loss of the same
+weights in float32, which must agree to 1e-4. Without PyTorch (the extra `torch`), or with
+`--alone`, ours is timed by itself.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ import functools
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -29,7 +30,8 @@ from jaxsr.models.luma import Network
 
 NETWORKS = {"paper": LapSRN(), "released": LapSRN(depth=10, spread=3)}
 RECIPE = training.Config()
-EAGER = {"eager": False, "eager-channels-last": True}  # whether channels are last
+Precision = Literal["float32", "tf32"]
+PRODUCTS = {"float32": "highest", "tf32": "tensorfloat32"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Options:
     """Sizes of the enlarged image, HEIGHTxWIDTH in pixels, multiples of 4."""
     json: pathlib.Path | None = None
     """File for the results, with machine and versions."""
+    precisions: tuple[Precision, ...] = ("float32",)
+    """Arithmetic of the convolutions, in all programs alike; tf32 needs a GPU that has it."""
     parts: int | None = None
     """In which the gradient of a training step is summed. By default four on a CPU, whose caches
     are small, else one."""
@@ -60,41 +64,45 @@ class Enlargement(NamedTuple):
     compile_seconds: float
 
 
-def enlargement(model: Network, size: tuple[int, int]) -> Enlargement:
-    """To an image of this size, all in exact float32."""
+def enlargement(
+    model: Network, size: tuple[int, int], precision: Precision = "float32"
+) -> Enlargement:
+    """To an image of this size; float32 is exact."""
     key, image_key = jax.random.split(jax.random.key(0))
     height, width = (side // model.factor for side in size)
     low = jax.random.uniform(image_key, (1, height, width, 1))
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision(PRODUCTS[precision]):
         variables = jax.jit(model.init)(key, low)
         program, seconds = timing.compiled(jax.jit(model.apply), variables, low)
     return Enlargement(program, variables, low, seconds)
 
 
-def inference(name: str, size: tuple[int, int], options: Options, *, alone: bool) -> dict[str, Any]:
+def inference(
+    name: str, size: tuple[int, int], precision: Precision, options: Options, *, alone: bool
+) -> dict[str, Any]:
     """The figures of one network and size, as they stand in the JSON file."""
     model = NETWORKS[name]
-    program, variables, low, seconds = enlargement(model, size)
+    program, variables, low, seconds = enlargement(model, size, precision)
     programs: dict[str, Callable[[], Any]] = {}
     difference = None
     if not alone:
-        from benchmarks import torch_lapsrn, torch_peer
+        from benchmarks import torch_lapsrn
 
-        torch_peer.configure(threads=peers.cores(), precision="float32")
-        network = torch_lapsrn.lapsrn(model, variables)
-        for peer_name, channels_last in EAGER.items():
-            peer = torch_lapsrn.Inference(network, np.asarray(low), channels_last=channels_last)
-            difference = peers.disagreement(program(variables, low)[-1], peer.image_at(-1))
-            programs[peer_name] = functools.partial(peer.run, options.calls)
+        programs, images = torch_lapsrn.inferences(
+            model, variables, low, calls=options.calls, precision=precision
+        )
+        exact = program if precision == "float32" else enlargement(model, size).program
+        difference = peers.disagreement(exact(variables, low)[-1], images)
 
     def ours() -> None:
         for _ in range(options.calls):
             jax.block_until_ready(program(variables, low))
 
     return {
-        "name": f"inference {name} {size[0]}x{size[1]}",
+        "name": _row(f"inference {name} {size[0]}x{size[1]}", precision),
         "work": "inference",
         "network": name,
+        "precision": precision,
         "size": f"{size[0]}x{size[1]}",
         "gflop_per_image": work.lapsrn_pass(variables, low.size),
         "compile_seconds": seconds,
@@ -103,7 +111,11 @@ def inference(name: str, size: tuple[int, int], options: Options, *, alone: bool
     }
 
 
-def training_step(options: Options, *, alone: bool) -> dict[str, Any]:
+def _row(name: str, precision: Precision) -> str:
+    return name if precision == "float32" else f"{name} {precision}"
+
+
+def training_step(precision: Precision, options: Options, *, alone: bool) -> dict[str, Any]:
     """The figures of recipe `paper`'s step, as they stand in the JSON file."""
     model = NETWORKS["paper"]
     parts = options.parts or (4 if jax.default_backend() == "cpu" else 1)
@@ -111,16 +123,30 @@ def training_step(options: Options, *, alone: bool) -> dict[str, Any]:
     key, image_key = jax.random.split(jax.random.key(0))
     images = jax.random.uniform(image_key, (config.batch, config.size, config.size, 1))
     step = jax.jit(training.step, static_argnames=("model", "config"), donate_argnames="state")
-    with jax.default_matmul_precision("highest"):
-        state = training.init(key, model, config)
-        gflop = work.lapsrn_pass(state.variables, images.size // model.factor**2)
+    state = training.init(key, model, config)
+    gflop = work.lapsrn_pass(state.variables, images.size // model.factor**2)
+    with jax.default_matmul_precision(PRODUCTS[precision]):
         program, seconds = timing.compiled(step, state, images, model=model, config=config)
     programs: dict[str, Callable[[], Any]] = {}
     difference = None
     if not alone:
-        programs, loss = _training_peers(state.variables, images, model, config, options.calls)
-        state, metrics = program(state, images)
-        difference = peers.disagreement(metrics["loss"], loss)
+        from benchmarks import torch_lapsrn
+
+        with jax.default_matmul_precision("highest"):
+            low, targets = training.laplacian(images, model)
+        programs, losses = torch_lapsrn.trainings(
+            model,
+            state.variables,
+            low,
+            targets,
+            config,
+            calls=options.calls,
+            precision=precision,
+        )
+        with jax.default_matmul_precision("highest"):
+            exact = functools.partial(step, model=model, config=config)
+            state, metrics = (program if precision == "float32" else exact)(state, images)
+        difference = peers.disagreement(metrics["loss"], losses)
 
     def ours() -> jax.Array:
         nonlocal state
@@ -130,9 +156,10 @@ def training_step(options: Options, *, alone: bool) -> dict[str, Any]:
 
     figures = peers.compare(ours, programs, unit="step", units=options.calls, rounds=options.rounds)
     return {
-        "name": f"training paper {config.batch}x{config.size}x{config.size}",
+        "name": _row(f"training paper {config.batch}x{config.size}x{config.size}", precision),
         "work": "training",
         "network": "paper",
+        "precision": precision,
         "size": f"{config.batch}x{config.size}x{config.size}",
         "parts": config.parts,
         "patches_seconds_per_step": patches_seconds(options.rounds),
@@ -154,35 +181,6 @@ def patches_seconds(rounds: int) -> float:
     return timing.interleaved({"patches": program}, rounds=rounds)["patches"].median
 
 
-def _training_peers(
-    variables: Any, images: jax.Array, model: LapSRN, config: training.Config, calls: int
-) -> tuple[dict[str, Callable[[], Any]], float]:
-    """PyTorch's programs of so many steps, and the loss at their start."""
-    from benchmarks import torch_lapsrn, torch_peer
-
-    torch_peer.configure(threads=peers.cores(), precision="float32")
-    network = torch_lapsrn.lapsrn(model, variables)
-    low, targets = jax.tree.map(np.asarray, training.laplacian(images, model))
-    programs: dict[str, Callable[[], Any]] = {}
-    for parts in dict.fromkeys((1, config.parts)):
-        for name, channels_last in EAGER.items():
-            peer = torch_lapsrn.Training(
-                network,
-                low,
-                targets,
-                level_weights=config.level_weights,
-                learning_rate=config.learning_rate,
-                weight_decay=config.weight_decay,
-                parts=parts,
-                channels_last=channels_last,
-            )
-            loss = peer.run(1)
-            programs[name if parts == 1 else f"{name}-{parts}-parts"] = functools.partial(
-                peer.run, calls
-            )
-    return programs, loss
-
-
 def run(options: Options) -> dict[str, Any]:
     """Measures everything, printing as it goes; returns, and writes if asked, what was found.
 
@@ -193,16 +191,20 @@ def run(options: Options) -> dict[str, Any]:
     peers.check_counts(calls=options.calls, rounds=options.rounds, parts=options.parts)
     alone = peers.is_alone(options.alone)
     measurements = [
-        functools.partial(inference, name, size, options, alone=alone)
+        functools.partial(inference, name, size, precision, options, alone=alone)
         for size in sizes
         for name in NETWORKS
+        for precision in options.precisions
+    ]
+    measurements += [
+        functools.partial(training_step, precision, options, alone=alone)
+        for precision in options.precisions
     ]
     return peers.collect(
         "lapsrn",
-        [*measurements, functools.partial(training_step, options, alone=alone)],
+        measurements,
         json=options.json,
         alone=alone,
-        precision="float32",
         rounds=options.rounds,
     )
 

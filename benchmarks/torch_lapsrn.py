@@ -6,18 +6,29 @@ take. Layout NCHW. PyTorch is optional (the extra `torch`): only the benchmark a
 this file.
 """
 
-import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.torch_peer import LOSSES, placement
-from jaxsr import models
+from benchmarks import peers
+from benchmarks.torch_peer import (
+    FORMS,
+    LOSSES,
+    allow_tf32,
+    configure,
+    first,
+    placed,
+    placement,
+)
+from jaxsr import models, training
+
+Programs = dict[str, Callable[[], Any]]
 
 _leaky_relu = functools.partial(functional.leaky_relu, negative_slope=0.2, inplace=True)
 
@@ -69,17 +80,23 @@ def lapsrn(model: models.LapSRN, variables: dict[str, Any]) -> LapSRN:
     return network
 
 
-def _tensor(image: np.ndarray) -> Tensor:
-    return torch.tensor(image.transpose(0, 3, 1, 2))
+def _tensor(image: ArrayLike) -> Tensor:
+    return torch.tensor(np.asarray(image).transpose(0, 3, 1, 2))
 
 
 class Inference:
     """One image (N, H, W, 1) to be enlarged by a copy of `network`, on the GPU if there is one."""
 
-    def __init__(self, network: LapSRN, image: np.ndarray, *, channels_last: bool = False) -> None:
-        place = placement(channels_last=channels_last)
-        self.network = copy.deepcopy(network).to(**place)
-        self.image = _tensor(image).to(**place)
+    def __init__(
+        self,
+        network: LapSRN,
+        image: ArrayLike,
+        *,
+        channels_last: bool = False,
+        compiled: bool = False,
+    ) -> None:
+        self.network = placed(network, channels_last=channels_last, compiled=compiled)
+        self.image = _tensor(image).to(**placement(channels_last=channels_last))
 
     @torch.inference_mode()
     def run(self, calls: int) -> list[Tensor]:
@@ -105,17 +122,18 @@ class Training:
     def __init__(
         self,
         network: LapSRN,
-        low: np.ndarray,
-        targets: Sequence[np.ndarray],
+        low: ArrayLike,
+        targets: Sequence[ArrayLike],
         *,
         level_weights: Sequence[float] = (1.0, 1.0),
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
         parts: int = 1,
         channels_last: bool = False,
+        compiled: bool = False,
     ) -> None:
+        self.network = placed(network, channels_last=channels_last, compiled=compiled)
         place = placement(channels_last=channels_last)
-        self.network = copy.deepcopy(network).to(**place)
         pyramids = [_tensor(image).to(**place).chunk(parts) for image in (low, *targets)]
         self.parts = list(zip(*pyramids, strict=True))
         self.level_weights = level_weights
@@ -145,3 +163,54 @@ class Training:
         for _ in range(steps):
             loss = self.step()
         return loss.item()
+
+
+def inferences(
+    model: models.LapSRN, variables: Any, low: ArrayLike, *, calls: int, precision: str
+) -> tuple[Programs, list[np.ndarray]]:
+    """Programs of so many enlargements of one image, by form, and each one's image in float32."""
+    configure(threads=peers.cores())
+    network, programs, images = lapsrn(model, variables), Programs(), []
+    for name, form in FORMS.items():
+        peer = Inference(network, low, **form)
+        image = first(functools.partial(peer.image_at, -1), compiled=form["compiled"])
+        if image is not None:
+            images.append(image)
+            programs[name] = functools.partial(peer.run, calls)
+    allow_tf32(precision == "tf32")
+    return programs, images
+
+
+def trainings(
+    model: models.LapSRN,
+    variables: Any,
+    low: ArrayLike,
+    targets: Sequence[ArrayLike],
+    config: training.Config,
+    *,
+    calls: int,
+    precision: str,
+) -> tuple[Programs, list[float]]:
+    """Programs of so many steps, by form and parts, and each one's loss at the start in float32."""
+    configure(threads=peers.cores())
+    network, programs, losses = lapsrn(model, variables), Programs(), []
+    for parts in dict.fromkeys((1, config.parts)):
+        for name, form in FORMS.items():
+            peer = Training(
+                network,
+                low,
+                targets,
+                level_weights=config.level_weights,
+                learning_rate=config.learning_rate,
+                weight_decay=config.weight_decay,
+                parts=parts,
+                **form,
+            )
+            loss = first(functools.partial(peer.run, 1), compiled=form["compiled"])
+            if loss is not None:
+                losses.append(loss)
+                programs[name if parts == 1 else f"{name}-{parts}-parts"] = functools.partial(
+                    peer.run, calls
+                )
+    allow_tf32(precision == "tf32")
+    return programs, losses

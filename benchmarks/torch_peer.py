@@ -7,6 +7,7 @@ tests import this file.
 """
 
 import copy
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +20,14 @@ from torch.nn import functional
 from jaxsr import resample
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+# Options of `placed`: as PyTorch comes, and what makes it faster where it does.
+FORMS: dict[str, dict[str, bool]] = {
+    "eager": {"channels_last": False, "compiled": False},
+    "eager-channels-last": {"channels_last": True, "compiled": False},
+    "compile": {"channels_last": False, "compiled": True},
+    "compile-channels-last": {"channels_last": True, "compiled": True},
+}
 
 # Each is the mean over all values; constants as in `jaxsr.losses`.
 LOSSES: dict[str, Loss] = {
@@ -110,12 +119,21 @@ def downsample(factor: int, *, support: int = 2, channels: int = 3) -> nn.Sequen
     return nn.Sequential(nn.ReplicationPad2d((taps.shape[0] - factor) // 2), convolution)
 
 
-def configure(*, threads: int, precision: str) -> None:
-    """Sets PyTorch's CPU threads, and whether its GPU kernels may round to TF32."""
+def configure(*, threads: int) -> None:
+    """Sets PyTorch's CPU threads and exact float32, and has it try which GPU kernels are fastest.
+
+    What `torch.compile` knows is forgotten: sizes it has seen make it give up on the next ones.
+    """
+    torch.compiler.reset()
     torch.set_num_threads(threads)
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.benchmark = True
+    allow_tf32(False)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether PyTorch's GPU kernels may round what they multiply to TF32."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def placement(*, channels_last: bool) -> dict[str, Any]:
@@ -124,6 +142,26 @@ def placement(*, channels_last: bool) -> dict[str, Any]:
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "memory_format": torch.channels_last if channels_last else torch.contiguous_format,
     }
+
+
+def placed(network: nn.Module, *, channels_last: bool, compiled: bool) -> nn.Module:
+    """A copy of `network` there; `compiled` has `torch.compile` make its programs when called."""
+    network = copy.deepcopy(network).to(**placement(channels_last=channels_last))
+    if compiled:
+        network.compile(dynamic=False)
+    return network
+
+
+def first(call: Callable[[], Any], *, compiled: bool) -> Any:
+    """What a first call gives; None where `torch.compile` lacks the C++ compiler that it needs."""
+    try:
+        return call()
+    except RuntimeError as error:
+        if not compiled:
+            raise
+        reason = str(error).strip().splitlines()[0]
+        print(f"torch.compile is left out: {reason}", file=sys.stderr)
+        return None
 
 
 class Fit:
@@ -184,12 +222,11 @@ def fit_of(
 ) -> Fit:
     """A fit of a copy of `network`, on the GPU if there is one; both arrays are (N, H, W, C).
 
-    `compiled` has `torch.compile` make the network's programs, at its first call.
+    Raises:
+      RuntimeError: at its first step, where `compiled` and there is no compiler.
     """
     place = placement(channels_last=channels_last)
     z, y = (torch.tensor(x.transpose(0, 3, 1, 2)).to(**place) for x in (latent, target))
-    network = copy.deepcopy(network).to(**place)
-    if compiled:
-        network.compile(dynamic=False)
+    network = placed(network, channels_last=channels_last, compiled=compiled)
     operator = downsample(factor, channels=y.shape[1]).to(y.device, y.dtype)
     return Fit(network, operator, z, y, loss=LOSSES[loss], precision=precision, **options)

@@ -63,6 +63,14 @@ def compiled_quickly(tmp_path_factory):
         jax.config.update(name, value)
 
 
+@pytest.fixture
+def traced_by_pytorch(monkeypatch):
+    """`torch.compile` traces, and makes no machine code, which would take minutes."""
+    nn = pytest.importorskip("torch.nn", reason="PyTorch, the benchmarks' peer, is not installed")
+    compile_ = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **_: compile_(self, backend="eager"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
     """The folder of golden data and photographs, which is not part of the repository."""

@@ -126,10 +126,7 @@ def test_a_run_writes_what_it_found(alone, request, monkeypatch, tmp_path, capsy
         monkeypatch.setattr(
             torch_peer, "skip_unet", functools.partial(torch_peer.skip_unet, **tiny)
         )
-        compile_ = torch_peer.nn.Module.compile  # without making machine code, which takes minutes
-        monkeypatch.setattr(
-            torch_peer.nn.Module, "compile", lambda network, **_: compile_(network, backend="eager")
-        )
+        request.getfixturevalue("traced_by_pytorch")
     monkeypatch.setattr(ceilings, "measure", lambda precision: ceilings.Ceilings(100.0, 10.0))
     path = tmp_path / "dip.json"
     command = ["--sizes", "64x96", "--json", str(path), "--iterations", "2", "--rounds", "2"]
@@ -157,6 +154,20 @@ def test_a_run_writes_what_it_found(alone, request, monkeypatch, tmp_path, capsy
     assert result["gflop_per_second"] == pytest.approx(speed)
     share = pytest.approx(speed / ceiling["gflop_per_second"])
     assert result["share_of_product_ceiling"] == share
+    speed = result["gbytes_per_iteration"] / ours_seconds
+    share = pytest.approx(speed / ceiling["gbytes_per_second"])
+    assert result["share_of_copy_ceiling"] == share
+
+
+def test_only_compiled_peers_may_fail(peer_module, capsys):
+    def fail():
+        raise RuntimeError("no working C++ compiler\nand much more")
+
+    assert peer_module.first(fail, compiled=True) is None
+    assert capsys.readouterr().err == "torch.compile is left out: no working C++ compiler\n"
+    with pytest.raises(RuntimeError, match="compiler"):
+        peer_module.first(fail, compiled=False)
+    assert peer_module.first(lambda: 3.0, compiled=False) == 3.0
 
 
 def test_peer_repeats_the_reference(peer_module, shared):

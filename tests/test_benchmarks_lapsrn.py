@@ -12,6 +12,7 @@ from jaxsr.models import LapSRN
 from jaxsr.weights import lapsrn_from_mat
 
 TINY = LapSRN(factor=2, depth=1, features=4)
+FORMS = ["eager", "eager-channels-last", "compile", "compile-channels-last"]
 
 
 @pytest.fixture(autouse=True)
@@ -105,35 +106,54 @@ def tiny(monkeypatch):
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_run_writes_what_it_found(alone, request, tiny, tmp_path, capsys):
     if not alone:
-        request.getfixturevalue("peer_module")
+        request.getfixturevalue("traced_by_pytorch")
     path = tmp_path / "lapsrn.json"
     command = ["--sizes", "16x24", "--json", str(path), "--calls", "2", "--rounds", "2"]
-    command += ["--parts", "2", *(["--alone"] if alone else [])]
+    command += ["--precisions", "float32", "tf32", "--parts", "2"]
+    command += ["--alone"] if alone else []
     assert lapsrn.main(command) == 0
 
     found = json.loads(path.read_text())
     assert ("torch" in found["environment"]["versions"]) == (not alone)
-    image, step = found["results"]
+    image, image_tf32, step, step_tf32 = found["results"]
+    assert image_tf32["name"] == "inference paper 16x24 tf32"
+    assert step_tf32["name"] == "training paper 4x16x16 tf32"
+    precisions = [result["precision"] for result in found["results"]]
+    assert precisions == ["float32", "tf32", "float32", "tf32"]
     assert (image["work"], image["size"]) == ("inference", "16x24")
     assert image["images_per_second"] == 1 / image["ours_seconds_per_image"]
     assert (step["work"], step["size"], step["parts"]) == ("training", "4x16x16", 2)
     assert step["images_per_second"] == pytest.approx(4 / step["ours_seconds_per_step"])
     per_pixel = image["gflop_per_image"] / (16 * 24)
     assert step["gflop_per_step"] == pytest.approx(3 * 4 * 16**2 * per_pixel)
-    for result, unit, count in ((image, "image", 2), (step, "step", 4)):
+    for result in found["results"]:
+        unit = result["unit"]
         if alone:
             assert result["ratio"] is None and result["peers"] == {}
             continue
         best = min(peer[f"seconds_per_{unit}"] for peer in result["peers"].values())
         assert result["ratio"] == best / result[f"ours_seconds_per_{unit}"]
-        assert len(result["peers"]) == count
+        in_parts = [f"{form}-2-parts" for form in FORMS]
+        assert list(result["peers"]) == (FORMS if unit == "image" else FORMS + in_parts)
         assert result["disagreement"] < peers.AGREEMENT
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("inference paper 16x24: ")
-    assert printed[1].startswith("training paper 4x16x16: ")
+    assert printed[2].startswith("training paper 4x16x16: ")
 
 
-def test_another_network_in_pytorch_stops_the_benchmark(tiny, peer_module, monkeypatch):
+def test_peers_round_to_tf32_where_it_is_asked_for(peer_module, traced_by_pytorch):
+    from torch import backends
+
+    low = jnp.ones((1, 4, 4, 1))
+    variables = TINY.init(jax.random.key(0), low)
+    for precision, rounded in (("tf32", True), ("float32", False)):
+        peer_module.inferences(TINY, variables, low, calls=1, precision=precision)
+        assert backends.cudnn.allow_tf32 == backends.cuda.matmul.allow_tf32 == rounded
+
+
+def test_another_network_in_pytorch_stops_the_benchmark(
+    tiny, peer_module, traced_by_pytorch, monkeypatch
+):
     another = functools.partial(peer_module.functional.leaky_relu, negative_slope=0.1)
     monkeypatch.setattr(peer_module, "_leaky_relu", another)
     with pytest.raises(RuntimeError, match="disagree"):
@@ -156,3 +176,11 @@ def test_bad_options_are_told_in_a_line(option, message, capsys):
 def test_parts_must_divide_the_batch(tiny, capsys):
     assert lapsrn.main(["--sizes", "--alone", "--parts=3"]) == 2
     assert "`parts` (=3) must divide the batch (=4)" in capsys.readouterr().err
+
+
+def test_gflop_of_a_network_counted_by_hand():
+    variables = jax.eval_shape(TINY.init, jax.random.key(0), jnp.zeros((1, 6, 8, 1)))
+    low = 9 * 4 + 9 * 4 * 4 + 16 * 4 * 4 + 16  # a pixel: input, convolution, up, image
+    high = 9 * 4  # detail
+    expected = 2 * 48 * (low + 4 * high)
+    assert work.lapsrn_pass(variables, 48) * 1e9 == pytest.approx(expected)

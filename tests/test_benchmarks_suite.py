@@ -179,6 +179,15 @@ def test_suite_refuses_what_it_cannot_compare(tmp_path, capsys, text):
     assert said.startswith("`--compare` (=") and said.count("\n") == 1
 
 
+def test_suite_does_not_overwrite_what_it_compares_with(tmp_path, capsys):
+    path = tmp_path / "old.json"
+    path.write_text('{"parts": {"dip": {"results": []}}}')
+    before = path.read_bytes()
+    assert suite.main(["--json", f"{tmp_path}/./old.json", "--compare", str(path)]) == 2
+    assert "would overwrite `--compare`: choose another" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
 def test_suite_names_the_part_that_fails(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(subprocess, "run", Command({}, code=1))
     path = tmp_path / "a.json"
