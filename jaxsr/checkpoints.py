@@ -3,33 +3,36 @@
 import contextlib
 import json
 import logging
+import math
 import os
 import pathlib
+import shutil
+import threading
 import zlib
-from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxsr import storage
 from jaxsr.errors import InputError
 from jaxsr.files import atomic
 
 Tree = TypeVar("Tree")
 
 _CHECKSUMS = "checksums.json"
+_OVERHEAD = 2**18  # bytes at most of what a checkpoint holds beside its arrays
 
 
 class Checkpoints:
     """The last `keep` checkpoints of one run, each in a sub-folder of `folder` named by its step.
 
-    With `keep_best` also that of the highest score, of equal ones the latest. A context manager. A
-    save is over when `save` returns (half a second for 27 MB): no thread is left that would read
-    buffers which the next call donates. What an interrupted save left in `folder` is removed on
-    opening, unless it is opened `read_only`: another process may be writing. Of several processes
-    all take part in every call, unless this one is `alone`, with a folder and arrays of its own.
+    With `keep_best` also that of the highest score, of equal ones the latest; NaN is the lowest. A
+    context manager. A save is over when `save` returns (half a second for 27 MB): no thread is left
+    that would read buffers which the next call donates. What an interrupted save left in `folder`
+    is removed on opening, unless it is opened `read_only`: another may be writing. Of several
+    processes all take part in every call, unless this is `alone`, its folder and arrays its own.
 
     Raises:
         InputError: `keep` is under 1, or `folder` cannot be opened or made.
@@ -74,7 +77,7 @@ class Checkpoints:
         try:
             if not read_only:
                 self.folder.mkdir(parents=True, exist_ok=True)
-            with _quiet():
+            with _quiet:
                 self._manager = ocp.CheckpointManager(
                     self.folder,
                     options=options,
@@ -91,7 +94,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Releases what Orbax holds. Checkpoints stay."""
-        with _quiet():
+        with _quiet:
             self._manager.close()
 
     def latest_step(self) -> int | None:
@@ -108,31 +111,50 @@ class Checkpoints:
         The latest step is not written a second time: it is the same state.
 
         Raises:
-            InputError: `step` is before the latest, or the files cannot be written.
+            InputError: `step` is before the latest, the disk is too full, or the files cannot be
+                written; then nothing of this step stays.
         """
         latest = self.latest_step()
         if latest == step:
             return
         if latest is not None and step < latest:
             raise InputError(f"`step` (={step}) must be after `{self.folder / str(latest)}`")
-        data = jax.tree.map(_data, tree)
+        data = jax.tree.map(storage.stored, tree)
+        self._require_room(step, data)
         # Of an array that one of several processes holds by itself Orbax writes nothing.
         arguments = ocp.args.StandardSave(jax.tree.map(np.asarray, data) if self._alone else data)
         try:
-            with _quiet():
+            with _quiet:
                 self._manager.save(
                     step,
                     args=arguments,
-                    metrics=None if score is None else {"score": score},
-                    custom_metadata={"arrays": _names(tree)},
+                    metrics=None if score is None else {"score": float(score)},
+                    custom_metadata={"arrays": storage.names(tree)},
                 )
         except Exception as error:
-            message = f"`{self.folder / str(step)}` cannot be written: {_reason(error)}"
-            raise InputError(message) from error
+            for unfinished in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            place = self.folder / str(step)
+            raise InputError(f"`{place}` cannot be written: {_reason(error)}") from error
         if self._leads:  # of several processes each wrote its part, and is done
             checksums = json.dumps(self._checksums(step), indent=1)
             with atomic(self.folder / str(step) / _CHECKSUMS) as temporary:
                 temporary.write_text(checksums + "\n")
+
+    def _require_room(self, step: int, data: Any) -> None:
+        """Refuses a full disk before TensorStore does, whose threads would write to the terminal.
+
+        Raises:
+            InputError: less is free than the arrays take.
+        """
+        needed, free = sum(x.nbytes for x in jax.tree.leaves(data)) + _OVERHEAD, math.inf
+        with contextlib.suppress(OSError):  # no such folder any more: Orbax makes it anew
+            free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise InputError(
+                f"`{self.folder / str(step)}` cannot be written: it takes {needed / 1e6:.1f} MB, "
+                f"and {free / 1e6:.1f} are free"
+            )
 
     def restore(self, like: Tree, *, step: int | None = None) -> Tree:
         """The tree saved at `step` (by default the latest), bit for bit.
@@ -150,11 +172,12 @@ class Checkpoints:
             what = "checkpoint" if step is None else f"checkpoint of step {step}"
             raise InputError(f"`{self.folder}` holds no {what}")
         try:
-            self._check(step, _names(like))
-            with _quiet():
-                target = jax.tree.map(_empty if self._alone else _target, like)
+            self._check(step, storage.names(like))
+            with _quiet:
+                target = jax.tree.map(storage.host_target if self._alone else storage.target, like)
                 arguments = ocp.args.StandardRestore(target)
-                return jax.tree.map(_as_like, like, self._manager.restore(step, args=arguments))
+                found = self._manager.restore(step, args=arguments)
+                return jax.tree.map(storage.restored, like, found)
         except Exception as error:  # Orbax and TensorStore raise all kinds on damaged files
             earlier = [other for other in self._manager.all_steps() if other < step]
             then = f"go on from step {max(earlier)}" if earlier else "start afresh"
@@ -180,7 +203,7 @@ class Checkpoints:
                 if found.get(name) != checksum:
                     how = "damaged" if name in found else "missing"
                     raise ValueError(f"`{name}` in it is {how}")
-        with _quiet():
+        with _quiet:
             saved = (self._manager.metadata(step).custom_metadata or {}).get("arrays")
         if saved is None:
             raise ValueError("it is not a complete checkpoint of this program")
@@ -191,58 +214,37 @@ class Checkpoints:
 
 
 def _score(metrics: dict[str, float]) -> float:
-    return metrics["score"]
+    score = metrics["score"]
+    return -math.inf if math.isnan(score) else score  # NaN would upset the order of the others
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Orbax logs what is no news to the user, and errors that it also raises."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+class _Quiet:
+    """Orbax logs what is no news to the user, and errors that it also raises.
+
+    A context, in several threads at once: the last to leave it has the logger speak again.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._level = threading.Lock(), 0, logging.NOTSET
+
+    def __enter__(self) -> None:
+        logger = logging.getLogger("absl")
+        with self._lock:
+            if not self._inside:
+                self._level = logger.level
+                logger.setLevel(logging.CRITICAL)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                logging.getLogger("absl").setLevel(self._level)
+
+
+_quiet = _Quiet()
 
 
 def _reason(error: Exception) -> str:
     text = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:200] + "..."
-
-
-def _names(tree: Any) -> dict[str, str]:
-    """Every array's path, with its dtype and shape."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
-
-
-def _is_key(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _data(x: Any) -> Any:
-    """Orbax knows no typed PRNG keys: their integers."""
-    return jax.random.key_data(x) if _is_key(x) else x
-
-
-def _target(like: Any) -> Any:
-    if isinstance(like, np.ndarray):
-        return like
-    data = jax.eval_shape(_data, like)
-    sharding = getattr(like, "sharding", None) or jnp.zeros(()).sharding
-    return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=sharding)
-
-
-def _empty(like: Any) -> np.ndarray:
-    data = jax.eval_shape(_data, like)
-    return np.empty(data.shape, data.dtype)
-
-
-def _as_like(like: Any, data: Any) -> Any:
-    if isinstance(like, np.ndarray):
-        return data
-    data = jnp.asarray(data)
-    if not _is_key(like):
-        return data
-    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(jnp.empty((), like.dtype)))

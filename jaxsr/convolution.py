@@ -83,6 +83,13 @@ def _lax(x: Array, w: Array, stride: int, padding: Padding = "VALID") -> Array:
     )
 
 
+def _is_left_to_lax(x: Array, w: Array) -> bool:
+    """Whether an image is of a size that is not known yet, or smaller than the filter."""
+    sides = zip(x.shape[1:3], w.shape[:2], strict=True)
+    known = all(isinstance(side, int) for side in x.shape)
+    return not known or any(side < taps for side, taps in sides)
+
+
 def _lax_backward(x: Array, w: Array, dy: Array, stride: int) -> tuple[Array, Array]:
     return jax.vjp(functools.partial(_lax, stride=stride), x, w)[1](dy)
 
@@ -124,7 +131,7 @@ def conv(x: Array, w: Array, stride: int = 1) -> Array:
     Returns:
       (N, (H - h) // stride + 1, (W - w) // stride + 1, K).
     """
-    if not all(isinstance(side, int) for side in x.shape):
+    if _is_left_to_lax(x, w):
         return _lax(x, w, stride)
     return lax.platform_dependent(
         x,
@@ -139,6 +146,8 @@ def _conv_forward(x: Array, w: Array, stride: int) -> tuple[Array, tuple[Array, 
 
 
 def _conv_backward(stride: int, kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    if _is_left_to_lax(*kept):
+        return _lax_backward(*kept, dy, stride)
     return lax.platform_dependent(
         *kept,
         dy,

@@ -7,12 +7,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
-from jaxsr.figures import Path, save
+from jaxsr.figures import Path, save, style
 from jaxsr.models import LapSRN, SkipUNet
 
 Place = tuple[float, float]
@@ -151,7 +150,7 @@ def _draw(
     places = {**boxes, **ends}
     across, up = ([place[i] for place in places.values()] for i in (0, 1))
     total = sum(layer.parameters for layer in found.values())
-    with matplotlib.style.context("default"):
+    with style("default"):
         size = (1.15 * (max(across) - min(across) + 1.8), 1.2 * (max(up) - min(up) + 1.8))
         figure = Figure(figsize=size, dpi=120, layout="constrained")
         axes = figure.add_subplot()

@@ -3,8 +3,10 @@
 Images are float32 arrays in [0, 1], channels last: (H, W, C) with C = 1 (gray) or 3 (RGB).
 """
 
+import contextlib
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import matplotlib.style
@@ -23,6 +25,7 @@ Window = tuple[int, int, int, int]
 _DPI, _MARGIN, _GAP, _HEADING, _COLUMN = 100, 16, 12, 48, 200  # of a comparison, in pixels
 _PANEL = 384  # the least side of an image in a comparison where a whole factor allows, in pixels
 _MARK = (255, 200, 0)
+_STYLE = threading.Lock()
 
 
 def comparison(
@@ -41,8 +44,14 @@ def comparison(
       zoom: the window (top, left, height, width) in pixels of the largest image.
 
     Raises:
-        InputError: the sizes do not fit, `zoom` is outside, or the file cannot be written.
+        InputError: there are no images, their sizes do not fit, `zoom` is outside, or the file
+            cannot be written.
     """
+    if not images:
+        raise InputError("`images` (=none) must be at least one")
+    for name, image in images.items():
+        if np.ndim(image) != 3:
+            raise InputError(f"`images` (`{name}` of shape {np.shape(image)}) must be (H, W, C)")
     height, width = np.max([np.shape(image)[:2] for image in images.values()], axis=0)
     panels = {name: _to_size(name, image, height, width) for name, image in images.items()}
     if zoom is None:
@@ -58,7 +67,7 @@ def comparison(
     column = max(across, cols * grow_window, _COLUMN)
     base = _MARGIN + rows * grow_window + _GAP  # of the upper row, from below
     size = (2 * _MARGIN + len(images) * (column + _GAP) - _GAP, base + down + _HEADING + _MARGIN)
-    with matplotlib.style.context("default"):
+    with style("default"):
         figure = Figure(figsize=(size[0] / _DPI, size[1] / _DPI), dpi=_DPI, facecolor="white")
         for i, (name, panel) in enumerate(panels.items()):
             x = _MARGIN + i * (column + _GAP)
@@ -113,6 +122,16 @@ def _block_mean(image: np.ndarray, factor: int) -> np.ndarray:
     rows, cols = image.shape[0] // factor, image.shape[1] // factor
     blocks = image[: rows * factor, : cols * factor].reshape(rows, factor, cols, factor, 3)
     return np.rint(blocks.mean((1, 3))).astype(np.uint8)
+
+
+@contextlib.contextmanager
+def style(*styles: Any) -> Iterator[None]:
+    """Matplotlib's, in which a figure is drawn and saved; one at a time, since it is the process's.
+
+    The user's own comes back afterwards.
+    """
+    with _STYLE, matplotlib.style.context(list(styles)):
+        yield
 
 
 def save(path: Path, figure: Figure) -> None:

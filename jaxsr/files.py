@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and where those go that can be made again."""
 
 import contextlib
 import os
@@ -7,6 +7,22 @@ import secrets
 from collections.abc import Iterator
 
 from jaxsr.errors import InputError
+
+
+def cache() -> pathlib.Path:
+    """The user's folder for what can be made again: `jaxsr` below $XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        InputError: neither is known.
+    """
+    if root := os.environ.get("XDG_CACHE_HOME"):
+        return pathlib.Path(root) / "jaxsr"
+    try:
+        return pathlib.Path.home() / ".cache" / "jaxsr"
+    except RuntimeError as error:
+        raise InputError(
+            "`HOME` (=none) must name the home folder, or `XDG_CACHE_HOME` a folder for caches"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -18,9 +34,12 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     stays behind (after a SIGKILL one may).
 
     Raises:
-        InputError: the operating system refuses to write: no such folder, no permission, disk full.
+        InputError: `path` names no file, or the operating system refuses to write: no such folder,
+            no permission, disk full.
     """
     path = pathlib.Path(path)
+    if not path.name:
+        raise InputError(f"`{path}` must name a file")
     temporary = path.with_name(f".{secrets.token_hex(6)}.tmp{path.suffix}")
     try:
         try:

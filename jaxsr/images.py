@@ -5,9 +5,11 @@ converted once, here. Luma and chroma are those of ITU-R BT.601, R'G'B' as store
 linearisation).
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
+import threading
 import warnings
 from typing import Any, Literal
 
@@ -19,6 +21,12 @@ from jaxsr.errors import InputError
 from jaxsr.files import atomic
 
 Array = Any  # a NumPy or JAX array
+
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM")  # hold all colours in every size
+_WARNINGS = threading.Lock()  # Python's filters are the whole process's
+
+# PNG's grays of few bits, as Pillow scales them to 8; the transparent one it leaves as it is.
+_SCALED = {"L;2": 85, "L;4": 17}
 
 # BT.601 in studio range, R'G'B' in [0, 1] to 8-bit code values, as in MATLAB's rgb2ycbcr.
 _YCBCR = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]])
@@ -52,14 +60,14 @@ def read(path: str | os.PathLike[str]) -> Image:
     try:
         if path.is_file() and path.stat().st_size == 0:
             raise InputError(f"`{path}` is empty: an image file is needed")
-        with warnings.catch_warnings():
+        with _WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of metadata that are damaged
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(path) as file:
-                gray = [tile.args for tile in file.tile] == ["LA;16B"]  # decoded to RGBA
+                stored = [tile.args for tile in file.tile][:1]
                 file.load()
-                picture = PIL.ImageOps.exif_transpose(file)
-        return _from_pillow(picture.convert("LA") if gray else picture, path)
+                picture = _upright(file)
+        return _from_pillow(_with_key(picture, *stored), path)
     except InputError:
         raise
     except FileNotFoundError:
@@ -76,6 +84,24 @@ def read(path: str | os.PathLike[str]) -> Image:
             raise InputError(f"`{path}` cannot be read: {error.strerror}") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"`{path}` is damaged or cut off: {reason}") from None
+
+
+def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
+    with contextlib.suppress(Exception):  # of damaged EXIF data, which say nothing then
+        return PIL.ImageOps.exif_transpose(picture)
+    return picture
+
+
+def _with_key(picture: PIL.Image.Image, stored: Any = None) -> PIL.Image.Image:
+    """The picture, of pixels that were `stored` so, with what Pillow leaves to do."""
+    clear = picture.info.get("transparency")
+    if stored == "LA;16B":  # decoded to RGBA
+        return picture.convert("LA")
+    if isinstance(clear, int) and stored in _SCALED:
+        picture.info["transparency"] = _SCALED[stored] * clear
+    elif isinstance(clear, tuple) and stored == "RGB;16B":
+        picture.info["transparency"] = tuple(value >> 8 for value in clear)
+    return picture
 
 
 def _from_pillow(picture: PIL.Image.Image, path: pathlib.Path) -> Image:
@@ -125,15 +151,15 @@ def write(path: str | os.PathLike[str], pixels: Array, *, alpha: Array | None = 
     95. The file appears whole or not at all.
 
     Raises:
-        InputError: the shapes or values do not fit, the suffix is unknown, or the file cannot be
-            written.
+        InputError: the shapes or values do not fit, the suffix is of none of FORMATS, or the file
+            cannot be written.
     """
     path = pathlib.Path(path)
     file_format = PIL.Image.registered_extensions().get(path.suffix.lower() or ".png")
-    if file_format not in PIL.Image.SAVE:
-        raise InputError(f"`{path}` has an unknown suffix: use .png, .jpg, .tif or .webp")
+    if file_format not in FORMATS:
+        raise InputError(f"`{path}` must end in .png, .jpg, .tif, .webp, .bmp or .ppm")
     picture = to_pillow(pixels, alpha=alpha)
-    if alpha is not None and file_format in ("BMP", "DIB", "PPM"):  # Pillow would drop it
+    if alpha is not None and file_format in ("BMP", "PPM"):  # Pillow would drop it
         raise InputError(f"`{path}` cannot hold transparency: use .png, .tif or .webp")
     options = {"quality": 95} if file_format in ("JPEG", "WEBP") else {}
     with atomic(path) as temporary:
@@ -156,7 +182,8 @@ def to_uint8(pixels: Array) -> np.ndarray:
         raise InputError(f"the image (of {values.dtype}) must hold floats in [0, 1] or uint8")
     if np.isnan(values).any():
         raise InputError("the image must hold numbers: it holds NaN")
-    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    wide = np.promote_types(values.dtype, np.float32)  # the product of a half is rounded
+    return np.rint(np.clip(values, 0, 1).astype(wide) * 255).astype(np.uint8)
 
 
 def from_uint8(values: np.ndarray) -> np.ndarray:
@@ -170,8 +197,10 @@ def rgb_to_y(pixels: Array) -> Array:
     Gray, (..., 1), is taken as R = G = B. For NumPy and JAX arrays, in the dtype given.
 
     Raises:
-        InputError: the last axis is neither of 1 nor of 3.
+        InputError: the last axis is neither of 1 nor of 3, or the values are integers.
     """
+    if np.dtype(pixels.dtype).kind in "iub":
+        raise InputError(f"the image (of {pixels.dtype}) must hold floats in [0, 1]")
     if pixels.shape[-1] not in (1, 3):
         raise InputError(f"the image (of shape {pixels.shape}) must be (..., 1) or (..., 3)")
     weights = [float(weight) for weight in _YCBCR[0]]

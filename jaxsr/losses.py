@@ -53,12 +53,12 @@ def general(alpha: float, *, scale: float = 0.05) -> Loss:
       scale: above 0, in units of the residual: the width of the quadratic bowl.
 
     Raises:
-      InputError: alpha is NaN or +inf, or scale is not above 0.
+      InputError: alpha is NaN or +inf, or scale is not above 0 or infinite.
     """
     if math.isnan(alpha) or alpha == math.inf:
         raise InputError(f"`alpha` (={alpha}) must be a real number or -inf")
     if not 0 < scale < math.inf:
-        raise InputError(f"`scale` (={scale}) must be above 0")
+        raise InputError(f"`scale` (={scale}) must be above 0, and finite")
 
     return _General(float(alpha), float(scale))
 
@@ -74,7 +74,8 @@ class _General:
         alpha, x = self.alpha, ((prediction - target) / self.scale) ** 2
         if alpha == 2:
             return x / 2
-        if alpha == -math.inf:
+        largest = float(jnp.finfo(x.dtype).max)
+        if alpha < -(largest**0.75):  # as good as -inf, and x / b would underflow
             return -jnp.expm1(-x / 2)
         if abs(alpha) < 1e-6:  # the limit; float32 would lose smaller ones altogether
             return jnp.log1p(x / 2)

@@ -85,6 +85,8 @@ def _comparable(prediction: Array, target: Array, shave: int) -> tuple[Array, Ar
         raise InputError(f"images must be alike (..., H, W, C): {prediction.shape}, {target.shape}")
     if any(np.dtype(image.dtype).kind in "iub" for image in (prediction, target)):
         raise InputError(f"images ({prediction.dtype}, {target.dtype}) must be of a float type")
+    if 0 in target.shape:
+        raise InputError(f"images (of shape {target.shape}) must hold pixels")
     if shave < 0 or min(target.shape[-3:-1]) <= 2 * shave:
         raise InputError(f"`shave` (={shave}) must leave some of the image {target.shape}")
     return _shaved(prediction, shave), _shaved(target, shave)

@@ -6,13 +6,12 @@ Colours are Okabe and Ito's, which the colour-blind tell apart ("Color Universal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 
-from jaxsr.figures import Path, save
+from jaxsr.figures import Path, save, style
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _STYLE: list[Any] = ["default", {"axes.prop_cycle": cycler(color=_COLOURS)}]
@@ -45,7 +44,7 @@ def curves(
     """
     baseline = {label: level for label, level in (baseline or {}).items() if np.isfinite(level)}
     levels: list[float] = []
-    with matplotlib.style.context(_STYLE):
+    with style(*_STYLE):
         figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
         axes = figure.add_subplot()
         for run, history in histories.items():
@@ -84,7 +83,7 @@ def lines(
     Raises:
         InputError: the file cannot be written.
     """
-    with matplotlib.style.context(_STYLE):
+    with style(*_STYLE):
         figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
         axes = figure.add_subplot()
         for name, line in points.items():
@@ -118,7 +117,7 @@ def bands(
     Raises:
         InputError: the file cannot be written.
     """
-    with matplotlib.style.context(_STYLE):
+    with style(*_STYLE):
         figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
         axes = figure.add_subplot()
         levels: list[float] = []
@@ -171,13 +170,13 @@ def heat_map(
     numbers = np.array([[np.nan if v is None else v for v in row] for row in values.values()])
     known = np.abs(numbers[np.isfinite(numbers)])
     limit = max(known.max(initial=0), 0.1)
-    with matplotlib.style.context("default"):
+    with style("default"):
         size = (2.5 + 1.1 * len(columns), 1.2 + 0.45 * len(values))
         figure = Figure(figsize=size, dpi=120, layout="constrained")
         axes = figure.add_subplot()
         drawn = axes.imshow(numbers, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
-        axes.set_xticks(range(len(columns)), columns, rotation=20)
-        axes.set_yticks(range(len(values)), list(values))
+        axes.set_xticks(range(len(columns)), columns, rotation=20, parse_math=False)
+        axes.set_yticks(range(len(values)), list(values), parse_math=False)
         for i, row in enumerate(texts.values()):
             for j, text in enumerate(row):
                 strong = np.isfinite(numbers[i, j]) and abs(numbers[i, j]) > 0.6 * limit
@@ -194,6 +193,8 @@ def _finish(path: Path, figure: Figure, axes: Axes, xlabel: str, ylabel: str) ->
     axes.spines[["top", "right"]].set_visible(False)
     for columns in (4, 3, 2, 1):  # as many as the width holds
         legend = figure.legend(frameon=False, loc="outside upper center", ncols=columns)
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # names of files may hold dollars
         if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
             break
         legend.remove()

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 from typing import Any
@@ -18,6 +19,8 @@ from jaxsr.models import DRCN, FSRCNN, SRCNN, VDSR, LapSRN
 from jaxsr.models.luma import Network
 
 NETWORKS: dict[str, Any] = {kind.__name__: kind for kind in (LapSRN, SRCNN, FSRCNN, VDSR, DRCN)}
+# What Python and Flax raise on settings that make no network.
+_NO_NETWORK = ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError
 _OWN = ("dtype", "parent", "name")  # the reader's choice, and Flax's
 
 
@@ -56,12 +59,48 @@ def save(folder: str | os.PathLike[str], model: Network, variables: dict[str, An
     types = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(variables)})
     if types != ["float32"]:
         raise InputError(f"the weights (of {', '.join(types) or 'none'}) must be of float32")
+    try:
+        text = json.dumps(settings(model), indent=2, default=int) + "\n"  # NumPy's integers
+        _, like = _described(json.loads(text))
+    except InputError:
+        raise
+    except _NO_NETWORK as error:
+        raise InputError(f"the network (={type(model).__name__}) is none: {error}") from error
+    if _layout(variables) != _layout(like):
+        raise InputError(
+            f"the weights (={_told(variables)}) must be those of the network (={_told(like)})"
+        )
     folder = pathlib.Path(folder)
     with Checkpoints(folder / "weights", keep=2) as checkpoints:
         latest = checkpoints.latest_step()
         checkpoints.save(0 if latest is None else latest + 1, variables)
     with atomic(folder / "model.json") as temporary:
-        temporary.write_text(json.dumps(settings(model), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _described(record: dict[str, Any]) -> tuple[Network, Any]:
+    """The network that `model.json` holds, and the shapes of its variables.
+
+    Raises:
+      InputError, TypeError, ValueError and others: there is no such network.
+    """
+    described = dict(record)
+    kind = NETWORKS.get(described.pop("network"))
+    if kind is None or set(described) != set(_names(kind)):
+        raise ValueError("it describes another network")
+    model = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in described.items()})
+    luma = jax.ShapeDtypeStruct((1, 4, 4, 1), jnp.float32)
+    return model, jax.eval_shape(model.init, jax.random.key(0), luma)
+
+
+def _layout(variables: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def _told(variables: Any) -> str:
+    layout = _layout(variables)
+    return f"{len(layout)} arrays, {sum(map(math.prod, layout.values())):,} numbers"
 
 
 def load(folder: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
@@ -73,25 +112,12 @@ def load(folder: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
     folder = pathlib.Path(folder)
     record = folder / "model.json"
     try:
-        described = json.loads(record.read_text(encoding="utf-8"))
-        kind = NETWORKS.get(described.pop("network"))
-        if kind is None or set(described) != set(_names(kind)):
-            raise ValueError("it describes another network")
-        model = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in described.items()})
-        luma = jax.ShapeDtypeStruct((1, 4, 4, 1), jnp.float32)
-        like = jax.eval_shape(model.init, jax.random.key(0), luma)
+        model, like = _described(json.loads(record.read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(
             f"`{folder}` holds no trained network ({record.name}: {error.strerror})"
         ) from error
-    except (
-        ArithmeticError,
-        AttributeError,
-        KeyError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except _NO_NETWORK as error:
         reason = str(error) or type(error).__name__
         raise InputError(f"`{record}` is damaged or of another program: {reason}") from error
     with Checkpoints(folder / "weights", read_only=True) as checkpoints:

@@ -15,6 +15,7 @@ import PIL.Image
 from PIL.Image import Resampling
 
 from jaxsr import images
+from jaxsr.errors import InputError
 from jaxsr.metrics import psnr, ssim
 from jaxsr.operators import Kernel
 from jaxsr.resample import imresize
@@ -23,6 +24,8 @@ from jaxsr.resample import imresize
 @dataclasses.dataclass(frozen=True)
 class Protocol:
     """How low resolution is made from high, and results are compared with it. NumPy only.
+
+    Images of integers are refused (InputError): what they are out of 255 is known to none.
 
     degrade(hr, factor) -> (hr, lr): `hr` cropped so that a result of the factor has its size, and
         the low resolution; both float32, (H, W, C). Under `standard` `lr` may leave [0, 1].
@@ -59,13 +62,19 @@ def _matlab_bicubic(lr: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _pillow_lanczos_lr(
     hr: np.ndarray, factor: int, *, multiple: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    hr = images.crop_to_multiple(hr, math.lcm(multiple, factor))
+    hr = images.crop_to_multiple(_floats(hr), math.lcm(multiple, factor))
     return hr, _pillow_resize(hr, _shrunk(hr, factor), Resampling.LANCZOS)
 
 
 def _pillow_luma_lr(hr: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    hr = images.crop_to_multiple(hr, factor)
+    hr = images.crop_to_multiple(_floats(hr), factor)
     return hr, _pillow_resize(jpeg_luma(hr), _shrunk(hr, factor), Resampling.BICUBIC)
+
+
+def _floats(image: np.ndarray, dtype: type = np.float32) -> np.ndarray:
+    if image.dtype.kind in "iub":
+        raise InputError(f"the image (of {image.dtype}) must hold floats in [0, 1]")
+    return np.asarray(image, dtype)
 
 
 def _shrunk(hr: np.ndarray, factor: int) -> tuple[int, int]:
@@ -73,7 +82,7 @@ def _shrunk(hr: np.ndarray, factor: int) -> tuple[int, int]:
 
 
 def _matlab_lr(hr: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    hr = images.crop_to_multiple(hr, factor, anchor="top-left")
+    hr = images.crop_to_multiple(_floats(hr), factor, anchor="top-left")
     return hr, imresize(hr, 1 / factor).astype(np.float32)
 
 
@@ -99,7 +108,7 @@ def _figures(
 ) -> dict[str, float]:
     """Figures on RGB and on Y, and those published: on Y or as stored, the SSIM with `peak`."""
     shave = options.get("shave", 0)
-    result, hr = np.asarray(result, np.float64), np.asarray(hr, np.float64)
+    result, hr = _floats(result, np.float64), _floats(hr, np.float64)
     luma = (images.rgb_to_y(result), images.rgb_to_y(hr))
     published = luma if on_y else (result, hr)
     figures = {

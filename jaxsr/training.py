@@ -22,6 +22,8 @@ from jaxsr.errors import InputError, require_integers
 from jaxsr.metrics import psnr
 from jaxsr.models.luma import Network
 
+MOST_STEPS = 2**31  # below which they are counted
+
 Metrics = dict[str, Array]
 
 
@@ -35,7 +37,7 @@ class Config:
         where memory is slow, less time.
     size: of a patch, in pixels a side.
     learning_rate: of Adam, at the start.
-    halve_every: steps after which it is halved, again and again.
+    halve_every: steps after which it is halved, again and again; below MOST_STEPS.
     weight_decay: of all parameters, as an L2 term.
 
     Raises:
@@ -51,7 +53,7 @@ class Config:
     weight_decay: float = 1e-4
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "level_weights", tuple(self.level_weights))
+        object.__setattr__(self, "level_weights", tuple(map(float, self.level_weights)))
         require_integers(
             batch=self.batch, parts=self.parts, size=self.size, halve_every=self.halve_every
         )
@@ -59,10 +61,12 @@ class Config:
         for name, bound in least.items():
             if not bound <= getattr(self, name) < float("inf"):
                 raise InputError(f"`{name}` (={getattr(self, name)}) must be at least {bound}")
+        if self.halve_every >= MOST_STEPS:
+            raise InputError(f"`halve_every` (={self.halve_every}) must be below {MOST_STEPS}")
         if self.batch % self.parts:
             raise InputError(f"`parts` (={self.parts}) must divide the batch (={self.batch})")
         if not 0 < self.learning_rate < float("inf"):
-            raise InputError(f"`learning_rate` (={self.learning_rate}) must be above 0")
+            raise InputError(f"`learning_rate` (={self.learning_rate}) must be above 0, and finite")
         weights = self.level_weights
         if not weights or not all(0 <= w < float("inf") for w in weights) or not any(weights):
             raise InputError(f"`level_weights` (={weights}) must be at least 0, one of them above")

@@ -70,11 +70,16 @@ def least_squares(
       iterations: at most; rounded up to a multiple of CHECK.
 
     Raises:
-      InputError: `weight`, `tolerance` or `iterations` is out of its range.
+      InputError: `weight`, `tolerance` or `iterations` is out of its range, or the observation is
+        not of the shape that the operator gives.
     """
     for name, value in {"weight": weight, "tolerance": tolerance, "iterations": iterations}.items():
         if not 0 < value < float("inf"):
-            raise InputError(f"`{name}` (={value}) must be above 0")
+            raise InputError(f"`{name}` (={value}) must be above 0, and finite")
+    seen = jax.eval_shape(operator, start)
+    if observation.shape != seen.shape:
+        rule = f"must be of shape {seen.shape}: the operator's of {start.shape}"
+        raise InputError(f"the observation (of shape {observation.shape}) {rule}")
     weight, tolerance = float(weight), float(tolerance)  # NumPy's would widen float32
     return _program(operator)(observation, start, weight, tolerance, iterations)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsr import images
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, require_integers
 from jaxsr.models.luma import Network
 from jaxsr.resample import imresize
 
@@ -159,10 +159,16 @@ def _by_windows(
         raise InputError(f"the image (of {image.dtype}) must hold floats in [0, 1]")
     if not np.isfinite(image).all():
         raise InputError("the image must be finite: it holds NaN or infinite values")
-    if tile is not None and tile < 1:
-        raise InputError(f"`tile` (={tile}) must be at least 1")
-    if np.dtype(dtype) not in (np.float32, np.uint8):
-        raise InputError(f"`dtype` (={np.dtype(dtype)}) must be float32 or uint8")
+    if tile is not None:
+        require_integers(tile=tile)
+        if tile < 1:
+            raise InputError(f"`tile` (={tile}) must be at least 1")
+    try:
+        dtype = np.dtype(dtype)
+    except TypeError as error:
+        raise InputError(f"`dtype` (={dtype}) must be float32 or uint8") from error
+    if dtype not in (np.float32, np.uint8):
+        raise InputError(f"`dtype` (={dtype}) must be float32 or uint8")
     height, width, channels = image.shape
     result = np.empty((scale * height, scale * width, channels), dtype)
     for rows, kept_rows in _cuts(height, tile or height, margin):

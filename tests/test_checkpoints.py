@@ -1,4 +1,7 @@
+import concurrent.futures
+import errno
 import logging
+import math
 import shutil
 from typing import Any, NamedTuple
 
@@ -122,6 +125,31 @@ def test_an_interrupted_save_is_ignored_and_swept_up(tmp_path):
     assert not partial.exists()
 
 
+def test_a_full_disk_is_told_in_a_line_and_nothing_stays(tmp_path, monkeypatch, capfd):
+    """Before TensorStore meets it; and where Orbax does, since somebody else was faster."""
+    state = make_state()
+    size = sum(len(array) for _, _, array in bits(state)[1])
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+        before = set(tmp_path.rglob("*"))
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=size))
+        with pytest.raises(InputError, match=r"/2` cannot be written: it takes .* are free$"):
+            checkpoints.save(2, state)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=size + 2**19))
+
+        def fill(step, **_):
+            (tmp_path / f"{step}.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(checkpoints._manager, "save", fill)
+        with pytest.raises(InputError, match="/2` cannot be written: No space left on device"):
+            checkpoints.save(2, state)
+        assert set(tmp_path.rglob("*")) == before
+        assert checkpoints.latest_step() == 1
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_run_killed_before_the_checksums_leaves_a_good_checkpoint(tmp_path):
     saved(tmp_path, 4)
     (tmp_path / "4" / "checksums.json").unlink()
@@ -236,3 +264,33 @@ def test_a_reader_leaves_a_writer_alone(tmp_path):
     with Checkpoints(tmp_path / "none", read_only=True) as checkpoints:
         assert checkpoints.latest_step() is None
     assert not (tmp_path / "none").exists()
+
+
+def test_a_score_that_is_no_number_is_the_lowest(tmp_path):
+    with Checkpoints(tmp_path, keep=1, keep_best=True) as checkpoints:
+        for step, score in enumerate((np.float32(30), math.nan, 29.0, 28.0)):
+            checkpoints.save(step, make_state(step), score=score)
+        assert checkpoints.best_step() == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "3"}
+
+
+def test_a_folder_that_was_removed_is_made_anew(tmp_path):
+    state = make_state()
+    with Checkpoints(tmp_path / "a") as checkpoints:
+        shutil.rmtree(tmp_path / "a")
+        checkpoints.save(0, state)
+        assert bits(checkpoints.restore(state)) == bits(state)
+
+
+def test_saving_in_threads_leaves_logging_as_it_was(tmp_path):
+    logger, state = logging.getLogger("absl"), make_state()
+    level = logger.level
+
+    def save(i):
+        with Checkpoints(tmp_path / str(i)) as checkpoints:
+            for step in range(3):
+                checkpoints.save(step, state)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(save, range(8)))
+    assert logger.level == level

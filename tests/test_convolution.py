@@ -297,3 +297,29 @@ def test_accelerators_get_lax_untouched(platform, stride):
         assert "stablehlo.dot_general" not in ours[platform]
         assert "stablehlo.convolution" not in ours["cpu"]
         assert "stablehlo.dot_general" in ours["cpu"]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_an_image_smaller_than_the_filter_gives_nothing(stride):
+    x, w = jnp.ones((1, 2, 5, 2)), jnp.ones((3, 3, 2, 4))
+    expected = lax.conv_general_dilated(
+        x, w, (stride,) * 2, "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    assert convolution.conv(x, w, stride).shape == expected.shape == (1, 0, 2 // stride + 1, 4)
+
+
+def test_gradients_are_exported_at_sizes_not_known_yet():
+    """Also of a batch alone; the values are those at a known size."""
+    w = jax.random.normal(jax.random.key(0), (3, 3, 2, 4))
+    x = jax.random.normal(jax.random.key(1), (2, 9, 8, 2))
+
+    def loss(x):
+        return (convolution.conv(x, w) ** 2).sum()
+
+    for symbols in ("n, h, w, 2", "n, 9, 8, 2"):
+        shape = jax.export.symbolic_shape(
+            symbols, constraints=["h >= 3", "w >= 3"] if "h" in symbols else ()
+        )
+        unknown = jax.ShapeDtypeStruct(shape, jnp.float32)
+        exported = jax.export.export(jax.jit(jax.grad(loss)))(unknown)
+        np.testing.assert_allclose(exported.call(x), jax.grad(loss)(x), rtol=1e-4, atol=1e-4)

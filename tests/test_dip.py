@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import stats
 
 from jaxsr import dip, losses, operators
 from jaxsr.dip import fitting, stopping
@@ -116,6 +117,13 @@ def test_run_equals_a_python_loop_of_steps():
     np.testing.assert_allclose(history["loss"], losses_seen, rtol=1e-6)
     np.testing.assert_allclose(final.params, expected.params, rtol=1e-5)
     assert set(history) == {"loss", "psnr_fit", "psnr", "psnr_output"}
+
+
+def test_no_iterations_are_refused():
+    state, observation, functions = problem(dip.Config())
+    for count, rule in ((0, "at least 1"), (2.0, "an integer")):
+        with pytest.raises(InputError, match=rf"`iterations` \(={count}\) must be {rule}"):
+            dip.run(state, observation, iterations=count, **functions)
 
 
 def test_run_takes_any_loop():
@@ -515,3 +523,51 @@ def test_config_takes_whole_numbers_alone(setting, value):
     with pytest.raises(InputError, match=rf"`{setting}` \(={value}\) must be an integer"):
         dip.Config(**{setting: value})
     assert getattr(dip.Config(**{setting: np.int64(7)}), setting) == 7
+
+
+def test_the_latent_is_uniform_in_0_to_a_tenth():
+    latent = problem(dip.Config())[0].latent
+    assert latent.shape == (1, 8, 8, 32)
+    assert stats.kstest(np.ravel(latent), stats.uniform(0, 0.1).cdf).pvalue > 0.01
+
+
+def test_the_total_variation_is_that_of_the_image_by_its_weight(x64):
+    config = dip.Config(tv_weight=0.3)
+    state, observation, functions = problem(config, dtype=jnp.float64)
+    noise = jax.random.normal(jax.random.fold_in(state.key, 0), state.latent.shape, jnp.float64)
+    _, record = dip.step(state, observation, **{**functions, "loss": losses.mse})
+    image = 1 / (1 + np.exp(-np.asarray(state.latent + 0.03 * noise) @ np.asarray(state.params)))
+    small = image.reshape(1, 4, 2, 4, 2, 3).mean((2, 4))
+    tv = sum(np.abs(np.diff(image, axis=axis)).mean() for axis in (1, 2))
+    expected = ((small - observation) ** 2).mean() + 0.3 * tv
+    np.testing.assert_allclose(record["loss"], expected, rtol=1e-12)
+
+
+def rising(config, **more):
+    """An output that Adam raises from 1 by the learning rate, whatever the noise; y is 0."""
+    return dip.fit(
+        jax.random.key(0),
+        jnp.zeros((1, 2, 2, 1)),
+        operators.identity,
+        init_fn=lambda key, latent: jnp.ones(()),
+        apply_fn=lambda level, latent: jnp.broadcast_to(level, (1, 2, 2, 1)),
+        size=(2, 2),
+        loss=lambda x, y: y - x,
+        config=config,
+        **more,
+    )
+
+
+@pytest.mark.parametrize(("fall", "rollbacks"), [(4.9, 0), (5.1, 3)])
+def test_a_fall_is_of_over_5_decibels(fall, rollbacks):
+    config = dip.Config(iterations=2, learning_rate=10 ** (fall / 20) - 1)
+    result = rising(config, pauses=(1,))
+    assert result.rollbacks == rollbacks
+    np.testing.assert_allclose(result.history["psnr_fit"], [0, -fall], atol=1e-4)
+
+
+def test_windows_are_of_100_iterations():
+    """The output is 1, 2, 3, ...: from the 100th to the 200th its PSNR falls by 6 dB."""
+    result = rising(dip.Config(iterations=200, learning_rate=1.0))
+    assert result.rollbacks == 3
+    np.testing.assert_allclose(result.history["psnr_fit"][[99, 199]], [-40, -46.0206], atol=1e-2)

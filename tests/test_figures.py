@@ -1,7 +1,9 @@
+import concurrent.futures
 import subprocess
 import sys
 
 import jax.numpy as jnp
+import matplotlib
 import numpy as np
 import PIL.Image
 import pytest
@@ -101,7 +103,39 @@ def test_comparison_refuses_what_does_not_fit(tmp_path):
         figures.comparison(tmp_path / "a.png", {"bicubic": image, "odd": odd}, {})
     with pytest.raises(InputError, match=r"`zoom` \(=\(8, 8, 5, 4\)\) must lie in the image"):
         figures.comparison(tmp_path / "a.png", {"bicubic": image}, {}, zoom=(8, 8, 5, 4))
+    with pytest.raises(InputError, match=r"`images` \(`flat` of shape \(12, 12\)\) must be"):
+        figures.comparison(tmp_path / "a.png", {"flat": image[..., 0]}, {})
+    with pytest.raises(InputError, match=r"`images` \(=none\) must be at least one"):
+        figures.comparison(tmp_path / "a.png", {}, {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dollars_in_names_are_no_mathematics(tmp_path):
+    history = {"x": np.arange(5.0)}
+    names = {"s$_{$": history, "a$\\foo$": history}
+    plots.curves(tmp_path / "a.png", names, columns={"x": "x"}, ylabel="y")
+    curve = {"x": [1, 2], "y": [[1, 2.0]]}
+    plots.bands(tmp_path / "b.png", {"a$\\foo$": curve}, xlabel="x", ylabel="y")
+    rows = {"a$\\foo$": [1.0]}
+    texts = {name: ["1"] for name in rows}
+    plots.heat_map(tmp_path / "c.png", rows, texts=texts, columns=["$\\foo$"], label="dB")
+
+
+def test_drawing_in_threads_leaves_the_users_style(tmp_path, photographs):
+    history = {"a": {"x": np.arange(50.0)}}
+
+    def draw(i):
+        if i % 2:
+            plots.curves(tmp_path / f"{i}.png", history, columns={"x": "x"}, ylabel="y")
+        else:
+            figures.comparison(tmp_path / f"{i}.png", photographs, {})
+
+    with matplotlib.rc_context({"lines.linewidth": 3.7}):
+        before = dict(matplotlib.rcParams)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            list(pool.map(draw, range(12)))
+        assert dict(matplotlib.rcParams) == before
+    assert len({(tmp_path / f"{i}.png").read_bytes() for i in range(12)}) == 2
 
 
 def drawn(drawings):

@@ -1,7 +1,9 @@
+import concurrent.futures
 import errno
 import os
 import pathlib
 import struct
+import warnings
 import zlib
 
 import jax.numpy as jnp
@@ -80,22 +82,24 @@ def test_sixteen_bits_of_gray_are_kept(tmp_path, dtype, suffix):
     np.testing.assert_array_equal(images.read(path).pixels, expected)
 
 
-def write_deep_png(path, values, *, clear=None):
-    """A PNG of 16 bits a channel, (H, W, 1 to 4); `clear` is the gray that is transparent."""
+def write_deep_png(path, values, *, depth=16, clear=()):
+    """A PNG of so many bits a channel, (H, W, 1 to 4); `clear` is the pixel that is transparent."""
 
     def chunk(name, data):
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
+        checksum = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + checksum
+
+    def packed(row):
+        bits = "".join(f"{value:0{depth}b}" for value in row.ravel())
+        return b"\0" + int(bits, 2).to_bytes(len(bits) // 8, "big")
 
     height, width, channels = values.shape
     colour_type = (0, 4, 2, 6)[channels - 1]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">2I5B", width, height, 16, colour_type, 0, 0, 0))
-        + (b"" if clear is None else chunk(b"tRNS", struct.pack(">H", clear)))
-        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IHDR", struct.pack(">2I5B", width, height, depth, colour_type, 0, 0, 0))
+        + (chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear)) if clear else b"")
+        + chunk(b"IDAT", zlib.compress(b"".join(map(packed, values))))
         + chunk(b"IEND", b"")
     )
 
@@ -113,13 +117,31 @@ def test_sixteen_bits_with_alpha_are_read_as_eight(tmp_path, channels):
 
 def test_one_value_of_sixteen_bits_may_be_transparent(tmp_path):
     values = np.array([[0, 1000, 1001], [65535, 1000, 232]])[..., None]
-    write_deep_png(tmp_path / "key.png", values, clear=1000)
+    write_deep_png(tmp_path / "key.png", values, clear=(1000,))
     image = images.read(tmp_path / "key.png")
     np.testing.assert_array_equal(image.pixels, values.astype(np.float32) / np.float32(65535))
     assert image.alpha.dtype == np.float32
     np.testing.assert_array_equal(image.alpha[..., 0], [[1, 0, 1], [1, 0, 1]])
     write_deep_png(tmp_path / "opaque.png", values)
     assert images.read(tmp_path / "opaque.png").alpha is None
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_one_value_of_few_bits_may_be_transparent(tmp_path, depth):
+    values = np.arange(8)[None, :, None] % 2**depth
+    write_deep_png(tmp_path / "key.png", values, depth=depth, clear=(1,))
+    image = images.read(tmp_path / "key.png")
+    np.testing.assert_allclose(image.pixels, values / (2**depth - 1), atol=1e-7)
+    np.testing.assert_array_equal(image.alpha, values != 1)
+
+
+def test_one_colour_of_sixteen_bits_may_be_transparent(tmp_path):
+    """Known by its upper 8 bits, which are all that Pillow reads."""
+    values = np.array([[[0, 0, 0], [512, 770, 65535], [512, 771, 9]]])
+    write_deep_png(tmp_path / "key.png", values, clear=tuple(values[0, 1]))
+    image = images.read(tmp_path / "key.png")
+    np.testing.assert_allclose(image.pixels, (values >> 8) / 255, atol=1e-7)
+    np.testing.assert_array_equal(image.alpha[0, :, 0], [1, 0, 1])
 
 
 def test_gray_of_32_bits_must_say_its_range(tmp_path):
@@ -166,6 +188,24 @@ def bad_files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     return files
 
 
+@pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
+def test_damaged_exif_data_say_nothing(tmp_path, suffix):
+    values = np.full((8, 9, 3), 77, np.uint8)
+    PIL.Image.fromarray(values).save(tmp_path / f"a.{suffix}", exif=b"garbagegarbage")
+    np.testing.assert_allclose(
+        images.read(tmp_path / f"a.{suffix}").pixels, values / 255, atol=2 / 255
+    )
+
+
+def test_reading_in_threads_leaves_the_filters_of_warnings(tmp_path):
+    images.write(tmp_path / "a.png", np.zeros((64, 64, 3)))
+    before = list(warnings.filters)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            list(pool.map(lambda _: images.read(tmp_path / "a.png"), range(16)))
+    assert list(warnings.filters) == before
+
+
 def test_bad_files_give_one_line_with_the_path(tmp_path):
     for name, path in bad_files(tmp_path).items():
         with pytest.raises(InputError) as caught:
@@ -209,6 +249,14 @@ def test_bytes_are_written_as_they_are(tmp_path, values):
     np.testing.assert_array_equal(PIL.Image.open(tmp_path / "a.png"), values)
 
 
+def test_half_precision_is_rounded_once():
+    """All float16 numbers of [0, 1], whose product with 255 is none, in general."""
+    halves = np.arange(0x3C01, dtype=np.uint16).view(np.float16)
+    assert halves[0] == 0 and halves[-1] == 1
+    expected = np.rint(halves.astype(np.float64) * 255)
+    np.testing.assert_array_equal(images.to_uint8(halves), expected)
+
+
 def test_values_that_have_no_8_bits_are_refused():
     np.testing.assert_array_equal(images.to_uint8(np.array([True, False])), [255, 0])
     for dtype in (np.int64, np.uint16, np.int8):
@@ -243,17 +291,20 @@ def test_write_refuses_what_it_cannot_do(tmp_path):
     gray = np.zeros((2, 2, 1))
     (tmp_path / "file").touch()
     for path, message in [
-        ("a.xyz", "unknown suffix"),
+        ("a.xyz", r"a.xyz` must end in .png, "),
+        ("a.ico", r"a.ico` must end in .png, "),  # 256 pixels a side at most, silently
+        ("a.gif", r"a.gif` must end in .png, "),  # 256 colours
+        ("", r"`.` must name a file"),
         ("none/a.png", "cannot be written"),
         ("file/a.png", "cannot be"),
     ]:
         with pytest.raises(InputError, match=message):
-            images.write(tmp_path / path, gray)
+            images.write(tmp_path / path if path else "", gray)
     with pytest.raises(InputError, match="must be"):
         images.write(tmp_path / "a.png", np.zeros((2, 2)))
     with pytest.raises(InputError, match="`alpha`"):
         images.write(tmp_path / "a.png", gray, alpha=np.zeros((3, 2, 1)))
-    for suffix in ("bmp", "dib", "ppm", "jpg"):
+    for suffix in ("bmp", "ppm", "jpg"):
         message = "cannot be written" if suffix == "jpg" else "cannot hold transparency"
         with pytest.raises(InputError, match=message):
             images.write(tmp_path / f"a.{suffix}", gray, alpha=gray)

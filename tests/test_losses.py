@@ -106,6 +106,14 @@ def test_general_is_continuous_at_minus_infinity(x64):
     np.testing.assert_allclose(slope(far, d), slope(limit, d), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize(("dtype", "alpha"), [(np.float32, -1e38), (np.float32, -1e39)])
+def test_general_is_its_limit_beyond_the_type(dtype, alpha):
+    d = np.array([0, 0.001, 0.05, 0.3, 1], dtype)
+    expected = 1 - np.exp(-((d.astype(np.float64) / 0.05) ** 2) / 2)
+    np.testing.assert_allclose(losses.general(alpha)(d, 0 * d), expected, rtol=1e-6)
+    assert np.isfinite(slope(losses.general(alpha), d)).all()
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("alpha", (*ALPHAS, 1e-8, -1e-8, 2 - 1e-8, 2 + 1e-8, -1e4))
 def test_general_has_finite_gradients(x64, dtype, alpha):
@@ -191,3 +199,10 @@ def test_a_pyramid_has_one_of_each_a_level(counts):
     predictions, targets, weights = ([jnp.ones(())] * n for n in counts)
     with pytest.raises(InputError, match="\\(={}, {} and {} of them\\)".format(*counts)):
         losses.pyramid(predictions, targets, weights=weights)
+
+
+@pytest.mark.parametrize("alpha", [0.05, -0.05, 1e-3, 1.95, 2.05])
+def test_general_near_its_limits_is_the_papers_formula(x64, alpha):
+    d = np.geomspace(1e-2, 10, 20)
+    found = losses.general(alpha)(d, 0 * d)
+    np.testing.assert_allclose(found, barron(d, alpha, 0.05), rtol=1e-10)

@@ -74,7 +74,10 @@ def test_bad_input(pair):
         lambda: metrics.psnr(images.to_uint8(prediction), images.to_uint8(target)),
         lambda: metrics.psnr(prediction, target, shave=12),
         lambda: metrics.psnr(prediction, target, shave=-1),
+        lambda: metrics.psnr(prediction[..., :0], target[..., :0]),
+        lambda: metrics.psnr(prediction[None][:0], target[None][:0]),
         lambda: metrics.ssim(prediction[:6], target[:6]),
+        lambda: metrics.ssim(prediction[..., :0], target[..., :0]),
         lambda: metrics.ssim(prediction, target, window="box"),
         lambda: metrics.ssim(prediction, target, border="same"),
     ):

@@ -219,3 +219,11 @@ def test_an_image_has_three_axes(name):
 def test_integers_are_refused_where_weights_would_be_rounded_to_them(name):
     with pytest.raises(InputError, match=r"\(of uint8\) must hold floats"):
         OPERATORS[name](np.full((24, 20, 3), 200, np.uint8))
+
+
+def test_blur_by_a_kernel_that_is_nearly_separable(x64):
+    rng = np.random.default_rng(0)
+    kernel = np.outer(rng.random(5), rng.random(7)) + 1e-6 * rng.standard_normal((5, 7))
+    image = rng.random((13, 11))
+    found = operators.blur(kernel)(jnp.asarray(image)[None, ..., None])[0, ..., 0]
+    np.testing.assert_allclose(found, ndimage.convolve(image, kernel, mode="nearest"), atol=1e-12)

@@ -9,6 +9,7 @@ import json
 import pathlib
 import tomllib
 
+import numpy as np
 import pytest
 
 from jaxsr import page
@@ -144,6 +145,14 @@ def test_values_are_those_given():
     }
     assert shown["DIP"][0] == "27.123 dB, SSIM 0.9000 (protocol p)"
     assert shown["ground truth"][0] == "the reference" and shown["low resolution"][0] == ""
+
+
+def test_numpys_numbers_are_numbers():
+    run = a_run()
+    table = page.Table("t", ("image", "PSNR"), [("a", [np.float64(1.5)])])
+    text = page.render([dataclasses.replace(run, tables=[table])])
+    values = [a["value"] for tag, a, _ in Document(text).elements if tag == "data"]
+    assert "1.5" in values and not any("np." in value for value in values)
 
 
 def test_the_same_runs_make_the_same_bytes():

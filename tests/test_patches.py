@@ -103,3 +103,10 @@ def test_a_patch_depends_on_its_own_key_alone():
 def test_a_bank_refuses(images, said):
     with pytest.raises(InputError, match=said):
         patches.bank(images, size=16)
+
+
+def test_a_bank_holds_luma_rounded_to_16_bits():
+    codes = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    exact = (16 + codes / 255 @ np.array([65.481, 128.553, 24.966])) / 255 * 65535
+    off = np.asarray(patches.bank([codes], size=8).pixels) - exact.ravel()
+    assert np.abs(off).max() < 0.52

@@ -153,7 +153,12 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
         ),
         (SMALL, double, r"weights \(of float64\) must be of float32"),
         (SMALL, {"params": {}}, r"weights \(of none\)"),
+        (SMALL.clone(depth=3), variables, r"must be those of the network \(="),
+        (SMALL.clone(factor=3), variables, r"`factor` \(=3\) must be 2, 4 or 8"),
+        (SMALL.clone(depth="one"), variables, r"`depth` \(=one\) must be an integer"),
     ):
         with pytest.raises(InputError, match=said):
             pretrained.save(tmp_path / "folder", model, weights)
     assert list(tmp_path.iterdir()) == []
+    pretrained.save(tmp_path, SMALL.clone(depth=np.int64(SMALL.depth)), variables)
+    assert pretrained.load(tmp_path)[0] == SMALL

@@ -7,6 +7,7 @@ from PIL.Image import Resampling
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from jaxsr import images, operators, protocols
+from jaxsr.errors import InputError
 
 TEN = [16077, 37073, 101085, 189080, 21077, 85048, 86000, 106024, 210088, 253027]
 SET5 = ["baby", "bird", "butterfly", "head", "woman"]
@@ -108,9 +109,43 @@ def test_gray_images_have_no_rgb_figures(name):
     assert rgb["psnr_y"] == pytest.approx(scores["psnr_y"], abs=1e-3)
 
 
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+def test_integers_are_refused(name):
+    """They would be taken for values in [0, 1]."""
+    protocol, values = protocols.PROTOCOLS[name], np.zeros((32, 32, 3), np.uint8)
+    with pytest.raises(InputError, match=r"\(of uint8\) must hold floats in \[0, 1\]"):
+        protocol.degrade(values, 4)
+    with pytest.raises(InputError, match=r"\(of uint8\) must hold floats in \[0, 1\]"):
+        protocol.score(images.from_uint8(values), values, 4)
+    with pytest.raises(InputError, match=r"\(of uint8\) must hold floats in \[0, 1\]"):
+        images.rgb_to_y(values)
+    hr, lr = protocol.degrade(np.full((32, 32, 3), 0.25), 4)
+    assert hr.dtype == lr.dtype == np.float32
+
+
 def test_protocols_are_named_described_and_frozen():
     assert list(protocols.PROTOCOLS) == ["plain", "paper-dip", "paper-lapsrn", "standard", "dip"]
     for name, protocol in protocols.PROTOCOLS.items():
         assert protocol.name == name and "\n" not in protocol.description
         with pytest.raises(dataclasses.FrozenInstanceError):
             protocol.multiple = 1
+
+
+def test_dip_shaves_4_whatever_the_factor_and_standard_the_factor():
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 256, (2, 64, 64, 3), np.uint8)
+    luma = 16 + codes / 255 @ np.array([65.481, 128.553, 24.966])
+    for factor in (2, 3, 8):
+        for name, shave in (("dip", 4), ("standard", factor)):
+            a, b = luma[:, shave:-shave, shave:-shave]
+            expected = 10 * np.log10(255**2 / np.mean((a - b) ** 2))
+            score = protocols.PROTOCOLS[name].score(*map(images.from_uint8, codes), factor)
+            assert score["psnr"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["paper-dip", "dip"])
+def test_sides_become_multiples_of_32(name):
+    pixels = np.random.default_rng(0).random((80, 112, 3), np.float32)
+    hr, lr = protocols.PROTOCOLS[name].degrade(pixels, 4)
+    np.testing.assert_array_equal(hr, pixels[8:72, 8:104])
+    assert lr.shape == (16, 24, 3)

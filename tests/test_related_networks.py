@@ -11,7 +11,7 @@ import scipy.ndimage
 from experiments import networks
 from jaxsr import pretrained, training, upscaling
 from jaxsr.errors import InputError
-from jaxsr.models import DRCN, FSRCNN, SRCNN, VDSR
+from jaxsr.models import DRCN, FSRCNN, SRCNN, VDSR, LapSRN
 from jaxsr.resample import imresize
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -195,6 +195,26 @@ def test_trains_and_comes_back(compiled_quickly, tmp_path, model):
     found, variables = pretrained.load(tmp_path)
     assert found == model
     jax.tree.map(np.testing.assert_array_equal, variables, state.variables)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (SRCNN(sizes=(8, 6, 4)), r"`sizes` \(=\(8, 6, 4\)\) must be three odd numbers"),
+        (SRCNN(sizes=(9, 5)), r"`sizes` \(=\(9, 5\)\) must be three odd numbers"),
+        (SRCNN(features=(64, 32, 16)), r"`features` \(=\(64, 32, 16\)\) must be two numbers"),
+        (SRCNN(features=(64, 0)), r"`features` \(=0\) must be at least 1"),
+        (VDSR(depth=0), r"`depth` \(=0\) must be at least 1"),
+        (FSRCNN(depth=-1), r"`depth` \(=-1\) must be at least 1"),
+        (FSRCNN(shrunk=0), r"`shrunk` \(=0\) must be at least 1"),
+        (DRCN(depth=0), r"`depth` \(=0\) must be at least 1"),
+        (LapSRN(features=0), r"`features` \(=0\) must be at least 1"),
+        (LapSRN(depth=2.0), r"`depth` \(=2.0\) must be an integer"),
+    ],
+)
+def test_settings_that_no_network_has(model, said):
+    with pytest.raises(InputError, match=said):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
 
 
 def test_refusals():

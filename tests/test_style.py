@@ -15,7 +15,7 @@ FILES = sorted((ROOT / "jaxsr").rglob("*.py"))
 
 # Lowest first: a file imports only from the floors below its own or from above it on its floor.
 FLOORS = (
-    ("errors", "files", "images", "resample", "losses", "checkpoints"),
+    ("errors", "files", "images", "resample", "losses", "storage", "checkpoints"),
     ("winograd", "im2col", "convolution", "layers"),
     ("operators", "metrics", "protocols", "models.skip_unet"),
     (
@@ -38,6 +38,7 @@ FLOORS = (
     ("weights", "pretrained", "training", "upscaling"),
     (
         "tv",
+        "dip.config",
         "dip.stopping",
         "dip.solver",
         "dip.fitting",

@@ -199,6 +199,7 @@ def test_four_devices_train_as_one():
         ({"size": 16.0}, r"`size` \(=16.0\) must be an integer"),
         ({"parts": True}, r"`parts` \(=True\) must be an integer"),
         ({"halve_every": 2.5}, r"`halve_every` \(=2.5\) must be an integer"),
+        ({"halve_every": 2**31}, r"`halve_every` \(=2147483648\) must be below 2147483648"),
     ],
 )
 def test_bad_settings_are_told(settings, said):
@@ -210,3 +211,25 @@ def test_settings_may_be_given_as_a_list_and_by_numpy():
     config = training.Config(level_weights=[2.0, 3.0], batch=np.int64(16))
     assert config == training.Config(level_weights=(2.0, 3.0))
     assert hash(config) == hash(training.Config(level_weights=(2.0, 3.0)))
+    config = training.Config(level_weights=np.array([2.0, 3.0]))
+    assert {type(weight) for weight in config.level_weights} == {float}  # NumPy's would widen
+
+
+def black():
+    """Variables of a network whose result is 0."""
+    state = training.init(jax.random.key(0), MODEL, CONFIG)
+    return jax.tree.map(jnp.zeros_like, state.variables)
+
+
+def test_eval_step_clips():
+    """A result of 1.3 becomes 1, which the ground truth, 0.9, is off by 0.1: 20 dB."""
+    variables = black()
+    variables["params"]["level_1_detail"]["bias"] += 1.3
+    found = training.eval_step(variables, jnp.full((1, 24, 24, 1), 0.9), model=MODEL)
+    assert float(found[0]) == pytest.approx(20, abs=1e-4)
+
+
+def test_mean_psnr_is_over_images_not_stacks():
+    """Of three images of 20 dB, and a larger one of 0."""
+    stacks = [np.full((3, 24, 24, 1), 0.1, np.float32), np.full((1, 28, 24, 1), 1.0, np.float32)]
+    assert training.mean_psnr(black(), stacks, model=MODEL) == pytest.approx(15, abs=1e-4)

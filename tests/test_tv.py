@@ -153,6 +153,12 @@ def test_numpys_numbers_leave_float32_as_it_is(x64):
     assert found.image.dtype == found.objective.dtype == jnp.float32
 
 
+def test_an_observation_of_another_shape_is_refused():
+    start = jnp.zeros((1, 8, 8, 1))
+    with pytest.raises(InputError, match=r"\(of shape \(1, 1, 8, 1\)\) must be of shape"):
+        tv.least_squares(start[:, :1], operators.identity, start=start, weight=1e-3)
+
+
 @pytest.mark.parametrize("wrong", [{"weight": 0}, {"weight": 1, "tolerance": -1.0}])
 def test_numbers_out_of_range(wrong):
     with pytest.raises(InputError, match="must be above 0"):

@@ -233,7 +233,9 @@ def test_released_weights_give_the_published_figure(shared):
         (RGB, {"scale": 5}, r"`scale` \(=5\)"),
         (RGB, {"scale": 2.5}, r"`scale` \(=2.5\)"),
         (RGB, {"tile": 0}, r"`tile` \(=0\) must be at least 1"),
+        (RGB, {"tile": 1.5}, r"`tile` \(=1.5\) must be an integer"),
         (RGB, {"dtype": np.float64}, r"`dtype` \(=float64\)"),
+        (RGB, {"dtype": "foo"}, r"`dtype` \(=foo\)"),
     ],
 )
 def test_bad_input_is_one_line(image, options, said):

@@ -11,6 +11,7 @@ import textwrap
 
 import numpy as np
 
+from jaxsr import files
 from jaxsr.datasets.bsds300_archive import COUNTS, decode
 from jaxsr.errors import InputError
 
@@ -47,7 +48,7 @@ def load(
         raise InputError(
             f"BSDS300 needs {error.name}, which is not installed: pip install -e '.[data]'"
         ) from error
-    root = pathlib.Path(data_dir) if data_dir else _default_folder()
+    root = pathlib.Path(data_dir) if data_dir else files.cache() / "datasets"
     options = {"source": pathlib.Path(manual_dir) if manual_dir else None, "data_dir": root}
     try:
         builder = BSDS300(**options)
@@ -69,8 +70,3 @@ def load(
             raise InputError(f"`{folder}` cannot be read, delete it: {reason}") from error
         raise InputError(f"BSDS300 cannot be prepared in `{root}`: {reason}") from error
     return examples
-
-
-def _default_folder() -> pathlib.Path:
-    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(root) / "jaxsr" / "datasets"

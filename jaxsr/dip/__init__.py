@@ -10,8 +10,9 @@ authors' denoising, but by polynomial decay at first (`Config.average`): it need
 Arrays are (N, H, W, C), images in [0, 1]; f's image may be larger than what A looks at.
 """
 
+from jaxsr.dip.config import Config
 from jaxsr.dip.fitting import DIPResult, History, Progress, fit
-from jaxsr.dip.solver import Config, State, init, rgb_score, run, step
+from jaxsr.dip.solver import State, init, rgb_score, run, step
 
 __all__ = [
     "Config",

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxsr.dip.solver import Config, Params, Score, State, _run, init, rgb_score
+from jaxsr.dip.config import Config
+from jaxsr.dip.solver import Params, Score, State, _run, init, rgb_score
 from jaxsr.errors import InputError
 from jaxsr.losses import Loss
 from jaxsr.operators import Operator

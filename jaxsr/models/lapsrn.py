@@ -137,7 +137,5 @@ class LapSRN(Network):
 
     def _check(self, image: Array, levels: int | None) -> None:
         luma.check(self, image, levels, factors=FACTORS)
-        if self.depth < 1:
-            raise InputError(f"`depth` (={self.depth}) must be at least 1")
         if self.spread not in (3, 4):
             raise InputError(f"`spread` (={self.spread}) must be 3 or 4")

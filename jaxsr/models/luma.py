@@ -5,10 +5,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxsr.convolution import conv_general_dilated, conv_transpose
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, require_integers
 from jaxsr.operators import separable
 from jaxsr.resample import matlab_matrix
 
@@ -120,8 +121,14 @@ def check(
     """Refuses what a network for luma cannot take.
 
     Raises:
-      InputError: its factor is none of those, the image is no luma, or it makes not so many levels.
+      InputError: its factor is none of those, a count or side is no integer of at least 1, the
+        image is no luma, or it makes not so many levels.
     """
+    for name in ("depth", "features", "shrunk", "sizes"):
+        for value in np.ravel(getattr(network, name, ())):
+            require_integers(**{name: value})
+            if value < 1:
+                raise InputError(f"`{name}` (={value}) must be at least 1")
     if network.factor not in factors:
         *most, last = map(str, factors)
         raise InputError(f"`factor` (={network.factor}) must be {', '.join(most)} or {last}")

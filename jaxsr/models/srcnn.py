@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 from jax import Array
 
+from jaxsr.errors import InputError
 from jaxsr.models import luma
 from jaxsr.models.luma import Network
 
@@ -33,6 +34,10 @@ class SRCNN(Network):
     @nn.compact
     def __call__(self, image: Array, *, levels: int | None = None) -> tuple[Array, ...]:
         luma.check(self, image, levels)
+        if len(self.sizes) != 3 or not all(size % 2 for size in self.sizes):
+            raise InputError(f"`sizes` (={self.sizes}) must be three odd numbers")
+        if len(self.features) != 2:
+            raise InputError(f"`features` (={self.features}) must be two numbers")
         x = luma.bicubic(image, self.factor)
         for i, (features, size) in enumerate(zip((*self.features, 1), self.sizes, strict=True)):
             layer = luma.conv(x, features, f"conv_{i}", size=size, dtype=self.dtype)

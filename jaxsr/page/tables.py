@@ -67,14 +67,14 @@ def _cell(value: float | str | None, column: str) -> str:
     if isinstance(value, str):
         return f"<td>{_text(value)}</td>"
     digits = "+.3f" if column == "gain" else ".4f" if column.endswith("SSIM") else ".3f"
-    return f'<td><data value="{value!r}">{value:{digits}}</data></td>'
+    return f'<td><data value="{float(value)!r}">{value:{digits}}</data></td>'
 
 
 def _value(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f'<data value="{value!r}">{value:.7g}</data>'
+        return f'<data value="{float(value)!r}">{value:.7g}</data>'
     listed = isinstance(value, list | tuple)
     return _text(", ".join(map(str, value)) if listed else value)
 

@@ -1,0 +1,52 @@
+"""How Deep Image Prior's solver is set."""
+
+import dataclasses
+
+from jaxsr.errors import InputError, require_integers
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The solver's settings.
+
+    Attributes:
+      iterations: in all.
+      learning_rate: of Adam (betas 0.9 and 0.999, epsilon 1e-8).
+      noise_std: standard deviation of the noise added to the latent in every iteration.
+      average: a, decay of the running average of the outputs, in [0, 1). Output t joins it with
+        weight max(1 - a, 20 / (t + 19)): by a only after 20 / (1 - a) - 19 iterations (1981 for
+        0.99). 0 keeps the last output alone.
+      tv_weight: of the output's total variation, added to the loss.
+      latent_channels: channels of the latent.
+      patience: iterations without a lower variance of the outputs, after which a fit ends with the
+        image that it had at the lowest (`jaxsr.dip.stopping`); None: all iterations, last image.
+
+    Raises:
+      InputError: a number is out of its range.
+    """
+
+    iterations: int = 2000
+    learning_rate: float = 0.01
+    noise_std: float = 0.03
+    average: float = 0.99
+    tv_weight: float = 0.0
+    latent_channels: int = 32
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        patience = 1 if self.patience is None else self.patience
+        require_integers(
+            iterations=self.iterations, latent_channels=self.latent_channels, patience=patience
+        )
+        rules = (
+            ("iterations", self.iterations >= 1, "at least 1"),
+            ("learning_rate", 0 < self.learning_rate < float("inf"), "above 0, and finite"),
+            ("noise_std", 0 <= self.noise_std < float("inf"), "at least 0, and finite"),
+            ("average", 0 <= self.average < 1, "in [0, 1)"),
+            ("tv_weight", 0 <= self.tv_weight < float("inf"), "at least 0, and finite"),
+            ("latent_channels", self.latent_channels >= 1, "at least 1"),
+            ("patience", patience >= 1, "at least 1"),
+        )
+        for name, holds, rule in rules:
+            if not holds:
+                raise InputError(f"`{name}` (={getattr(self, name)}) must be {rule}")

@@ -1,0 +1,47 @@
+"""Arrays in the form in which checkpoints hold them: typed PRNG keys as their integers."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def names(tree: Any) -> dict[str, str]:
+    """Every array's path, with its dtype and shape."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
+
+
+def stored(x: Any) -> Any:
+    """An array as Orbax takes it, which knows no typed PRNG keys."""
+    return jax.random.key_data(x) if _is_key(x) else x
+
+
+def target(like: Any) -> Any:
+    """What to restore for an array or `jax.ShapeDtypeStruct`, and where it goes."""
+    if isinstance(like, np.ndarray):
+        return like
+    form = jax.eval_shape(stored, like)
+    sharding = getattr(like, "sharding", None) or jnp.zeros(()).sharding
+    return jax.ShapeDtypeStruct(form.shape, form.dtype, sharding=sharding)
+
+
+def host_target(like: Any) -> np.ndarray:
+    """The same on the host."""
+    form = jax.eval_shape(stored, like)
+    return np.empty(form.shape, form.dtype)
+
+
+def restored(like: Any, data: Any) -> Any:
+    """The array itself, of the kind of its counterpart: the inverse of `stored`."""
+    if isinstance(like, np.ndarray):
+        return data
+    data = jnp.asarray(data)
+    if not _is_key(like):
+        return data
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(jnp.empty((), like.dtype)))
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
