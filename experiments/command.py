@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import pathlib
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 import tyro
 from jax.experimental import multihost_utils
 
+from jaxsr import files
 from jaxsr.errors import InputError
 
 Settings = TypeVar("Settings")
@@ -68,10 +68,13 @@ def within_memory(what: str) -> Iterator[None]:
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs between runs, where the user has not said otherwise."""
+    """Keep compiled programs between runs, where the user has not said otherwise, or no home."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(root) / "jaxsr"))
+        try:
+            folder = files.cache()
+        except InputError:
+            return
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 

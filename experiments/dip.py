@@ -25,6 +25,8 @@ from jaxsr.datasets import folders
 from jaxsr.errors import InputError
 from jaxsr.reports import environment
 
+RECORDS = {"config.json", "scores.json", "scores.csv", "report.html"}  # of a folder of fits
+
 # What may differ when a folder of fits is taken up again; each fit knows its own image and length.
 _FREE = (
     *("hr", "lr", "mask", "blur_kernel", "out", "remat", "device", "iterations"),
@@ -71,7 +73,7 @@ class Settings(recipes.Settings):
         files = folders.files(source) if source is not None and many else [source]
         out = self.out or self._folder(each, source)
         names = [file.stem if file else "" for file in files]
-        if len(set(names)) < len(names):
+        if len(set(names)) < len(names) or RECORDS & {*names}:
             names = [file.name if file else "" for file in files]
         fits = []
         for file, name in zip(files, names, strict=True):

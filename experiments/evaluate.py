@@ -23,6 +23,7 @@ from jaxsr import images, protocols, reports
 from jaxsr.errors import InputError
 
 PLACES = ("images", "bicubic", "hr")  # of results, baselines and ground truths
+RECORDS = ("scores.json", "scores.csv", pages.NAME)
 
 DIP = ("iterations", "loss", "recipe", "seed")  # options of that method alone
 
@@ -168,6 +169,8 @@ def evaluate(
 ) -> scores.Figures:
     """One image: its files, its figures and, below `bicubic`, the baseline's.
 
+    An earlier evaluation's records in the folder go before its first file does.
+
     Raises:
       InputError: the file cannot be read, or the image is too small.
     """
@@ -181,6 +184,8 @@ def evaluate(
     if settings.explain:
         pair = {str(settings.method): result, "bicubic": baseline}
         row["explain"] = {k: lumas.compare(_coloured(v, hr), hr, scale) for k, v in pair.items()}
+    for record in RECORDS:
+        (settings.out / record).unlink(missing_ok=True)
     for place, pixels in zip(PLACES, (result, baseline, hr), strict=True):
         images.write(settings.out / place / f"{name}.png", _coloured(pixels, hr))
     return row

@@ -47,6 +47,11 @@ def run(settings: Settings) -> int:
                     captions[path.name] = caption
             except Missing as what:
                 print(f"figure {name}: {what}")
+            except (KeyError, TypeError) as error:
+                raise InputError(
+                    f"`--results` (={settings.results}) holds a damaged record, of which figure "
+                    f"{name} is made: {error!r}"
+                ) from error
     finally:
         _keep(settings.out / "captions.json", captions)
     return 0 if captions else 1

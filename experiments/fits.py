@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.record import read_metrics
+from experiments.record import read_metrics, whole
 from jaxsr.errors import InputError
 
 EVERY = 10
@@ -48,12 +48,9 @@ def cost(folder: pathlib.Path) -> tuple[float, dict[str, Any]]:
       InputError: its metrics are damaged.
     """
     metrics = read_metrics(folder)
-    try:
+    with whole(folder):
         if "seconds" not in metrics:
             # Of a version that kept no total: exact where the fit was never resumed.
             metrics["seconds"] = metrics["iterations"] / metrics["iterations_per_second"]
         environment = {name: metrics[name] for name in ("device", "versions")}
         return float(metrics["seconds"]), environment
-    except (KeyError, TypeError, ValueError) as error:
-        path = folder / "metrics.json"
-        raise InputError(f"`{path}` is damaged ({error!r}): delete it to write it anew") from error

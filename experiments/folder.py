@@ -12,7 +12,7 @@ import numpy as np
 import tqdm
 
 from experiments.problem import TITLES, Problem
-from experiments.record import as_config, asked_for, claim, read_metrics
+from experiments.record import as_config, asked_for, claim, read_metrics, whole
 from jaxsr import dip, images, operators, reports
 from jaxsr.checkpoints import Checkpoints
 from jaxsr.files import atomic
@@ -145,15 +145,15 @@ class RunFolder:
         return np.asarray(operators.crop(*self.problem.size)(image))[0]
 
     def write_images(self, result: dip.DIPResult) -> None:
-        """The images of a fit that ended, or was stopped, and the checkpoint to go on from."""
+        """Of a fit that ended, or was stopped, the images, then (if it fits) the checkpoint."""
         if int(result.state.step):
-            self._save(result.state, result.history)
             stem = self.problem.words.result
             for name, image in ((stem, result.image), (f"{stem}_last", result.last)):
                 if np.isfinite(image).all():  # huge weights may be finite where the image is not
                     self._write(f"{name}.png", image)
             with atomic(self.path / f"{stem}.npy") as temporary:
                 np.save(temporary, self._pixels(result.image))
+            self._save(result.state, result.history)
 
     def write_report(self, result: dip.DIPResult, environment: dict[str, Any]) -> None:
         """History, curves, comparison and, last, the metrics: they mark the run as finished."""
@@ -232,16 +232,16 @@ class RunFolder:
 
     def summary(self) -> str:
         """One line: the gain over the baseline, by which protocol, and where the files are."""
-        metrics = read_metrics(self.path)
-        where = f"{metrics['iterations']} iterations, files in {self.path}"
-        name = self.problem.baseline_name
-        if name not in metrics:
-            return where
-        psnr, base = float(metrics["psnr"]), float(metrics[name]["psnr"])
-        return (
-            f"PSNR {psnr:.2f} dB, {psnr - base:+.2f} over {TITLES[name]}'s {base:.2f} "
-            f"({metrics['protocol']}: {metrics['protocol_description']}); {where}"
-        )
+        metrics, name = read_metrics(self.path), self.problem.baseline_name
+        with whole(self.path):
+            where = f"{metrics['iterations']} iterations, files in {self.path}"
+            if name not in metrics:
+                return where
+            psnr, base = float(metrics["psnr"]), float(metrics[name]["psnr"])
+            return (
+                f"PSNR {psnr:.2f} dB, {psnr - base:+.2f} over {TITLES[name]}'s {base:.2f} "
+                f"({metrics['protocol']}: {metrics['protocol_description']}); {where}"
+            )
 
 
 def _caption(figures: dict[str, Any]) -> str:

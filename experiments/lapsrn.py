@@ -11,25 +11,20 @@ what `--checkpoint` of `experiments.upscale` and `experiments.evaluate` takes.
 
 import dataclasses
 import functools
-import math
 import pathlib
 import sys
-import time
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import tqdm
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from experiments import command, networks, training_data
+from experiments import command, epochs, networks, training_data
 from experiments.training_folder import TrainingFolder
-from jaxsr import losses, training
+from jaxsr import training
 from jaxsr.datasets import patches
 from jaxsr.errors import InputError
 from jaxsr.models.luma import Network
-from jaxsr.reports import environment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +99,17 @@ class Settings:
             if getattr(self, name) < 1:
                 option = f"`--{name.replace('_', '-')}`"
                 raise InputError(f"{option} (={getattr(self, name)}) must be at least 1")
+        for name in ("epochs", "halve_every"):
+            if getattr(self, name) * self.iterations >= training.MOST_STEPS:
+                option = f"`--{name.replace('_', '-')}`"
+                raise InputError(
+                    f"{option} (={getattr(self, name)}) times `--iterations` (={self.iterations}) "
+                    f"must be below {training.MOST_STEPS}"
+                )
+        if self.patch < 1 or self.patch % self.scale:
+            raise InputError(
+                f"`--patch` (={self.patch}) must be a multiple of the scale {self.scale}, above 0"
+            )
         if self.seed < 0 or self.seed >= 2**32:
             raise InputError(f"`--seed` (={self.seed}) must be in [0, 2^32)")
         weights = self.level_weights or networks.level_weights(self.model())
@@ -169,80 +175,7 @@ def run(settings: Settings) -> int:
                 return 0
             state = folder.restore(shapes, everyone) or start(key)
             bank = training_data.shared(bank, everyone)
-            return _epochs(state, bank, stacks, settings, model, config, mesh, folder)
-
-
-def _epochs(
-    state: training.State,
-    bank: patches.Bank,
-    stacks: list[np.ndarray],
-    settings: Settings,
-    model: Network,
-    config: training.Config,
-    mesh: Mesh,
-    folder: TrainingFolder,
-) -> int:
-    """Train until all epochs are done, or Ctrl-C; the exit code."""
-    schedule = training.schedule(config)
-    total, done = settings.epochs * settings.iterations, int(state.step)
-    with (
-        command.interruptible() as interrupted,
-        tqdm.tqdm(total=total, initial=done, unit="step", disable=not folder.leads) as bar,
-    ):
-        started = time.perf_counter()
-        train_step = training.train_step.lower(
-            state,
-            bank,
-            model=model,
-            config=config,
-            loss=losses.LOSSES[settings.loss],
-            sharding=NamedSharding(mesh, PartitionSpec("data")),
-        ).compile()
-        folder.compile_seconds = time.perf_counter() - started
-        for epoch in range(done // settings.iterations, settings.epochs):
-            started, found = time.perf_counter(), []
-            for _ in range(settings.iterations):
-                state, metrics = train_step(state, bank)
-                found.append(metrics["loss"])
-                jax.block_until_ready(found[-2:-1])  # the device stays a step ahead of the bar
-                bar.update()
-                if interrupted() and jax.process_count() == 1:
-                    return _stopped(folder, bar, epoch)
-            loss = float(np.mean(jax.device_get(found), dtype=np.float64))
-            seconds = time.perf_counter() - started
-            if not (math.isfinite(loss) and _is_finite(state.variables)):
-                folder.say(
-                    f"the loss or a weight became NaN or infinite in epoch {epoch + 1}; {epoch} "
-                    f"are kept in {folder.path}; try a lower --learning-rate "
-                    f"(={settings.learning_rate})"
-                )
-                return 1
-            row: dict[str, Any] = {
-                "loss": loss,
-                "learning_rate": float(schedule(epoch * settings.iterations)),
-                "images_per_second": settings.batch * settings.iterations / seconds,
-            }
-            if stacks:
-                row["psnr"] = training.mean_psnr(
-                    jax.device_get(state.variables), stacks, model=model
-                )
-                bar.set_postfix(loss=f"{loss:.5f}", psnr=f"{row['psnr']:.3f} dB")
-            folder.keep(epoch + 1, state, model, row)
-            if command.anyone(interrupted()) and epoch + 1 < settings.epochs:
-                return _stopped(folder, bar, epoch + 1)
-    folder.write_report(environment(mesh.local_devices[0]) | {"precision": settings.precision})
-    return 0
-
-
-def _stopped(folder: TrainingFolder, bar: tqdm.tqdm, epochs: int) -> int:
-    bar.close()
-    folder.say(f"stopped, {epochs} epochs are kept in {folder.path}")
-    folder.say("the same command goes on from there")
-    return command.INTERRUPTED
-
-
-def _is_finite(variables: Any) -> bool:
-    return all(np.isfinite(array).all() for array in jax.tree.leaves(jax.device_get(variables)))
+            return epochs.train(state, bank, stacks, settings, model, config, mesh, folder)
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def _claim(path: pathlib.Path) -> str | None:
             # Of the processes of a host one at a time looks whether the owner lives.
             with contextlib.suppress(OSError):  # a file system without locks
                 fcntl.flock(folder, fcntl.LOCK_EX)
-            if path.exists() and _left_behind(path.read_text(), own):
+            if path.exists() and _left_behind(path.read_bytes(), own):
                 path.unlink()
             with open(path, "x", encoding="utf-8") as file:
                 try:
@@ -170,14 +170,14 @@ def _claim(path: pathlib.Path) -> str | None:
             os.close(folder)
     except FileExistsError:
         with contextlib.suppress(OSError):  # it may be gone by now
-            return path.read_text(encoding="utf-8") or "somebody"
+            return path.read_text(encoding="utf-8", errors="backslashreplace") or "somebody"
         return "somebody"
     except OSError as error:
         raise InputError(f"`{path}` cannot be written: {error.strerror}") from error
     return None
 
 
-def _left_behind(claim: str, own: Mapping[str, Any]) -> bool:
+def _left_behind(claim: bytes, own: Mapping[str, Any]) -> bool:
     """Whether a claim is of this host, and its process is no more."""
     try:
         owner = json.loads(claim)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import command, recipes, restoration, upscale
-from experiments.record import read_metrics
+from experiments.record import read_metrics, whole
 from jaxsr import images, pretrained, protocols, upscaling
 from jaxsr.errors import InputError
 
@@ -129,7 +129,8 @@ def deep_image_prior(
         if code:
             raise InputError(f"its fit diverged, see {out}")
         metrics = read_metrics(out)
-        figures = {name: float(metrics[name]) for name in metrics["bicubic"]}
+        with whole(out):
+            figures = {name: float(metrics[name]) for name in metrics["bicubic"]}
         return images.read(out / "sr.png").pixels, figures
 
     return Method(restore, shown, folder)

@@ -1,11 +1,12 @@
 """The record of a run's settings in its folder: it tells whose folder it is, and what went in."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxsr import reports
@@ -44,6 +45,22 @@ def read_metrics(path: pathlib.Path) -> dict[str, Any]:
         return _object(metrics) if metrics.exists() else {}
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"`{metrics}` is damaged ({error}): delete it to write it anew") from error
+
+
+@contextlib.contextmanager
+def whole(path: pathlib.Path) -> Iterator[None]:
+    """Work on the metrics of a folder, in which something may lack or be of another kind.
+
+    Raises:
+      InputError: that is so.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        metrics = path / "metrics.json"
+        raise InputError(
+            f"`{metrics}` is damaged ({error!r}): delete it to write it anew"
+        ) from error
 
 
 def asked_for(metrics: Mapping[str, Any]) -> int | None:

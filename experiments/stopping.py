@@ -32,7 +32,7 @@ class Settings:
     """What ES-EMV would have done in finished runs of experiments.dip."""
 
     runs: tyro.conf.Positional[tuple[pathlib.Path, ...]]
-    """Their folders."""
+    """Their folders; files, which a glob may name too, are passed over."""
     patience: int = 1000
     """Iterations without a new minimum after which a fit ends."""
     json: pathlib.Path | None = None
@@ -67,6 +67,8 @@ def read(run: pathlib.Path, patience: int) -> tuple[Stop, dict[str, Any]]:
     Raises:
       InputError: it is not finished, or has no PSNR or variances on record up to its end.
     """
+    if not run.is_dir():
+        raise InputError(f"`RUNS` (={run}) must be folders of finished runs")
     metrics = read_metrics(run)
     path = run / "history.csv"
     try:
@@ -79,7 +81,7 @@ def read(run: pathlib.Path, patience: int) -> tuple[Stop, dict[str, Any]]:
             f"`{path}` must hold the columns psnr and variance, as a finished run of "
             f"experiments.dip --hr IMAGE --patience N leaves them ({error!r})"
         ) from error
-    if not metrics or metrics.get("iterations") != asked_for(metrics):
+    if not metrics.get("iterations") == asked_for(metrics) == len(variances) > 0:
         raise InputError(f"`{run}` must have done all its iterations: choose a larger --patience")
     return detect(variances, psnr, patience), metrics
 
@@ -88,9 +90,11 @@ def run(settings: Settings) -> int:
     """Prints the table; the exit code."""
     if settings.patience < 1:
         raise InputError(f"`--patience` (={settings.patience}) must be at least 1")
-    if not settings.runs:
-        raise InputError("`RUNS` (=none) must name at least one folder")
-    found = {name: read(path, settings.patience) for name, path in by_name(settings.runs).items()}
+    folders = [path for path in settings.runs if not path.is_file()]
+    if not folders:
+        given = " ".join(map(str, settings.runs)) or "none"
+        raise InputError(f"`RUNS` (={given}) must name at least one folder")
+    found = {name: read(path, settings.patience) for name, path in by_name(folders).items()}
     lines = [
         ["image", "stop", "ended", "saved", "at the stop", "at the end", "peak (oracle)", "off"]
     ]

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from experiments.record import as_config, claim, read_metrics
+from experiments.record import as_config, claim, read_metrics, whole
 from jaxsr import plots, pretrained, reports, training
 from jaxsr.checkpoints import Checkpoints
 from jaxsr.models.luma import Network
@@ -107,8 +107,8 @@ class TrainingFolder:
         )
         best = {}
         if "psnr" in history:
-            epoch = int(np.argmax(history["psnr"][::-1]))
-            epoch = len(history["psnr"]) - epoch
+            known = np.nan_to_num(history["psnr"], nan=-np.inf, neginf=-np.inf, posinf=np.inf)
+            epoch = len(known) - int(np.argmax(known[::-1]))
             best = {"epoch": epoch, "psnr": history["psnr"][epoch - 1]}
         record = {
             "epochs": self._settings.epochs,
@@ -127,9 +127,13 @@ class TrainingFolder:
         self.say(self.summary())
 
     def summary(self) -> str:
-        """One line: how far it came, and where the files are."""
-        metrics = read_metrics(self.path)
-        quality = ""
-        if metrics["psnr"] is not None:
-            quality = f"PSNR {metrics['psnr']:.3f} dB ({metrics['psnr_description']}), "
-        return f"{quality}{metrics['epochs']} epochs, files in {self.path}"
+        """One line: how far it came, and where the files are.
+
+        Raises:
+          InputError: the metrics are damaged.
+        """
+        metrics, quality = read_metrics(self.path), ""
+        with whole(self.path):
+            if metrics["psnr"] is not None:
+                quality = f"PSNR {metrics['psnr']:.3f} dB ({metrics['psnr_description']}), "
+            return f"{quality}{metrics['epochs']} epochs, files in {self.path}"

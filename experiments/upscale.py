@@ -7,7 +7,8 @@
 A checkpoint is what `experiments.import_lapsrn` or a training run made. As in Lai et al. (CVPR
 2017), luma goes through the network, and chroma, like transparency, through MATLAB's bicubic. Files
 are written with 8 bits a channel, under their names and in their formats, in one folder. One that
-cannot be upscaled does not stop the others: it is listed at the end, and the exit code is 1.
+cannot be upscaled does not stop the others: it is listed at the end, and the exit code is 1. The
+same command again leaves alone what is done.
 """
 
 import dataclasses
@@ -29,8 +30,6 @@ from jaxsr.datasets import folders
 from jaxsr.errors import InputError
 from jaxsr.models.luma import Network
 
-# What holds all colours in every size. Any other format (GIF, say) is written as PNG.
-_KEPT = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM")
 _RESULT = 1024  # pixels a side of a tile's result: with the released network 0.7 GB of memory
 
 
@@ -96,29 +95,30 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
 
 def plan(
     files: Iterable[pathlib.Path], out: pathlib.Path, *, overwrite: bool
-) -> tuple[dict[pathlib.Path, pathlib.Path], list[str]]:
+) -> tuple[dict[pathlib.Path, pathlib.Path], dict[pathlib.Path, pathlib.Path], list[str]]:
     """What becomes of each file, and why some cannot be.
 
     Returns:
-      result -> file, and one line for each file that has no place in `out`: a file is there and may
-      not be replaced; it is itself one of `files`; or another of these goes there.
+      result -> file; the same of results that are there already and may not be replaced; and one
+      line for each file that has no place in `out`: one of `files` is there, or goes there.
     """
     formats, inputs = PIL.Image.registered_extensions(), {file.resolve() for file in files}
     jobs: dict[pathlib.Path, pathlib.Path] = {}
+    there: dict[pathlib.Path, pathlib.Path] = {}
     refused = []
     for file in files:
         result = out / file.name
-        if formats.get(file.suffix.lower() or ".png") not in _KEPT:
+        if formats.get(file.suffix.lower() or ".png") not in images.FORMATS:  # GIF, say
             result = result.with_suffix(".png")
-        if result in jobs:
-            refused.append(f"`{file}` has its result at `{result}`, as `{jobs[result]}` has")
+        if other := jobs.get(result) or there.get(result):
+            refused.append(f"`{file}` has its result at `{result}`, as `{other}` has")
         elif result.resolve() in inputs:
             refused.append(f"`{file}` has its result at `{result}`, which is to be upscaled itself")
         elif result.exists() and not overwrite:
-            refused.append(f"`{file}` has its result at `{result}`, which exists (see --overwrite)")
+            there[result] = file
         else:
             jobs[result] = file
-    return jobs, refused
+    return jobs, there, refused
 
 
 def upscale(
@@ -162,7 +162,7 @@ def run(settings: Settings) -> int:
         except OSError as error:
             reason = error.strerror
             raise InputError(f"`--out` (={settings.out}) cannot be used: {reason}") from error
-        jobs, failures = plan(files, settings.out, overwrite=settings.overwrite)
+        jobs, there, failures = plan(files, settings.out, overwrite=settings.overwrite)
         for result, file in jobs.items():
             if result.name != file.name:
                 print(f"{file} is written as {result.name}: its own format would not hold it")
@@ -188,8 +188,10 @@ def run(settings: Settings) -> int:
                     failures.append(str(error))
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
-    left = len(files) - done - len(failures)
+    left = len(files) - done - len(there) - len(failures)
     counts = f"{done} of {len(files)} upscaled {scale}x to {settings.out}"
+    if there:
+        counts += f", {len(there)} there already (see --overwrite)"
     print(f"{counts}, {len(failures)} failed" if failures else counts)
     if left:
         print(f"stopped with {left} to go: the same command leaves what is done and goes on")

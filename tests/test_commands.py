@@ -15,6 +15,8 @@ import tyro
 
 from experiments import command, networks
 from jaxsr import images, models
+from jaxsr.datasets import bsds300
+from jaxsr.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
 FENCED = re.compile(r"```\n(.*?)```", re.DOTALL)
@@ -67,6 +69,24 @@ def test_what_ends_a_command_is_one_line(monkeypatch, capsys, error, code, said)
     assert command.main(Nothing, run, []) == code
     told = capsys.readouterr().err
     assert told.startswith(said) and told.count("\n") == 1
+
+
+def test_without_a_home_nothing_is_cached(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(pathlib.Path, "home", homeless)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    kept = []
+    monkeypatch.setattr(jax.config, "update", lambda name, value: kept.append((name, value)))
+    command.use_compilation_cache()
+    assert kept == []
+    with pytest.raises(InputError, match=r"`HOME` \(=none\) must name the home folder, or `XDG_"):
+        bsds300.load("train")
+    monkeypatch.setenv("XDG_CACHE_HOME", "elsewhere")
+    command.use_compilation_cache()
+    assert kept[0] == ("jax_compilation_cache_dir", "elsewhere/jaxsr")
 
 
 @pytest.fixture

@@ -88,7 +88,8 @@ def test_a_ground_truth(tmp_path, capsys):
         assert np.isfinite(metrics["bicubic"][name])
     assert metrics["iterations"] == 12 and metrics["seed"] == 0
     assert metrics["precision"] == "float32" and metrics["versions"]["jax"] == jax.__version__
-    assert metrics["iterations_per_second"] > 0 and metrics["compile_seconds"] > 0
+    assert metrics["iterations_per_second"] == pytest.approx(12 / metrics["seconds"])
+    assert metrics["compile_seconds"] > 0
 
     header, *rows = (out / "history.csv").read_text().splitlines()
     columns = "iteration,loss,psnr_fit,psnr,psnr_y,psnr_output,psnr_y_output"
@@ -104,6 +105,19 @@ def test_a_ground_truth(tmp_path, capsys):
     assert run("--hr", hr, "--iterations", 12, "--out", "out", "--checkpoint-every", 5) == 0
     assert "is finished" in capsys.readouterr().out
     assert before == {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
+
+
+@pytest.mark.parametrize("damage", [{"iterations": None}, {"psnr": "high"}])
+def test_damaged_metrics_are_one_line(tmp_path, capsys, damage):
+    args = ("--hr", picture(tmp_path / "ramp.png"), "--iterations", 2, "--out", "out")
+    assert run(*args) == 0
+    path = tmp_path / "out" / "metrics.json"
+    record = json.loads(path.read_text()) | damage
+    path.write_text(json.dumps({k: v for k, v in record.items() if v is not None}))
+    capsys.readouterr()
+    assert run(*args) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: `out/metrics.json` is damaged (") and said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

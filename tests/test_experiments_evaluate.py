@@ -12,7 +12,7 @@ import pytest
 import skimage.color
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from experiments import command, evaluate, lumas, restoration
+from experiments import command, evaluate, lumas, restoration, scores
 from jaxsr import dip as solver
 from jaxsr import images, losses, models, pretrained, protocols, upscaling, weights
 
@@ -332,6 +332,32 @@ def test_one_bad_image_does_not_stop_the_rest(tmp_path, capsys):
     assert not (tmp_path / "none" / "scores.json").exists()
 
 
+def test_stopped_it_leaves_no_scores_of_other_images(tmp_path, checkpoint, monkeypatch, capsys):
+    for name in ("a", "b"):
+        picture(tmp_path / "data" / f"{name}.png")
+    assert run("--data", "data", "--out", "out") == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.is_file()) == [
+        *("report.html", "scores.csv", "scores.json"),
+    ]
+    read = images.read
+
+    def press(path):
+        if path.name == "b.png":
+            raise KeyboardInterrupt
+        return read(path)
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(images, "read", press)
+        again = run("--data", "data", "--out", "out", "--checkpoint", checkpoint)
+    assert again == command.INTERRUPTED
+    assert "stopped after 1 of 2 images, no scores were written" in capsys.readouterr().out
+    assert not [p.name for p in (tmp_path / "out").iterdir() if p.is_file()]
+    assert run("--data", "data/b.png", "--out", "out", "--scale", 1) == 2
+    assert run("--data", "data", "--out", "out", "--checkpoint", checkpoint) == 0
+    record, _ = results(tmp_path / "out")
+    assert record["method"] == "lapsrn" and record["count"] == 2
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -373,3 +399,16 @@ def test_the_ground_truth_is_not_overwritten(tmp_path, capsys):
     assert run("--data", tmp_path / "set" / "images", "--out", tmp_path / "set") == 2
     assert "would overwrite" in capsys.readouterr().err
     assert (tmp_path / "set" / "images" / "waves.png").read_bytes() == before
+
+
+def test_the_explanation_says_which_way_roundings_and_borders_are_off():
+    figures = {"rgb": 19.0, "pillow_y": 19.5, "matlab_y": 20.0}
+    figures |= {"matlab_y_rounded": 20.25, "matlab_y_unshaved": 18.5}
+    text = lumas.explanation([("mean", {"bicubic": figures})], 4)
+    assert "would be +0.250 dB off" in text and "would be -1.500 dB off" in text
+
+
+def test_the_gain_is_over_what_stands_beside():
+    row = {"psnr": 28.5, "ssim": 0.8, "bicubic": {"psnr": 27.25, "ssim": 0.75}}
+    *_, line = scores.summary([("a", row)], beside="bicubic").splitlines()
+    assert line.split() == ["a", "28.500", "0.8000", "27.250", "0.7500", "+1.250"]

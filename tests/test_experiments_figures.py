@@ -71,6 +71,22 @@ def test_what_is_on_record_is_drawn_and_the_rest_is_told(tmp_path, measured, cap
     assert len(printed) == 6 and all("python -m experiments." in line for line in printed)
 
 
+def test_a_record_that_lacks_something_is_one_line(tmp_path, capsys):
+    for row in ("dip-mse", "dip-charbonnier"):
+        fit(tmp_path / "r", row, "86000", 0, [20.0, 21.0])
+    args = ("--only", "8", "--results", tmp_path / "r")
+    assert run(*args) == 0
+    for path in (tmp_path / "r" / "table1").rglob("*_seed0.json"):
+        record = json.loads(path.read_text())
+        del record["settings"]["protocol"]
+        path.write_text(json.dumps(record))
+    capsys.readouterr()
+    assert run(*args) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: `--results` (=") and "figure 8 is made: KeyError" in said
+    assert said.count("\n") == 1
+
+
 def test_losses_are_compared_where_both_have_fits(tmp_path, measured):
     curves = {
         ("dip-mse", "253027", 0): [20.0, 22.0, 23.0],
@@ -298,6 +314,7 @@ def test_impedance_is_higher_for_noise(small, tmp_path, measured, capsys):
     drawn = measured["impedance_coffee.png"]
     assert list(drawn) == ["image", "image and noise", "shuffled", "noise"]
     assert drawn["noise"]["y"][0][-1] == pytest.approx(noise, rel=1e-5)
+    assert [list(curve["x"]) for curve in drawn.values()] == [[10, 20]] * 4
     # A fit that is too short to be drawn, of another image, does not keep it from the others.
     short = ["--hr", str(tmp_path / "tiny.png"), "--size", "64", "--iterations", "3", *args[4:]]
     images.write(tmp_path / "tiny.png", problem.photograph()[:64, :64])

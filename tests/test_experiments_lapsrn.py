@@ -1,17 +1,19 @@
 import csv
+import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
 import PIL.Image
 import pytest
 
-from experiments import command, lapsrn, networks
+from experiments import command, epochs, lapsrn, networks, training_data
 from experiments.training_folder import TrainingFolder
 from jaxsr import pretrained, reports, training
 from jaxsr.checkpoints import Checkpoints
@@ -128,7 +130,7 @@ def test_ctrl_c_loses_one_epoch_at_most(monkeypatch, capsys):
 
 PROCESS = """
 import sys
-from experiments import command, lapsrn, networks
+from experiments import command, epochs, lapsrn, networks, training_data
 from jaxsr.models import LapSRN
 networks.LapSRN = lambda **kw: LapSRN(features=4, **kw)
 sys.exit(command.main(lapsrn.Settings, lapsrn.run, sys.argv[1:]))
@@ -168,7 +170,10 @@ def test_two_processes_train_as_one(tmp_path):
     [
         (("--level-weights", 1, 1), "`level_weights` (=(1.0, 1.0)) must be 1 numbers, one a level"),
         (("--patch", 32), "is smaller than a patch (=32)"),
-        (("--patch", 15), "`size` (=15) must be a multiple of the factor 2"),
+        (("--patch", 15), "`--patch` (=15) must be a multiple of the scale 2, above 0"),
+        (("--patch", 0), "`--patch` (=0) must be a multiple of the scale 2, above 0"),
+        (("--halve-every", 2**30), "`--halve-every` (=1073741824) times `--iterations` (="),
+        (("--epochs", 2**31), "`--epochs` (=2147483648) times `--iterations` (="),
         (("--data", "nowhere"), "nowhere"),
         (("--data", "empty"), "empty"),
         (("--epochs", 0), "`--epochs` (=0) must be at least 1"),
@@ -203,3 +208,39 @@ def test_a_mistake_does_not_claim_the_folder(capsys):
 def test_weights_that_diverge_are_not_kept(capsys):
     assert run("--out", "a", "--learning-rate", 1e30, "--epochs", 2) == 1
     assert "became NaN or infinite in epoch 1; 0 are kept" in capsys.readouterr().out
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """`timed(...)`: the rows of a training's history, by a clock that goes on by 1, 2, 3, ..."""
+
+    def history(out, *args):
+        ticks = itertools.accumulate(itertools.count(1))
+        monkeypatch.setattr(epochs, "time", types.SimpleNamespace(perf_counter=ticks.__next__))
+        assert run("--out", out, *args) == 0
+        with open(f"{out}/history.csv", newline="") as file:
+            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+    return history
+
+
+def test_the_rate_is_halved_by_epochs_and_images_counted_a_second(timed, tmp_path):
+    rows = timed("a", "--halve-every", 1)
+    assert [row["learning_rate"] for row in rows] == pytest.approx([1e-3, 5e-4, 2.5e-4])
+    # Looks at the clock: 1, 3 around compiling; 6, 10; 15, 21; 28, 36 around epochs of 4 images.
+    assert [row["images_per_second"] for row in rows] == pytest.approx([4 / 4, 4 / 6, 4 / 8])
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert metrics["images_per_second"] == pytest.approx(4 / 6) and metrics["compile_seconds"] == 2
+
+
+def test_the_loss_of_an_epoch_is_the_mean_of_its_steps(timed):
+    steps = timed("steps", "--iterations", 1, "--epochs", 3)
+    (epoch,) = timed("epoch", "--iterations", 3, "--epochs", 1)
+    assert epoch["loss"] == pytest.approx(np.mean([row["loss"] for row in steps]), rel=1e-6)
+
+
+def test_test_images_are_cut_at_the_bottom_and_right():
+    codes = np.random.default_rng(0).integers(0, 256, (26, 31, 1), np.uint8)
+    (stack,) = training_data.stacks([codes], 4)
+    expected = (16 + codes[:24, :28] * (219 / 255)) / 255
+    np.testing.assert_allclose(stack, expected[None], atol=1e-6)

@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import io
 import json
+import types
 
 import jax
 import numpy as np
@@ -160,3 +161,20 @@ def test_refusals(arguments, said, tmp_path, capsys):
     arguments = ["--results", str(tmp_path), *arguments]
     assert command.main(robustness.Settings, robustness.run, arguments) == 2
     assert said in capsys.readouterr().err
+
+
+def test_peaks_are_counted_from_1(tmp_path, monkeypatch):
+    psnr = np.array([10, 12, 30, 11, 9], np.float32)
+    history = {"loss": psnr, "psnr": psnr, "psnr_output": psnr[::-1]}
+    done = types.SimpleNamespace(step=5)
+    fit = types.SimpleNamespace(finite=True, state=done, seconds=1.0, history=history)
+    monkeypatch.setattr(robustness.dip, "fit", lambda *_, **__: fit)
+    monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
+    args = ["--size", "64", "--iterations", "5", "--results", str(tmp_path)]
+    args += ["--losses", "mse", "--corruptions", "clean"]
+    assert command.main(robustness.Settings, robustness.run, args) == 0
+    record = json.loads((tmp_path / "coffee/clean/mse_seed0.json").read_text())
+    assert {name: value for name, value in record.items() if name.startswith("psnr")} == {
+        **{"psnr": 9, "psnr_peak": 30, "psnr_peak_iteration": 3},
+        **{"psnr_output": 10, "psnr_output_peak": 30, "psnr_output_peak_iteration": 3},
+    }

@@ -215,6 +215,12 @@ def test_each_device_has_one_fit_at_a_time(folder, monkeypatch):
     assert sorted(f.name for f in after) == sorted(f.name for f in fits)
 
 
+def test_no_image_takes_the_name_of_a_record(folder):
+    (folder / "in" / "a.png").rename(folder / "in" / "scores.json.png")
+    fits = dip.Settings(hr=folder / "in", out=folder / "out").fits()[1]
+    assert [fit.folder.name for fit in fits] == ["b.png", "scores.json.png"]
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -287,9 +293,15 @@ def test_what_a_patience_would_have_found(folder, capsys):
     assert stop.psnr == pytest.approx(short["psnr_at_the_stop"], abs=1e-4)
     found = stopping.detect([np.inf, 3, 2, 2.5, 2.4, 1], [10, 11, 12, 14, 13, 9], 2)
     assert found == (3, 5, 12, 9, 14)
-    args = ["long", "short", "--patience", "4", "--json", "es.json"]
+    args = ["long", "short", "in/a.png", "--patience", "4", "--json", "es.json"]
     assert command.main(stopping.Settings, stopping.run, args) == 2
     assert "must have done all its iterations" in capsys.readouterr().err
+    for bad, said in (
+        (["in/a.png"], "`RUNS` (=in/a.png) must name at least one folder"),
+        (["long", "nowhere"], "`RUNS` (=nowhere) must be folders of finished runs"),
+    ):
+        assert command.main(stopping.Settings, stopping.run, bad) == 2
+        assert said in capsys.readouterr().err
     assert command.main(stopping.Settings, stopping.run, ["long", *args[2:]]) == 0
     figures = json.loads((folder / "es.json").read_text())
     assert figures["runs"]["long"]["iterations"] == 300
@@ -301,6 +313,11 @@ def test_what_a_patience_would_have_found(folder, capsys):
     assert command.main(stopping.Settings, stopping.run, names) == 0
     runs = json.loads((folder / "es.json").read_text())["runs"]
     assert list(runs) == [f"{folder.name}/long", "other/long"]
+    history = folder / "other" / "long" / "history.csv"
+    for cut in (100, 1):
+        history.write_text("".join(history.read_text().splitlines(keepends=True)[:cut]))
+        assert command.main(stopping.Settings, stopping.run, ["other/long", *args[3:]]) == 2
+        assert "must have done all its iterations" in capsys.readouterr().err
     mean = figures["mean"]
     assert mean["off"] == pytest.approx(stop.psnr_peak - stop.psnr)
     assert mean["saved"] == pytest.approx(1 - stop.ended / 300)
@@ -311,3 +328,24 @@ def test_soak(folder):
     (folder / "soak").mkdir()
     counts = soak.soak(3, 0, folder / "soak", names="a", iterations=100)
     assert counts["kills"] == 3
+
+
+def test_stops_are_averaged_over_runs(folder):
+    runs = {
+        "a": ([3, 1, 2, 2], [10, 20, 24, 21]),
+        "b": ([1, 2, 3, 4], [10, 11, 12, 13]),
+        "c": ([4, 3, 2, 1], [10, 11, 12, 18]),
+    }
+    for name, columns in runs.items():
+        (folder / name).mkdir()
+        counts = {"iterations": 4, "iterations_asked": 4}
+        (folder / name / "metrics.json").write_text(json.dumps(counts))
+        lines = [f"{i},{v},{p}" for i, (v, p) in enumerate(zip(*columns, strict=True), start=1)]
+        text = "\n".join(["iteration,variance,psnr", *lines])
+        (folder / name / "history.csv").write_text(text)
+    args = [*runs, "--patience", "1", "--json", "es.json"]
+    assert command.main(stopping.Settings, stopping.run, args) == 0
+    mean = json.loads((folder / "es.json").read_text())["mean"]
+    psnr = {"psnr": 48 / 3, "psnr_end": 52 / 3, "psnr_peak": 55 / 3, "off": 7 / 3}
+    saved = (1 / 4 + 2 / 4 + 0) / 3
+    assert mean == pytest.approx({"found": 7 / 3, "ended": 9 / 3, **psnr, "saved": saved})

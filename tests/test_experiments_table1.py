@@ -444,6 +444,11 @@ def test_two_processes_share_a_ledger(capsys, monkeypatch):
     assert "paper/nearest/16077.json" in records()
     left = [str(path) for path in ledger.folder.rglob("*.claim")]
     assert left == ["results/table1/paper/nearest/37073.claim"]
+    (ledger.folder / "a").mkdir()
+    (ledger.folder / "a/b.claim").write_bytes(b"\xff")
+    with ledger.claim("a/b") as somebody:
+        assert somebody == "\\xff"
+    (ledger.folder / "a/b.claim").unlink()
     with ledger.claim("a/b") as nobody:
         assert nobody is None and (ledger.folder / "a/b.claim").exists()
     assert not (ledger.folder / "a/b.claim").exists()
@@ -522,3 +527,13 @@ def test_a_damaged_record_is_one_line(capsys):
         assert run(*given) == 2
         err = capsys.readouterr().err
         assert f"`{path}` is damaged" in err and err.count("\n") == 1
+
+
+def test_figures_on_rgb_are_means_of_their_own():
+    found = {}
+    for image, psnr in (("a", 18.0), ("b", 21.0)):
+        cell = tables.Cell("standard", "bicubic", "best", image, 0)
+        figures = {"psnr": 30.0, "ssim": 0.9, "psnr_rgb": psnr, "ssim_rgb": psnr / 100}
+        found[cell] = {**figures, "settings": {}}
+    _, line = tables.lines("standard", found)
+    assert line[3:] == ["30.000", "", "0.9000", "19.500", "0.1950"]

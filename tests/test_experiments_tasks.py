@@ -5,15 +5,16 @@ import json
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
 from skimage import metrics
 from skimage import restoration as classic
 
-from experiments import command, dip, networks, problem, restoration
+from experiments import baselines, command, dip, networks, problem, restoration
 from experiments.recipes import Settings
-from jaxsr import images, models
+from jaxsr import images, models, operators
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -166,3 +167,38 @@ def test_double_nearest_and_the_released_inpainting_network():
     conv += [(9 * 256 + 1) * 128, (128 + 1) * 128] * 5 + [(128 + 1) * 3]  # up, mix; image
     norms = 5 * 2 * (2 * 128 + 128 + 256 + 2 * 128)
     assert sum(x.size for x in jax.tree.leaves(shapes)) == sum(conv) + norms
+
+
+def test_the_curve_on_y_is_shaved_by_the_factor(x64):
+    task = problem.load(Settings(factor=4).resolved())
+    image = np.random.default_rng(0).random((1, 128, 128, 3))
+    weights = np.array([65.481, 128.553, 24.966]) / 255
+    error = ((image - task.hr) @ weights)[:, 4:-4, 4:-4]
+    found = task.score(jnp.asarray(image), jnp.asarray(task.hr, jnp.float64)[None])
+    assert float(found["psnr_y"]) == pytest.approx(-10 * np.log10((error**2).mean()), abs=1e-5)
+
+
+def test_total_variations_weight_grows_with_the_noise():
+    """Of two pixels each moves towards the other by the weight: 1e-4 + 0.5 / 10."""
+    seen = np.array([0.2, 0.8], np.float32).reshape(1, 2, 1)
+    found = baselines.tv_restored(seen, seen, operators.identity, 25.5)
+    np.testing.assert_allclose(found.ravel(), [0.2501, 0.7499], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("given", "noise", "iterations"),
+    [
+        ({"factor": 2}, 0.01, 1150),
+        ({"factor": 3}, 0.03, 2000),
+        ({"factor": 5}, 0.03, 2000),
+        ({"factor": 6}, 0.05, 4000),
+        ({"factor": 8}, 0.05, 4000),
+        ({"task": "denoise", "sigma": 49.0}, 1 / 30, 3000),
+        ({"task": "denoise", "sigma": 50.0}, 1 / 20, 3000),
+        ({"task": "inpaint"}, 0.03, 6001),
+        ({"task": "deblur"}, 0.01, 2000),
+    ],
+)
+def test_the_released_recipes(given, noise, iterations):
+    found = Settings(**given).resolved()
+    assert (found.noise_std, found.iterations) == (noise, iterations)
