@@ -113,7 +113,7 @@ def test_readmes_figures_are_those_of_the_pages():
     assert of("half of").startswith(f"{average:.2f} dB; biharmonic equation {biharmonic:.2f}")
     _, one, four = (float(x) for x in column("The mean of several seeds", 1))
     assert of("the mean of four").startswith(f"{four:.2f} dB; one seed {one:.2f} ±")
-    path = ROOT / "benchmarks" / "results" / "2026-11-26_epyc-avx512-2-cores_cpu_lapsrn.json"
+    path = ROOT / "benchmarks" / "results" / "2026-11-27_epyc-avx512-2-cores_cpu_lapsrn.json"
     (step,) = (x for x in json.loads(path.read_text())["results"] if x["work"] == "training")
     said = f"{step['images_per_second']:.1f} images/s, {step['ratio']:.2f} times PyTorch"
     assert of("LapSRN, one training step").startswith(said)
