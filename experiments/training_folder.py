@@ -135,5 +135,5 @@ class TrainingFolder:
         metrics, quality = read_metrics(self.path), ""
         with whole(self.path):
             if metrics["psnr"] is not None:
-                quality = f"PSNR {metrics['psnr']:.3f} dB ({metrics['psnr_description']}), "
+                quality = f"PSNR {float(metrics['psnr']):.3f} dB ({metrics['psnr_description']}), "
             return f"{quality}{metrics['epochs']} epochs, files in {self.path}"

@@ -7,8 +7,8 @@
 A checkpoint is what `experiments.import_lapsrn` or a training run made. As in Lai et al. (CVPR
 2017), luma goes through the network, and chroma, like transparency, through MATLAB's bicubic. Files
 are written with 8 bits a channel, under their names and in their formats, in one folder. One that
-cannot be upscaled does not stop the others: it is listed at the end, and the exit code is 1. The
-same command again leaves alone what is done.
+cannot be upscaled does not stop the others: it is listed at the end, and the exit code is 1. A
+result that is there already, by its name alone, is left as it is: the same command goes on.
 """
 
 import dataclasses
@@ -114,7 +114,7 @@ def plan(
             refused.append(f"`{file}` has its result at `{result}`, as `{other}` has")
         elif result.resolve() in inputs:
             refused.append(f"`{file}` has its result at `{result}`, which is to be upscaled itself")
-        elif result.exists() and not overwrite:
+        elif result.is_file() and not overwrite:
             there[result] = file
         else:
             jobs[result] = file

@@ -74,7 +74,7 @@ class _General:
         alpha, x = self.alpha, ((prediction - target) / self.scale) ** 2
         if alpha == 2:
             return x / 2
-        largest = float(jnp.finfo(x.dtype).max)
+        largest = float(jnp.finfo(jnp.result_type(x)).max)
         if alpha < -(largest**0.75):  # as good as -inf, and x / b would underflow
             return -jnp.expm1(-x / 2)
         if abs(alpha) < 1e-6:  # the limit; float32 would lose smaller ones altogether

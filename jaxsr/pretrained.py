@@ -60,7 +60,7 @@ def save(folder: str | os.PathLike[str], model: Network, variables: dict[str, An
     if types != ["float32"]:
         raise InputError(f"the weights (of {', '.join(types) or 'none'}) must be of float32")
     try:
-        text = json.dumps(settings(model), indent=2, default=int) + "\n"  # NumPy's integers
+        text = json.dumps(settings(model), indent=2, default=lambda x: x.item()) + "\n"  # NumPy's
         _, like = _described(json.loads(text))
     except InputError:
         raise

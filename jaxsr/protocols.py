@@ -52,11 +52,11 @@ def _pillow_resize(pixels: np.ndarray, size: tuple[int, int], resampling: Resamp
 
 
 def _pillow_bicubic(lr: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return _pillow_resize(lr, size, Resampling.BICUBIC)
+    return _pillow_resize(_floats(lr), size, Resampling.BICUBIC)
 
 
 def _matlab_bicubic(lr: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return imresize(lr, None, size=size).astype(np.float32)
+    return imresize(_floats(lr), None, size=size).astype(np.float32)
 
 
 def _pillow_lanczos_lr(
@@ -71,7 +71,7 @@ def _pillow_luma_lr(hr: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray
     return hr, _pillow_resize(jpeg_luma(hr), _shrunk(hr, factor), Resampling.BICUBIC)
 
 
-def _floats(image: np.ndarray, dtype: type = np.float32) -> np.ndarray:
+def _floats(image: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
     if image.dtype.kind in "iub":
         raise InputError(f"the image (of {image.dtype}) must hold floats in [0, 1]")
     return np.asarray(image, dtype)
@@ -95,7 +95,7 @@ def jpeg_luma(pixels: np.ndarray) -> np.ndarray:
 
 def with_true_chroma(result: np.ndarray, hr: np.ndarray) -> np.ndarray:
     """The luma of `result` under the Cb and Cr of `hr`, rounded to 8 bits in between and after."""
-    luma = jpeg_luma(result)
+    luma = jpeg_luma(_floats(result, result.dtype))
     if hr.shape[-1] == 1:
         return images.from_uint8(images.to_uint8(luma))
     _, blue, red = images.to_pillow(hr).convert("YCbCr").split()
@@ -124,7 +124,7 @@ def _figures(
 
 def _rounded(result: np.ndarray) -> np.ndarray:
     """To 8 bits, and the float32 that `images.read` has for them: of equal pixels PSNR is inf."""
-    return images.from_uint8(images.to_uint8(result))
+    return images.from_uint8(images.to_uint8(_floats(result, result.dtype)))
 
 
 def _luma_figures(result: np.ndarray, hr: np.ndarray, shave: int) -> dict[str, float]:

@@ -244,3 +244,13 @@ def test_test_images_are_cut_at_the_bottom_and_right():
     (stack,) = training_data.stacks([codes], 4)
     expected = (16 + codes[:24, :28] * (219 / 255)) / 255
     np.testing.assert_allclose(stack, expected[None], atol=1e-6)
+
+
+def test_a_psnr_that_is_no_number_is_told(tmp_path, capsys):
+    args = ("--out", "a", "--epochs", 1, "--test", "test")
+    assert run(*args) == 0
+    path = tmp_path / "a" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"psnr": "nan"}))
+    capsys.readouterr()
+    assert run(*args) == 0
+    assert "a is finished: PSNR nan dB (" in capsys.readouterr().out

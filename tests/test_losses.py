@@ -99,6 +99,13 @@ def test_general_is_continuous_in_alpha(x64, limit, dtype):
             np.testing.assert_allclose(slope(near, d), slope(at, d), **close)
 
 
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_general_takes_plain_numbers(alpha):
+    assert float(losses.general(alpha)(0.5, 0.2)) == pytest.approx(
+        barron(0.3, alpha, 0.05), rel=1e-5
+    )
+
+
 def test_general_is_continuous_at_minus_infinity(x64):
     d = np.geomspace(1e-4, 1, 20)
     far, limit = losses.general(-1e9), losses.general(-math.inf)

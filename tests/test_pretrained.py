@@ -156,6 +156,7 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
         (SMALL.clone(depth=3), variables, r"must be those of the network \(="),
         (SMALL.clone(factor=3), variables, r"`factor` \(=3\) must be 2, 4 or 8"),
         (SMALL.clone(depth="one"), variables, r"`depth` \(=one\) must be an integer"),
+        (SMALL.clone(depth=np.float32(1.5)), variables, r"`depth` \(=1.5\) must be an integer"),
     ):
         with pytest.raises(InputError, match=said):
             pretrained.save(tmp_path / "folder", model, weights)

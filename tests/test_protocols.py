@@ -118,6 +118,10 @@ def test_integers_are_refused(name):
     with pytest.raises(InputError, match=r"\(of uint8\) must hold floats in \[0, 1\]"):
         protocol.score(images.from_uint8(values), values, 4)
     with pytest.raises(InputError, match=r"\(of uint8\) must hold floats in \[0, 1\]"):
+        protocol.score(values, images.from_uint8(values), 4)
+    with pytest.raises(InputError, match=r"\(of uint8\) must hold floats in \[0, 1\]"):
+        protocol.bicubic(values, (128, 128))
+    with pytest.raises(InputError, match=r"\(of uint8\) must hold floats in \[0, 1\]"):
         images.rgb_to_y(values)
     hr, lr = protocol.degrade(np.full((32, 32, 3), 0.25), 4)
     assert hr.dtype == lr.dtype == np.float32

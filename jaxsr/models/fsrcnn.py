@@ -23,7 +23,7 @@ class FSRCNN(Network):
       factor: 2, 3, 4 or 8.
       features: of the wide layers.
       shrunk: of the narrow ones.
-      depth: 3x3 convolutions of the narrow.
+      depth: 3x3 convolutions of the narrow, at least 1.
       dtype: of the computation; by default the wider of the input's and the parameters'.
     """
 
