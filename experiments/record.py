@@ -131,6 +131,11 @@ def claim(
         reports.write_json(record, config)
 
 
+def _kind(config: Mapping[str, Any]) -> str:
+    kinds = {"seeds": "several fits", "epochs": "a training"}
+    return next((kind for name, kind in kinds.items() if name in config), "one fit")
+
+
 def _compare(
     path: pathlib.Path,
     config: dict[str, Any],
@@ -138,6 +143,11 @@ def _compare(
     free: Sequence[str],
     grows: str,
 ) -> None:
+    if _kind(earlier) != _kind(config):
+        raise InputError(
+            f"`--out` (={path}) must be new, empty, or of an earlier run of this kind: it holds "
+            f"{_kind(earlier)}, not {_kind(config)}"
+        )
     for name, value in config.items():
         same = earlier.get(name) == value
         if name in _GIVEN_OR_NOT:

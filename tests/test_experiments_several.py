@@ -215,6 +215,19 @@ def test_each_device_has_one_fit_at_a_time(folder, monkeypatch):
     assert sorted(f.name for f in after) == sorted(f.name for f in fits)
 
 
+def test_one_fit_and_several_have_folders_of_their_own(folder, capsys):
+    common = ("--hr", "in/a.png", "--factor", 2, *FIT)
+    one, two = (*common, "--out", "one"), (*common, "--seeds", 2, "--out", "two")
+    assert run(*one) == 0 and run(*two) == 0
+    capsys.readouterr()
+    for args, said in (
+        ((*two[:-1], "one"), "of this kind: it holds one fit, not several fits"),
+        ((*one[:-1], "two"), "of this kind: it holds several fits, not one fit"),
+    ):
+        assert run(*args) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_no_image_takes_the_name_of_a_record(folder):
     (folder / "in" / "a.png").rename(folder / "in" / "scores.json.png")
     fits = dip.Settings(hr=folder / "in", out=folder / "out").fits()[1]
