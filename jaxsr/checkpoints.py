@@ -134,12 +134,11 @@ class Checkpoints:
         except Exception as error:
             for unfinished in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
-            place = self.folder / str(step)
-            raise InputError(f"`{place}` cannot be written: {_reason(error)}") from error
+            what = f"`{self.folder / str(step)}` cannot be written: {_reason(error)}"
+            raise InputError(what) from error
         if self._leads:  # of several processes each wrote its part, and is done
-            checksums = json.dumps(self._checksums(step), indent=1)
             with atomic(self.folder / str(step) / _CHECKSUMS) as temporary:
-                temporary.write_text(checksums + "\n")
+                temporary.write_text(json.dumps(self._checksums(step), indent=1) + "\n")
 
     def _require_room(self, step: int, data: Any) -> None:
         """Refuses a full disk before TensorStore does, whose threads would write to the terminal.
@@ -148,7 +147,7 @@ class Checkpoints:
             InputError: less is free than the arrays take.
         """
         needed, free = sum(x.nbytes for x in jax.tree.leaves(data)) + _OVERHEAD, math.inf
-        with contextlib.suppress(OSError):  # no such folder any more: Orbax makes it anew
+        with contextlib.suppress(OSError):  # no such folder any more: Orbax may make it anew
             free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise InputError(

@@ -151,6 +151,32 @@ def test_the_cells_of_set5_are_those_of_the_records(line):
     assert told == [*(f"{x:.3f}" for x in psnr), *figures_of(record), f"{fit:.2f}"]
 
 
+def test_what_set5_says_of_losses_and_of_lapsrn():
+    ledger, text = Ledger(ROOT / "results" / "table1"), " ".join(TEXT.split())
+    gain, early, under, over = [], [], [], {"dip-mse": [], "dip-charbonnier": []}
+    published = {"bird": 31.80, "butterfly": 26.23, "head": 31.04}
+    for image, psnr in published.items():
+        mse, robust = (ledger.read(f"set5/{row}_reference/{image}_seed0", {}) for row in over)
+        gain.append(robust["psnr"] - mse["psnr"])
+        after_500 = [
+            x["history"]["psnr_y"][500 // x["history"]["every"] - 1] for x in (mse, robust)
+        ]
+        early.append(after_500[1] - after_500[0])
+        under.append(psnr - mse["psnr"])
+        network = ledger.read(f"set5/lapsrn-1-1/{image}_seed0", {})["psnr"]
+        over["dip-mse"].append(mse["psnr"] - network)
+        over["dip-charbonnier"].append(robust["psnr"] - network)
+    first, second, third = gain
+    said = f"{first:.2f} (bird), {second:.2f} (butterfly) and {third:.2f} dB (head) at the end"
+    early_said = "{:.2f}, {:.2f} and {:.2f} after 500".format(*early)
+    assert f"{said}, {statistics.fmean(gain):.2f} in the mean, and by {early_said}" in text
+    assert "MSE lies {:.2f}, {:.2f} and {:.2f} dB under".format(*under) in text
+    mse, robust = over.values()
+    assert f"by {mse[1]:.2f} (MSE) and {robust[1]:.2f} dB (Charbonnier) over LapSRN" in text
+    assert f"Charbonnier lies {-robust[0]:.2f} and {-robust[2]:.2f} dB under it" in text
+    assert f"MSE {-mse[0]:.2f} and {-mse[2]:.2f}." in text
+
+
 OF_LAPSRN = ("Set5, standard", "BSDS300 test, standard", "the paper's ten images, paper-lapsrn")
 ABLATIONS = {
     "LapSRN (1,1), MSE": "lapsrn/x4_mse_w1-1_seed0",
