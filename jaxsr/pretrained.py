@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import pathlib
 from typing import Any
@@ -12,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsr import storage
 from jaxsr.checkpoints import Checkpoints
 from jaxsr.errors import InputError
 from jaxsr.files import atomic
@@ -66,7 +66,7 @@ def save(folder: str | os.PathLike[str], model: Network, variables: dict[str, An
         raise
     except _NO_NETWORK as error:
         raise InputError(f"the network (={type(model).__name__}) is none: {error}") from error
-    if _layout(variables) != _layout(like):
+    if storage.names(variables) != storage.names(like):
         raise InputError(
             f"the weights (={_told(variables)}) must be those of the network (={_told(like)})"
         )
@@ -93,14 +93,9 @@ def _described(record: dict[str, Any]) -> tuple[Network, Any]:
     return model, jax.eval_shape(model.init, jax.random.key(0), luma)
 
 
-def _layout(variables: Any) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(variables)
-    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
-
-
 def _told(variables: Any) -> str:
-    layout = _layout(variables)
-    return f"{len(layout)} arrays, {sum(map(math.prod, layout.values())):,} numbers"
+    leaves = jax.tree.leaves(variables)
+    return f"{len(leaves)} arrays, {sum(leaf.size for leaf in leaves):,} numbers"
 
 
 def load(folder: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
