@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments import command, finished, folder, networks, pages, problem
+from experiments import command, finished, folder, networks, pages, problem, traces
 from experiments.recipes import Settings
 from jaxsr import dip
 from jaxsr.models import INPAINTING
@@ -78,6 +78,7 @@ def run(
                     on_chunk=on_chunk,
                     pauses=folder.pauses(config.iterations, settings.checkpoint_every, SNAPSHOTS),
                     resume=resume,
+                    traces=traces.folder(settings, task, network, on=on),
                     **functions,
                 )
             results.write_images(result)

@@ -1,6 +1,7 @@
 """docs/FILES.md names each key and column that the commands write."""
 
 import csv
+import functools
 import json
 import pathlib
 import re
@@ -9,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments import command, dip, evaluate, lapsrn
+from experiments import command, dip, evaluate, lapsrn, networks
 from tests.test_results import lines
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -29,6 +30,8 @@ DIP, SEEDS, HISTORY, TRAINING, SCORES = (
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch, tmp_path):
+    small = functools.partial(networks.prior, down=(4,), up=(4,), skip=(2,))
+    monkeypatch.setattr(networks, "prior", small)
     monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()

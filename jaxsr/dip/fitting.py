@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import functools
+import os
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsr import tracing
 from jaxsr.dip.config import Config
 from jaxsr.dip.solver import Params, Score, State, _run, init, rgb_score
 from jaxsr.errors import InputError
@@ -72,6 +74,7 @@ def fit(
     on_chunk: Callable[[Progress], bool | None] | None = None,
     pauses: Iterable[int] = (),
     resume: tuple[State, History] | None = None,
+    traces: str | os.PathLike[str] | None = None,
 ) -> DIPResult:
     """Fit a network to an observation in chunks of about two seconds.
 
@@ -95,6 +98,9 @@ def fit(
       pauses: iterations after which a chunk ends, so that `on_chunk` sees their states.
       resume: state and history of an earlier fit under the same arguments, to go on from;
         `config.iterations` may have grown.
+      traces: a folder of these functions alone (operator, network, loss, score, and what they
+        hold), where the programs are kept as traced: the next process starts seconds sooner. See
+        `jaxsr.tracing`, which compares all else.
 
     Raises:
       InputError: the observation holds no floats or is not of the shape that the operator gives, or
@@ -102,6 +108,8 @@ def fit(
     """
     if not jnp.issubdtype(observation.dtype, jnp.floating):
         raise InputError(f"the observation (of {observation.dtype}) must hold floats")
+    # The total is no part of the program: without it, a fit that grows finds it in the cache.
+    program_config = dataclasses.replace(config, iterations=1, patience=None)
     if resume is None:
         fresh = functools.partial(
             init,
@@ -112,7 +120,9 @@ def fit(
             batch=observation.shape[0],
             dtype=observation.dtype,
         )
-        traced = jax.jit(fresh).trace(key)
+        seen_as = observation.shape[0], str(observation.dtype)
+        known = ("init", program_config, bool(config.patience), size, seen_as)
+        traced = tracing.trace(jax.jit(fresh), key, folder=traces, known=known)
         shapes, history = traced.out_info, History()
     else:
         shapes, history = resume[0], dict(resume[1])
@@ -126,12 +136,16 @@ def fit(
     if observation.shape != seen.shape:
         rule = f"must be of shape {seen.shape}: the operator's of {shapes.average.shape}"
         raise InputError(f"the observation (of shape {observation.shape}) {rule}")
-    # The total is no part of the program: without it, a fit that grows finds it in the cache.
-    program_config = dataclasses.replace(config, iterations=1, patience=None)
     functions = {"apply_fn": apply_fn, "operator": operator, "loss": loss, "score": score}
     start = time.perf_counter()
     program = _program(length=CHUNK_LENGTH, config=program_config, **functions)
-    lowered = program.lower(shapes, observation, reference, 0)
+    run = tracing.trace(
+        *(program, shapes, observation, reference, 0),
+        folder=traces,
+        known=("run", program_config, CHUNK_LENGTH),
+        donate_argnums=(0,),
+    )
+    lowered = run.lower()
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
         compiled = beside.submit(lowered.compile)
         if resume is None:  # compiled beside the loop, and hardly optimised: it runs once

@@ -1,5 +1,6 @@
 """The solver: one iteration of Deep Image Prior, and a compiled loop of them."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array, lax
+from jax import Array, export, lax
 
 from jaxsr.dip import stopping
 from jaxsr.dip.config import Config
@@ -38,6 +39,14 @@ class State(NamedTuple):
     step: Array  # iterations done, ()
     average: Array  # of the outputs, (N, H, W, C)
     detection: Detection | None = None  # of the least variance, where it is asked for
+
+
+# That `jax.export` can write programs over states.
+export.register_namedtuple_serialization(State, serialized_name="jaxsr.dip.State")
+export.register_namedtuple_serialization(Detection, serialized_name="jaxsr.dip.Detection")
+for _state in (optax.ScaleByAdamState, optax.EmptyState):
+    with contextlib.suppress(ValueError):  # others may have told it of optax's
+        export.register_namedtuple_serialization(_state, serialized_name=_state.__qualname__)
 
 
 def rgb_score(image: Array, reference: Array) -> dict[str, Array]:

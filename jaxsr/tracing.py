@@ -1,0 +1,107 @@
+"""A jitted function's trace, kept in a file: another process reads it there instead of tracing.
+
+Tracing is Python, seconds of it for a network and its gradient, and no compilation cache saves
+them: that knows a program by what tracing made of it. The file holds just this, as StableHLO
+(`jax.export`); machine code stays the compilation cache's.
+"""
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import os
+import pathlib
+from typing import Any
+
+import jax
+from jax import export
+
+from jaxsr.errors import InputError
+from jaxsr.files import atomic
+
+PROGRAMS = 8  # kept in memory, so that what is traced again in a process is compiled once
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "opt-einsum", "jaxsr-restoration")
+_SUM = hashlib.sha256().digest_size  # bytes: the file starts with the rest's
+
+# Where something is computed, or kept, is no part of a trace.
+_PLACES = ("jax_default_device", "jax_compilation_cache_dir", "jax_num_cpu_devices")
+
+
+def trace(
+    jitted: Any,
+    *args: Any,
+    folder: str | os.PathLike[str] | None = None,
+    known: object = None,
+    donate_argnums: tuple[int, ...] = (),
+) -> jax.stages.Traced:
+    """`jitted.trace(*args)`: from a file where it is there and whole, else kept there.
+
+    The folder stands for the function and all that it holds, which nothing can compare. A file in
+    it stands for what is `known`, the arguments' shapes and types, JAX's settings, its platform,
+    and the versions of packages: where one of them is another, so is the file.
+
+    Args:
+      jitted: what `jax.jit` made; not called where the file is.
+      args: arrays, or their shapes; of pytrees that `jax.export` can write.
+      folder: None keeps nothing. Where it cannot be written, it is done without.
+      known: of the function, by its `repr`.
+      donate_argnums: those of `jitted` once more, which a file does not tell.
+
+    Raises:
+      ValueError, TypeError: `jax.export` cannot write such pytrees.
+    """
+    if folder is None:
+        traced: jax.stages.Traced = jitted.trace(*args)
+        return traced
+    path = pathlib.Path(folder) / _name(known, args)
+    content = _read(path)
+    if content is None:
+        content = bytes(export.export(jitted)(*args).serialize())
+        _write(path, content)
+    return _program(content, donate_argnums).trace(*args)
+
+
+def _name(known: object, args: tuple[Any, ...]) -> str:
+    leaves, structure = jax.tree.flatten(args)
+    shapes = [(getattr(x, "shape", ()), str(getattr(x, "dtype", type(x)))) for x in leaves]
+    settings = {name: str(getattr(jax.config, name, None)) for name in sorted(jax.config.values)}
+    for place in _PLACES:
+        settings.pop(place, None)
+    here = jax.default_backend(), _versions(), settings
+    return hashlib.sha256(repr((known, str(structure), shapes, here)).encode()).hexdigest()[:32]
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+@functools.lru_cache(maxsize=PROGRAMS)
+def _program(content: bytes, donate_argnums: tuple[int, ...]) -> Any:
+    exported = export.deserialize(bytearray(content))
+
+    def call(*args: Any) -> Any:
+        return exported.call(*args)
+
+    call.__name__ = exported.fun_name  # in profiles
+    return jax.jit(call, donate_argnums=donate_argnums)
+
+
+def _read(path: pathlib.Path) -> bytes | None:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    checksum, content = content[:_SUM], content[_SUM:]
+    return content if hashlib.sha256(content).digest() == checksum else None
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+    with contextlib.suppress(OSError, InputError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as temporary:
+            temporary.write_bytes(hashlib.sha256(content).digest() + content)
