@@ -113,14 +113,15 @@ def test_what_is_donated_is_used_up(tmp_path):
         assert x.is_deleted()
 
 
-def fit(iterations=30, *, init_fn, apply_fn, size=(16, 24), patience=None, **arguments):
+HALF = operators.downsample(2, kernel="lanczos2")
+
+
+def fit(iterations=30, *, size=(16, 24), patience=None, operator=HALF, **arguments):
     seen = jax.random.uniform(jax.random.key(5), (1, size[0] // 2, size[1] // 2, 3))
     return dip.fit(
         jax.random.key(3),
         seen,
-        operators.downsample(2, kernel="lanczos2"),
-        init_fn=init_fn,
-        apply_fn=apply_fn,
+        operator,
         size=size,
         loss=losses.charbonnier,
         config=dip.Config(iterations=iterations, patience=patience),
@@ -177,6 +178,15 @@ def test_fits_of_one_problem_share_its_programs(tmp_path):
     before = tracing._program.cache_info().misses
     fit(**functions)
     assert tracing._program.cache_info().misses == before
+
+
+def test_fits_of_many_problems_do_not_keep_their_programs(tmp_path, live_programs):
+    functions, programs, most = linear(), [], tracing.PROGRAMS // 2  # two of each problem
+    for i in range(most + 4):
+        scaled = operators.compose(HALF, lambda x, i=i: x * (1 + i))
+        fit(1, **functions, operator=scaled, traces=tmp_path / str(i))
+        programs.append(live_programs())
+    assert programs[-1] == programs[most]
 
 
 @pytest.fixture
