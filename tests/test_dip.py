@@ -259,6 +259,20 @@ def test_fit_does_not_depend_on_its_chunks(monkeypatch):
     assert_same(whole.history, fit(config).history)
 
 
+@pytest.mark.parametrize(
+    ("count", "elapsed", "expected"),
+    [
+        (1, 0.001, 10),  # at most ten times as many
+        (400, 1.0, 800),  # two seconds
+        (2, 2.0, 8),  # eight iterations, in eight
+        (1, 2.0, 5),  # those that ten seconds hold
+        (1, 12.0, 1),
+    ],
+)
+def test_a_chunk_is_of_two_seconds_or_of_eight_iterations_within_ten(count, elapsed, expected):
+    assert fitting._next_chunk(count, elapsed) == expected
+
+
 def test_fit_resumes_to_the_same_bits():
     stopped = fit(dip.Config(iterations=9))
     resumed = fit(dip.Config(iterations=20), resume=(stopped.state, stopped.history))
@@ -441,7 +455,7 @@ def test_fit_checks_its_last_window_where_patience_ends_it(monkeypatch):
 
 def test_fit_counts_the_seconds_of_the_iterations_that_it_keeps(monkeypatch):
     """One an iteration, of chunks of one, by a clock that goes on by one at every look."""
-    monkeypatch.setattr(fitting, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(fitting, "_next_chunk", lambda *_: 1)
     clock = types.SimpleNamespace(perf_counter=itertools.count().__next__)
     monkeypatch.setattr(fitting, "time", clock)
 

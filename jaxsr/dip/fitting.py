@@ -24,6 +24,9 @@ History = dict[str, np.ndarray]
 
 CHUNK_SECONDS = 2.0
 CHUNK_LENGTH = 1024
+# Each call gets its memory anew from the system: on a CPU up to 0.4 of an iteration's time.
+FEW = 8  # iterations to a chunk of at most LONG seconds, however slow they are
+LONG = 10.0
 PROGRAMS = 4  # kept, for further fits under the same operator and functions
 WINDOW = 100  # iterations
 FALL = 5.0  # dB
@@ -76,7 +79,7 @@ def fit(
     resume: tuple[State, History] | None = None,
     traces: str | os.PathLike[str] | None = None,
 ) -> DIPResult:
-    """Fit a network to an observation in chunks of about two seconds.
+    """Fit a network to an observation, in chunks of two seconds; of eight iterations within ten.
 
     Adam may throw a fit back: where its PSNR against the observation has fallen by over FALL dB
     from the start of a window to its end, the window is done again with fresh noise, at most
@@ -184,7 +187,7 @@ def fit(
                 opened, base, before, repeats = done, _copy(state), seconds, 0
         if on_chunk and on_chunk(Progress(state, history, count, elapsed, rollbacks)):
             break
-        count = max(1, int(count * min(10.0, CHUNK_SECONDS / elapsed)))
+        count = _next_chunk(count, elapsed)
 
     last = jax.jit(apply_fn)(state.params, state.latent)
     return DIPResult(
@@ -207,6 +210,13 @@ def _program(**functions: Any) -> Any:
     # A cache of jax.jit's own keeps each program for good, and a fit's are large: after some
     # sixty problems a process would be out of memory maps, of which Linux gives it 65,530.
     return jax.jit(functools.partial(_run, **functions), donate_argnames="state")
+
+
+def _next_chunk(count: int, elapsed: float) -> int:
+    """Iterations of the chunk after one of `count` in `elapsed` seconds; at most ten times more."""
+    each = elapsed / count
+    seconds = max(CHUNK_SECONDS, min(LONG, FEW * each))
+    return max(1, min(10 * count, int(seconds / each)))
 
 
 def _end(state: State, config: Config) -> int:
