@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments import command
 from experiments.training_folder import TrainingFolder
-from jaxsr import losses, training
+from jaxsr import chunks, losses, training
 from jaxsr.datasets import patches
 from jaxsr.models.luma import Network
 from jaxsr.reports import environment
@@ -30,30 +30,38 @@ def train(
     """Train until all epochs are done, or Ctrl-C; the exit code."""
     schedule = training.schedule(config)
     total, done = settings.epochs * settings.iterations, int(state.step)
+    alone = jax.process_count() == 1
     with (
         command.interruptible() as interrupted,
         tqdm.tqdm(total=total, initial=done, unit="step", disable=not folder.leads) as bar,
     ):
         started = time.perf_counter()
-        train_step = training.train_step.lower(
+        run = training.run.lower(
             state,
             bank,
+            0,
+            length=min(settings.iterations, chunks.LENGTH),
             model=model,
             config=config,
             loss=losses.LOSSES[settings.loss],
             sharding=NamedSharding(mesh, PartitionSpec("data")),
         ).compile()
         folder.compile_seconds = time.perf_counter() - started
+        count = 1
         for epoch in range(done // settings.iterations, settings.epochs):
-            started, found = time.perf_counter(), []
-            for _ in range(settings.iterations):
-                state, metrics = train_step(state, bank)
-                found.append(metrics["loss"])
-                jax.block_until_ready(found[-2:-1])  # the device stays a step ahead of the bar
-                bar.update()
-                if interrupted() and jax.process_count() == 1:
+            started, found, left = time.perf_counter(), [], settings.iterations
+            while left:
+                count, called = min(count, left), time.perf_counter()
+                state, metrics = run(state, bank, count)
+                found.append(jax.device_get(metrics["loss"])[:count])
+                bar.update(count)
+                left -= count
+                if interrupted() and alone:
                     return _stopped(folder, bar, epoch)
-            loss = float(np.mean(jax.device_get(found), dtype=np.float64))
+                # Processes have to agree on it, whatever their clocks say.
+                elapsed = time.perf_counter() - called
+                count = chunks.following(count, elapsed) if alone else chunks.FEW
+            loss = float(np.concatenate(found).mean(dtype=np.float64))
             seconds = time.perf_counter() - started
             if not (math.isfinite(loss) and _is_finite(state.variables)):
                 folder.say(

@@ -177,22 +177,41 @@ def step(
 
 
 @functools.partial(
-    jax.jit, static_argnames=("model", "config", "loss", "sharding"), donate_argnames="state"
+    jax.jit,
+    static_argnames=("length", "model", "config", "loss", "sharding"),
+    donate_argnames="state",
 )
-def train_step(
+def run(
     state: State,
     bank: patches.Bank,
+    steps: int | Array,
     *,
+    length: int,
     model: Network,
     config: Config,
     loss: losses.Loss = losses.charbonnier,
     sharding: NamedSharding | None = None,
 ) -> tuple[State, Metrics]:
-    """`step` on fresh patches of the bank, compiled; the state is donated."""
-    key = jax.random.fold_in(state.key, state.step)
+    """`steps` times `step` on fresh patches of the bank; the state is donated.
+
+    One compiled program does any number of them up to `length`.
+
+    Returns:
+      the last state, and `step`'s metrics as arrays of `length`, NaN after `steps`.
+    """
     dtype = _dtype(state.variables)
-    images = patches.sample(key, bank, batch=config.batch, size=config.size, dtype=dtype)
-    return step(state, images, model=model, config=config, loss=loss, sharding=sharding)
+
+    def body(i: Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
+        state, history = carry
+        key = jax.random.fold_in(state.key, state.step)
+        images = patches.sample(key, bank, batch=config.batch, size=config.size, dtype=dtype)
+        state, metrics = step(
+            state, images, model=model, config=config, loss=loss, sharding=sharding
+        )
+        return state, {name: column.at[i].set(metrics[name]) for name, column in history.items()}
+
+    history = {"loss": jnp.full(length, jnp.nan, dtype)}
+    return lax.fori_loop(0, steps, body, (state, history))
 
 
 def _dtype(variables: Any) -> Any:

@@ -108,8 +108,8 @@ def test_a_run_writes_what_it_found(alone, request, tiny, tmp_path, capsys):
     if not alone:
         request.getfixturevalue("traced_by_pytorch")
     path = tmp_path / "lapsrn.json"
-    command = ["--sizes", "16x24", "--json", str(path), "--calls", "2", "--rounds", "2"]
-    command += ["--precisions", "float32", "tf32", "--parts", "2"]
+    command = ["--sizes", "16x24", "--json", str(path), "--calls", "2", "--steps", "3"]
+    command += ["--precisions", "float32", "tf32", "--parts", "2", "--rounds", "2"]
     command += ["--alone"] if alone else []
     assert lapsrn.main(command) == 0
 

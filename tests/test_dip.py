@@ -10,7 +10,7 @@ import optax
 import pytest
 from scipy import stats
 
-from jaxsr import dip, losses, operators
+from jaxsr import chunks, dip, losses, operators
 from jaxsr.dip import fitting, stopping
 from jaxsr.errors import InputError
 from jaxsr.models import SkipUNet
@@ -255,22 +255,8 @@ def test_fit_does_not_depend_on_its_chunks(monkeypatch):
     broken = fit(config, pauses=(3, 4, 11))
     assert_same(whole.state, broken.state)
     assert_same(whole.history, broken.history)
-    monkeypatch.setattr(fitting, "CHUNK_LENGTH", 7)
+    monkeypatch.setattr(chunks, "LENGTH", 7)
     assert_same(whole.history, fit(config).history)
-
-
-@pytest.mark.parametrize(
-    ("count", "elapsed", "expected"),
-    [
-        (1, 0.001, 10),  # at most ten times as many
-        (400, 1.0, 800),  # two seconds
-        (2, 2.0, 8),  # eight iterations, in eight
-        (1, 2.0, 5),  # those that ten seconds hold
-        (1, 12.0, 1),
-    ],
-)
-def test_a_chunk_is_of_two_seconds_or_of_eight_iterations_within_ten(count, elapsed, expected):
-    assert fitting._next_chunk(count, elapsed) == expected
 
 
 def test_fit_resumes_to_the_same_bits():
@@ -393,7 +379,7 @@ def test_fit_ends_with_the_image_of_least_variance(monkeypatch):
     assert plain.state.detection is None
     stopped = fit(config, on_chunk=lambda progress: int(progress.state.step) >= 3)
     resumed = fit(config, resume=(stopped.state, stopped.history))
-    monkeypatch.setattr(fitting, "CHUNK_LENGTH", 4)
+    monkeypatch.setattr(chunks, "LENGTH", 4)
     for other in (resumed, fit(config)):
         assert_same(whole.state, other.state)
         assert_same(whole.history, other.history)
@@ -455,7 +441,7 @@ def test_fit_checks_its_last_window_where_patience_ends_it(monkeypatch):
 
 def test_fit_counts_the_seconds_of_the_iterations_that_it_keeps(monkeypatch):
     """One an iteration, of chunks of one, by a clock that goes on by one at every look."""
-    monkeypatch.setattr(fitting, "_next_chunk", lambda *_: 1)
+    monkeypatch.setattr(chunks, "following", lambda *_: 1)
     clock = types.SimpleNamespace(perf_counter=itertools.count().__next__)
     monkeypatch.setattr(fitting, "time", clock)
 

@@ -15,7 +15,7 @@ import pytest
 
 from experiments import command, epochs, lapsrn, networks, training_data
 from experiments.training_folder import TrainingFolder
-from jaxsr import pretrained, reports, training
+from jaxsr import chunks, pretrained, reports, training
 from jaxsr.checkpoints import Checkpoints
 from jaxsr.models import LapSRN
 
@@ -222,6 +222,7 @@ def timed(monkeypatch):
     def history(out, *args):
         ticks = itertools.accumulate(itertools.count(1))
         monkeypatch.setattr(epochs, "time", types.SimpleNamespace(perf_counter=ticks.__next__))
+        monkeypatch.setattr(chunks, "following", lambda *_: 1)
         assert run("--out", out, *args) == 0
         with open(f"{out}/history.csv", newline="") as file:
             return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
@@ -232,10 +233,11 @@ def timed(monkeypatch):
 def test_the_rate_is_halved_by_epochs_and_images_counted_a_second(timed, tmp_path):
     rows = timed("a", "--halve-every", 1)
     assert [row["learning_rate"] for row in rows] == pytest.approx([1e-3, 5e-4, 2.5e-4])
-    # Looks at the clock: 1, 3 around compiling; 6, 10; 15, 21; 28, 36 around epochs of 4 images.
-    assert [row["images_per_second"] for row in rows] == pytest.approx([4 / 4, 4 / 6, 4 / 8])
+    # Looks at the clock: 1, 3 around compiling; of the three epochs, each of 4 images in two calls,
+    # six, around it and around each call: 6 to 36, 45 to 105, 120 to 210.
+    assert [row["images_per_second"] for row in rows] == pytest.approx([4 / 30, 4 / 60, 4 / 90])
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
-    assert metrics["images_per_second"] == pytest.approx(4 / 6) and metrics["compile_seconds"] == 2
+    assert metrics["images_per_second"] == pytest.approx(4 / 60) and metrics["compile_seconds"] == 2
 
 
 def test_the_loss_of_an_epoch_is_the_mean_of_its_steps(timed):

@@ -133,14 +133,18 @@ def test_patches_follow_from_the_key_and_the_step_alone():
     """So that a resumed run sees the data that it would have seen."""
     rng = np.random.default_rng(0)
     bank = patches.bank([rng.integers(0, 256, (40, 40, 1), np.uint8)], size=16)
-    advance = functools.partial(training.train_step, model=MODEL, config=CONFIG)
+    run = functools.partial(training.run, length=5, model=MODEL, config=CONFIG)
     state = training.init(jax.random.key(0), MODEL, CONFIG)
+    together, history = run(jax.tree.map(jnp.copy, state), bank, 3)
     for i in range(3):
         key = jax.random.fold_in(state.key, i)
         seen = patches.sample(key, bank, batch=4, size=16)
         expected = level_losses(state.variables, seen).sum()
-        state, metrics = advance(state, bank)
-        assert float(metrics["loss"]) == pytest.approx(float(expected), rel=1e-5)
+        state, metrics = run(state, bank, 1)
+        assert float(metrics["loss"][0]) == pytest.approx(float(expected), rel=1e-5)
+        assert metrics["loss"][0] == history["loss"][i]
+    assert np.isnan(history["loss"][3:]).all() and not np.isnan(history["loss"][:3]).any()
+    jax.tree.map(np.testing.assert_array_equal, state.variables, together.variables)
 
 
 SHARDED = """
@@ -164,10 +168,10 @@ for devices in (jax.devices()[:1], jax.devices()):
     state, here = jax.device_put((state, bank), everyone)
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     options = {"model": model, "config": config, "sharding": sharding}
-    program = training.train_step.lower(state, here, **options).compile()
+    program = training.run.lower(state, here, 0, length=5, **options).compile()
     assert ("all-reduce" in program.as_text()) == (len(devices) > 1)
-    for _ in range(10):
-        state, _ = program(state, here)
+    for _ in range(2):
+        state, _ = program(state, here, 5)
     found.append(jax.device_get(state.variables))
 error = jax.tree.map(lambda a, b: np.abs(a - b).max(), *found)
 print(max(jax.tree.leaves(error)))

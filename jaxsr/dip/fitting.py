@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxsr import tracing
+from jaxsr import chunks, tracing
 from jaxsr.dip.config import Config
 from jaxsr.dip.solver import Params, Score, State, _run, init, rgb_score
 from jaxsr.errors import InputError
@@ -22,11 +22,6 @@ from jaxsr.operators import Operator
 
 History = dict[str, np.ndarray]
 
-CHUNK_SECONDS = 2.0
-CHUNK_LENGTH = 1024
-# Each call gets its memory anew from the system: on a CPU up to 0.4 of an iteration's time.
-FEW = 8  # iterations to a chunk of at most LONG seconds, however slow they are
-LONG = 10.0
 PROGRAMS = 4  # kept, for further fits under the same operator and functions
 WINDOW = 100  # iterations
 FALL = 5.0  # dB
@@ -141,11 +136,11 @@ def fit(
         raise InputError(f"the observation (of shape {observation.shape}) {rule}")
     functions = {"apply_fn": apply_fn, "operator": operator, "loss": loss, "score": score}
     start = time.perf_counter()
-    program = _program(length=CHUNK_LENGTH, config=program_config, **functions)
+    program = _program(length=chunks.LENGTH, config=program_config, **functions)
     run = tracing.trace(
         *(program, shapes, observation, reference, 0),
         folder=traces,
-        known=("run", program_config, CHUNK_LENGTH),
+        known=("run", program_config, chunks.LENGTH),
         donate_argnums=(0,),
     )
     lowered = run.lower()
@@ -164,7 +159,7 @@ def fit(
     count, finite, rollbacks, repeats = 1, True, 0, 0
     opened, before = done, seconds  # the window's start, of which `base` is the state
     while done < (end := _end(state, config)):
-        count = min(count, CHUNK_LENGTH, next(s for s in stops if s > done) - done, end - done)
+        count = min(count, next(s for s in stops if s > done) - done, end - done)
         start = time.perf_counter()
         state, records = jax.block_until_ready(chunk(state, observation, reference, count))
         elapsed = time.perf_counter() - start
@@ -187,7 +182,7 @@ def fit(
                 opened, base, before, repeats = done, _copy(state), seconds, 0
         if on_chunk and on_chunk(Progress(state, history, count, elapsed, rollbacks)):
             break
-        count = _next_chunk(count, elapsed)
+        count = chunks.following(count, elapsed)
 
     last = jax.jit(apply_fn)(state.params, state.latent)
     return DIPResult(
@@ -210,13 +205,6 @@ def _program(**functions: Any) -> Any:
     # A cache of jax.jit's own keeps each program for good, and a fit's are large: after some
     # sixty problems a process would be out of memory maps, of which Linux gives it 65,530.
     return jax.jit(functools.partial(_run, **functions), donate_argnames="state")
-
-
-def _next_chunk(count: int, elapsed: float) -> int:
-    """Iterations of the chunk after one of `count` in `elapsed` seconds; at most ten times more."""
-    each = elapsed / count
-    seconds = max(CHUNK_SECONDS, min(LONG, FEW * each))
-    return max(1, min(10 * count, int(seconds / each)))
 
 
 def _end(state: State, config: Config) -> int:
