@@ -48,8 +48,9 @@ class Options:
     remat: bool = False
     """Compute inner results again for the gradient (`SkipUNet(remat=True)`)."""
     iterations: int | None = None
-    """Iterations in one measurement, one call. By default ten on a CPU, as a fit has them, from
-    160,000 pixels on fewer; on a GPU a thousand at 128x128; in proportion, at least two."""
+    """Iterations in one measurement, one call. By default ten at 128x128 on a CPU and a thousand on
+    a GPU, fewer in proportion to the pixels, at least two; on a CPU from there to 160,000 pixels
+    eight, about as many as a fit has."""
     rounds: int = 7
     """Measurements of each program; their median is reported."""
     alone: bool = False
@@ -143,7 +144,7 @@ def default_iterations(size: tuple[int, int], fits: int = 1) -> int:
     """Iterations in one measurement where none are asked for."""
     pixels = size[0] * size[1] * fits
     if jax.default_backend() == "cpu":
-        return max(2, min(10, round(1.6e6 / pixels)))
+        return max(2, round(10 * 128**2 / pixels), min(8, round(1.28e6 / pixels)))
     return max(2, round(1000 * 128**2 / pixels))
 
 

@@ -56,7 +56,7 @@ def train(
                 found.append(jax.device_get(metrics["loss"])[:count])
                 bar.update(count)
                 left -= count
-                if interrupted() and alone:
+                if left and interrupted() and alone:
                     return _stopped(folder, bar, epoch)
                 # Processes have to agree on it, whatever their clocks say.
                 elapsed = time.perf_counter() - called

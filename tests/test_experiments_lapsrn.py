@@ -109,6 +109,21 @@ def test_a_killed_training_goes_on_to_the_same_bits(monkeypatch):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize(("call", "kept"), [(4, 1), (5, 2)])
+def test_ctrl_c_within_an_epoch_loses_it_and_at_its_end_does_not(call, kept, monkeypatch, capsys):
+    """Of epochs of three steps, one a call; it is seen after the next one."""
+    calls = itertools.count(1)
+
+    def interrupting(*_):
+        if next(calls) == call:
+            signal.raise_signal(signal.SIGINT)
+        return 1
+
+    monkeypatch.setattr(chunks, "following", interrupting)
+    assert run("--out", "a", "--iterations", 3) == command.INTERRUPTED
+    assert f"stopped, {kept} epochs are kept in a" in capsys.readouterr().out
+
+
 def test_ctrl_c_loses_one_epoch_at_most(monkeypatch, capsys):
     keep = TrainingFolder.keep
 
@@ -128,10 +143,14 @@ def test_ctrl_c_loses_one_epoch_at_most(monkeypatch, capsys):
         np.testing.assert_array_equal(a, b)
 
 
+# By its clock a process that is alone takes single steps; one of several must not look at it.
 PROCESS = """
 import sys
+import jax
 from experiments import command, epochs, lapsrn, networks, training_data
+from jaxsr import chunks
 from jaxsr.models import LapSRN
+chunks.following = lambda *_: {1: 1}[jax.process_count()]
 networks.LapSRN = lambda **kw: LapSRN(features=4, **kw)
 sys.exit(command.main(lapsrn.Settings, lapsrn.run, sys.argv[1:]))
 """
