@@ -67,6 +67,12 @@ def _combine(matrix: np.ndarray, rows: Sequence[Array]) -> list[Array]:
     return sums
 
 
+def _both(matrix: np.ndarray, grid: Array) -> Array:
+    """`matrix` along both leading axes of (n, n, C, K): n to as many as it has rows."""
+    rows = jnp.stack(_combine(matrix, list(grid)))
+    return jnp.stack(_combine(matrix, list(rows.swapaxes(0, 1))), axis=1)
+
+
 def _tiles(size: int) -> int:
     return -(-size // OUT)
 
@@ -111,8 +117,7 @@ def convolve(x: Array, w: Array, *, pad: int = 0) -> Array:
     height, width = height + 2 * pad - 2, width + 2 * pad - 2
     down, across = _tiles(height), _tiles(width)
     x = _pad(x, pad, OUT * down + 2, OUT * across + 2)
-    g = jnp.asarray(G, w.dtype)
-    filters = jnp.einsum("ai,ijck,bj->abck", g, w, g).reshape(TILE * TILE, channels, -1)
+    filters = _both(G, w).reshape(TILE * TILE, channels, -1)
     products = jnp.einsum("atc,ack->atk", _transform(x, B.T), filters)
     return _assemble(products, n, down, across)[:, :height, :width]
 
@@ -132,8 +137,7 @@ def filter_gradient(x: Array, dy: Array) -> Array:
     x = _pad(x, 0, OUT * down + 2, OUT * across + 2)
     dy = _pad(dy, 0, OUT * down, OUT * across)
     products = jnp.einsum("atc,atk->ack", _transform(x, B.T), _transform(dy, A))
-    g = jnp.asarray(G, dy.dtype)
-    return jnp.einsum("ai,abck,bj->ijck", g, products.reshape(TILE, TILE, -1, features), g)
+    return _both(G.T, products.reshape(TILE, TILE, -1, features))
 
 
 def gradients(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
