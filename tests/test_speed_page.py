@@ -51,13 +51,13 @@ def assert_row(found, ours, megapixel, theirs):
 @pytest.mark.parametrize("line", lines("The same with AVX-512", PAGE), ids=lambda x: x[0])
 def test_sizes_with_avx512(line):
     size, ours, megapixel, *theirs = line
-    (found,) = (x for x in record("dip", NEWER)["results"] if x["size"] == size)
+    (found,) = (x for x in record("dip", LATEST)["results"] if x["size"] == size)
     assert_row(found, ours, megapixel, theirs)
 
 
 def test_readmes_speeds():
     told = [figure for _, figure in lines("Measured", (ROOT / "README.md").read_text())]
-    small, large = record("dip", NEWER)["results"]
+    small, large = record("dip", LATEST)["results"]
     said = "128x128: {:.2f} iterations/s, {:.2f} times PyTorch eager; 320x480: {:.2f}, {:.2f} times"
     figures = [
         x
@@ -104,7 +104,9 @@ def test_text():
     assert f"from iteration {quality['iterations_to_quality']} on" in text
     assert f"after {quality['seconds_to_quality']:.0f} s (and" in text
     assert f"each, takes {quality['published_seconds']:.0f}: {quality['ratio']:.1f} times" in text
-    newer = record("dip", NEWER)["results"]
+    newer = record("dip", LATEST)["results"]
+    before = [f"{x['ratio']:.2f}" for x in record("dip", NEWER)["results"]]
+    assert "at commit 1c7f1af, {} and {} times as fast as the best peer".format(*before) in text
     eager = [
         f"{x['peers']['eager']['seconds_per_iteration'] / x['ours_seconds_per_iteration']:.2f}"
         for x in newer
@@ -174,11 +176,15 @@ def test_lapsrn_in_words():
         gains[x["unit"]].append(x["peers"]["eager"][unit] / x[f"ours_{unit}"])
     said = f"{min(gains['image']):.2f} to {max(gains['image']):.2f} times as fast"
     assert f"ours is {said}, and {gains['step'][0]:.2f} times in training" in text
+    (step,) = (x for x in LAPSRN if x["work"] == "training")
+    best = min(y["seconds_per_step"] for n, y in step["peers"].items() if n.startswith("eager"))
+    ahead = f"{best / step['ours_seconds_per_step']:.2f}"
+    assert f"the best eager form takes {ahead} times as long" in text
     (patches,) = (x["patches_seconds_per_step"] for x in LAPSRN if x["work"] == "training")
     assert f"Drawing the patches takes another {patches:.3f} s a step" in text
     before = record("lapsrn", NEWEST)["results"]
     small = [f"{x['ratio']:.2f}" for x in before if (x["work"], x["network"]) == SMALL]
-    assert f"its two sizes were at {' and '.join(small)}, the other way round" in text
+    assert f"the small network's two sizes were at {' and '.join(small)}." in text
     older = [x["ratio"] for x in record("lapsrn")["results"]]
     assert f"eager are {min(older):.2f} to {max(older):.2f}" in text
 
