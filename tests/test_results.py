@@ -379,6 +379,7 @@ def test_related_networks_are_those_of_the_records(line):
         "LapSRN": "lapsrn/x4_charbonnier_w1-1_seed0",
         "SRCNN": "srcnn/x4_charbonnier_seed0",
         "FSRCNN": "fsrcnn/x4_charbonnier_seed0",
+        "VDSR": "vdsr/x4_charbonnier_seed0",
     }
     if name not in trained:
         assert told == ["missing", "", "", ""]
