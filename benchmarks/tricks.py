@@ -2,30 +2,28 @@
 
     python -m benchmarks.tricks --json FILE
 
-The work is an iteration of Deep Image Prior (4x, the released network, Charbonnier) and a training
-step of LapSRN's recipe `paper`, in float32. A gain is the time without the trick over the time with
-all of them; both take turns in one process. Most tricks are for CPUs: elsewhere the convolution is
-`lax`'s, and its tricks have nothing to gain.
+The work is an iteration of Deep Image Prior (4x, the released network, Charbonnier), a LapSRN image
+of the same size (4x, the paper's network), and a training step of recipe `paper`, in float32. A
+gain is the time without the trick over the time with all of them; all take turns in one process.
+Most tricks are for CPUs: elsewhere the convolution is `lax`'s, and its tricks have nothing to gain.
 """
 
-import contextlib
 import dataclasses
 import functools
 import pathlib
 import sys
-import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
-from unittest import mock
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
-from benchmarks import dip, lapsrn, ours, peers, timing
-from jaxsr import convolution, im2col, layers, training, winograd
-from jaxsr.models import SkipUNet, luma
+from benchmarks import dip, lapsrn, ours, peers, plain, timing
+from benchmarks.plain import Plain
+from jaxsr import training
+from jaxsr.models import SkipUNet
 
 Program = Callable[[], Any]
 
@@ -35,100 +33,48 @@ class Options:
     """What each trick is worth."""
 
     sizes: tuple[str, ...] = ("128x128", "256x256")
-    """Image sizes of Deep Image Prior, HEIGHTxWIDTH in pixels, multiples of 32 from 64."""
+    """Of the images, HEIGHTxWIDTH in pixels, multiples of 32 from 64."""
     json: pathlib.Path | None = None
     """File for the results, with machine and versions."""
     iterations: int = 10
     """Iterations of Deep Image Prior in one measurement."""
+    images: int = 3
+    """Images of LapSRN in one measurement."""
     steps: int = 2
     """Training steps of LapSRN in one measurement."""
     rounds: int = 15
     """Measurements of each program; their median is reported."""
 
 
-class Plain(NamedTuple):
-    """What stands in for one trick while a program is compiled."""
-
-    patch: contextlib.AbstractContextManager = contextlib.nullcontext()
-    network: Mapping[str, Any] = types.MappingProxyType({})  # of the skip U-Net
-    recipe: Mapping[str, Any] = types.MappingProxyType({})  # of LapSRN's training
-
-
-def derived(which: Callable[[Array], bool]) -> Callable[..., tuple[Array, Array]]:
-    """im2col's gradients; where `which` holds for the filter, as JAX derives them."""
-    own = im2col.gradients
-
-    def gradients(x: Array, w: Array, dy: Array, *, stride: int = 1) -> tuple[Array, Array]:
-        if not which(w):
-            return own(x, w, dy, stride=stride)
-        dx, dw = jax.vjp(functools.partial(im2col.convolve, stride=stride), x, w)[1](dy)
-        return dx, dw
-
-    return gradients
-
-
-def zeros_between(x: Array, w: Array, stride: int, first: int) -> Array:
-    """`convolution.conv_transpose` as a convolution of the image spread with zeros."""
-    edge = (w.shape[0] - 1,) * 2
-    whole = lax.conv_general_dilated(
-        x,
-        w[::-1, ::-1],
-        (1, 1),
-        (edge, edge),
-        lhs_dilation=(stride, stride),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    height, width = (stride * side for side in x.shape[1:3])
-    return whole[:, first : first + height, first : first + width]
-
-
-def resized(x: Array) -> Array:
-    """`resample.double_bilinear` by JAX's dense matrices."""
-    n, height, width, channels = x.shape
-    return jax.image.resize(x, (n, 2 * height, 2 * width, channels), "bilinear")
-
-
-WINOGRAD = Plain(mock.patch.object(winograd, "pays", lambda *_: False))
-
-DIP: dict[str, Plain] = {
-    "Winograd's method": WINOGRAD,
-    "im2col's gradient by phases": Plain(
-        mock.patch.object(im2col, "gradients", derived(lambda w: w.shape[:2] != (1, 1)))
-    ),
-    "1x1 filters' gradient in four parts": Plain(
-        mock.patch.object(im2col, "gradients", derived(lambda w: w.shape[:2] == (1, 1)))
-    ),
-    "the norm's own gradient": Plain(
-        mock.patch.object(layers, "_norm", lambda *args: layers._norm_forward(*args)[0])
-    ),
-    "doubling by slices": Plain(network={"double": resized}),
-}
-LAPSRN: dict[str, Plain] = {
-    "Winograd's method": WINOGRAD,
-    "few features: products, then shifts": Plain(
-        mock.patch.object(convolution, "_is_narrow", lambda *_: False)
-    ),
-    "transposed convolution by phases": Plain(
-        mock.patch.object(luma, "conv_transpose", zeros_between)
-    ),
-    "the gradient in four parts": Plain(recipe={"parts": 1}),
-}
-
-
-def dip_iteration(fit: ours.Fit, calls: int, plain: Plain) -> Program:
+def dip_iteration(fit: ours.Fit, calls: int, form: Plain) -> Program:
     """So many iterations a call, compiled without the trick."""
-    apply_fn = SkipUNet(**plain.network).apply
-    with plain.patch:
+    apply_fn = SkipUNet(**form.network).apply
+    with form.patch:
         jax.clear_caches()
         program, _ = dataclasses.replace(fit, apply_fn=apply_fn).compiled(calls)
     return program
 
 
-def lapsrn_step(start: training.State, images: Array, calls: int, plain: Plain) -> Program:
+def lapsrn_images(size: tuple[int, int], calls: int, form: Plain) -> Program:
+    """So many images a call, compiled without the trick; returns the last level of the last."""
+    with form.patch:
+        jax.clear_caches()
+        program, variables, low, _ = lapsrn.enlargement(lapsrn.NETWORKS["paper"], size)
+
+    def run() -> Array:
+        for _ in range(calls):
+            images = jax.block_until_ready(program(variables, low))
+        last: Array = images[-1]
+        return last
+
+    return run
+
+
+def lapsrn_step(start: training.State, images: Array, calls: int, form: Plain) -> Program:
     """So many steps a call, compiled without the trick; returns the loss before the last."""
-    config = dataclasses.replace(lapsrn.RECIPE, **{"parts": 4, **plain.recipe})
+    config = dataclasses.replace(lapsrn.RECIPE, **{"parts": 4, **form.recipe})
     model, state = lapsrn.NETWORKS["paper"], jax.tree.map(jnp.copy, start)
-    with plain.patch:
+    with form.patch:
         jax.clear_caches()
         steps = lapsrn.training_steps(model, config)
         program, _ = timing.compiled(steps, state, images, 0)
@@ -151,7 +97,7 @@ def measure(
 ) -> dict[str, Any]:
     """The figures of one kind of work, as they stand in the JSON file; `units` of it a call."""
     programs = {"ours": compiled(Plain())}
-    programs |= {trick: compiled(plain) for trick, plain in tricks.items()}
+    programs |= {trick: compiled(form) for trick, form in tricks.items()}
     first = {name: np.ravel(program())[0] for name, program in programs.items()}
     for loss in first.values():
         peers.disagreement(loss, first["ours"])
@@ -182,10 +128,18 @@ def of_dip(size: tuple[int, int], options: Options) -> dict[str, Any]:
     units = options.iterations
     compiled = functools.partial(dip_iteration, fit, units)
     name = f"dip {size[0]}x{size[1]}"
-    return measure(name, compiled, DIP, units=units, rounds=options.rounds)
+    return measure(name, compiled, plain.DIP, units=units, rounds=options.rounds)
 
 
-def of_lapsrn(options: Options) -> dict[str, Any]:
+def of_image(size: tuple[int, int], options: Options) -> dict[str, Any]:
+    """The tricks of an image of LapSRN."""
+    units = options.images
+    compiled = functools.partial(lapsrn_images, size, units)
+    name = f"lapsrn image {size[0]}x{size[1]}"
+    return measure(name, compiled, plain.IMAGE, units=units, rounds=options.rounds)
+
+
+def of_training(options: Options) -> dict[str, Any]:
     """The tricks of a training step of LapSRN."""
     recipe = lapsrn.RECIPE
     key, image_key = jax.random.split(jax.random.key(0))
@@ -193,7 +147,9 @@ def of_lapsrn(options: Options) -> dict[str, Any]:
     start = training.init(key, lapsrn.NETWORKS["paper"], recipe)
     units = options.steps
     compiled = functools.partial(lapsrn_step, start, images, units)
-    return measure("lapsrn training step", compiled, LAPSRN, units=units, rounds=options.rounds)
+    return measure(
+        "lapsrn training step", compiled, plain.TRAINING, units=units, rounds=options.rounds
+    )
 
 
 def say(result: Mapping[str, Any]) -> str:
@@ -203,18 +159,25 @@ def say(result: Mapping[str, Any]) -> str:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Measures every size, then LapSRN, printing as it goes; returns, and writes if asked, all.
+    """Measures every size, then training, printing as it goes; returns, and writes if asked, all.
 
     Raises:
       InputError: an option that cannot be used.
     """
     sizes = [dip.parse_size(text) for text in options.sizes]
-    peers.check_counts(iterations=options.iterations, steps=options.steps, rounds=options.rounds)
-    measurements = [functools.partial(of_dip, size, options) for size in sizes]
+    peers.check_counts(
+        iterations=options.iterations,
+        images=options.images,
+        steps=options.steps,
+        rounds=options.rounds,
+    )
+    measurements = [
+        functools.partial(of, size, options) for of in (of_dip, of_image) for size in sizes
+    ]
     with jax.default_matmul_precision("highest"):
         return peers.collect(
             "tricks",
-            [*measurements, functools.partial(of_lapsrn, options)],
+            [*measurements, functools.partial(of_training, options)],
             json=options.json,
             alone=True,
             say=say,

@@ -1,12 +1,13 @@
-"""Winograd's minimal filtering F(4x4, 3x3): a 3x3 convolution by matrix products on 6x6 tiles.
+"""Winograd's minimal filtering: convolutions by matrix products on tiles of 6x6 pixels.
 
 A tile of 6x6 inputs d and a 3x3 filter g give 4x4 outputs
 
     Y = A' [ (G g G') * (B' d B) ] A
 
-with 36 multiplications a channel pair instead of 144 (Lavin and Gray, "Fast Algorithms for
-Convolutional Neural Networks", CVPR 2016, section 4). Summed over input channels, the elementwise
-product is a batch of 36 matrix products. The filter's gradient is the same product transposed.
+with 36 multiplications a channel pair instead of 144: F(4x4, 3x3) of Lavin and Gray, "Fast
+Algorithms for Convolutional Neural Networks", CVPR 2016, section 4. With a 2x2 filter they give
+5x5, in place of 100: F(5x5, 2x2). Summed over input channels, the elementwise product is a batch of
+36 matrix products. The filter's gradient is the same product transposed.
 
 Each transform runs as two one-dimensional passes of slices and weighted sums.
 """
@@ -18,10 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-OUT = 4
-TILE = OUT + 2
+TILE = 6
 
-# Interpolation points 0, 1, -1, 2, -2 and infinity.
+# A polynomial is known by its values in these and its highest coefficient, its "value at infinity".
+POINTS = np.array([0, 1, -1, 2, -2])
+SCALES = np.array([4, -6, -6, 24, 24, 1])
+
 B = np.array(
     [
         [4, 0, 0, 0, 0, 0],
@@ -32,26 +35,22 @@ B = np.array(
         [0, 0, 0, 0, 0, 1],
     ]
 )
-G = np.array(
-    [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
-    ]
-)
-A = np.array(
-    [
-        [1, 0, 0, 0],
-        [1, 1, 1, 1],
-        [1, -1, 1, -1],
-        [1, 2, 4, 8],
-        [1, -2, 4, -8],
-        [0, 0, 0, 1],
-    ]
-)
+
+
+def values(coefficients: int) -> np.ndarray:
+    """The matrix (6, coefficients) from a polynomial's coefficients to its values."""
+    infinity = np.eye(coefficients, dtype=int)[-1:]
+    return np.vstack([np.vander(POINTS, coefficients, increasing=True), infinity])
+
+
+def A(taps: int) -> np.ndarray:
+    """Transposed, of the outputs of filters of so many taps a side."""
+    return values(TILE + 1 - taps)
+
+
+def G(taps: int) -> np.ndarray:
+    """Of filters of so many taps a side."""
+    return values(taps) / SCALES[:, None]
 
 
 def _combine(matrix: np.ndarray, rows: Sequence[Array]) -> list[Array]:
@@ -73,31 +72,28 @@ def _both(matrix: np.ndarray, grid: Array) -> Array:
     return jnp.stack(_combine(matrix, list(rows.swapaxes(0, 1))), axis=1)
 
 
-def _tiles(size: int) -> int:
-    return -(-size // OUT)
-
-
-def _transform(image: Array, matrix: np.ndarray) -> Array:
-    """Apply `matrix` along rows, then columns, of the image's tiles, which begin every 4 pixels.
+def _transform(image: Array, matrix: np.ndarray, step: int) -> Array:
+    """Apply `matrix` along rows, then columns, of the image's tiles, which begin `step` apart.
 
     (N, H, W, C) -> (36, N * tiles, C). A tile spans as many pixels as `matrix` has columns.
     """
     span = matrix.shape[1]
     n, height, width, channels = image.shape
-    down, across = (height - span) // OUT + 1, (width - span) // OUT + 1
-    rows = [image[:, k : k + OUT * (down - 1) + 1 : OUT] for k in range(span)]
+    down, across = (height - span) // step + 1, (width - span) // step + 1
+    rows = [image[:, k : k + step * (down - 1) + 1 : step] for k in range(span)]
     image = jnp.stack(_combine(matrix, rows))
-    columns = [image[:, :, :, k : k + OUT * (across - 1) + 1 : OUT] for k in range(span)]
+    columns = [image[:, :, :, k : k + step * (across - 1) + 1 : step] for k in range(span)]
     image = jnp.stack(_combine(matrix, columns), axis=1)
     return image.reshape(TILE * TILE, n * down * across, channels)
 
 
-def _assemble(products: Array, n: int, down: int, across: int) -> Array:
-    """A' M A of every tile, laid side by side: (36, N * tiles, K) -> (N, 4 down, 4 across, K)."""
+def _assemble(products: Array, matrix: np.ndarray, n: int, down: int, across: int) -> Array:
+    """A' M A of every tile, side by side: (36, N * tiles, K) -> (N, s down, s across, K)."""
+    side = matrix.shape[1]
     products = products.reshape(TILE, TILE, n, down, across, -1)
-    rows = jnp.stack(_combine(A.T, list(products)), axis=3)
-    pixels = jnp.stack(_combine(A.T, list(rows)), axis=4)
-    return pixels.reshape(n, OUT * down, OUT * across, -1)
+    rows = jnp.stack(_combine(matrix.T, list(products)), axis=3)
+    pixels = jnp.stack(_combine(matrix.T, list(rows)), axis=4)
+    return pixels.reshape(n, side * down, side * across, -1)
 
 
 def _pad(image: Array, before: int, height: int, width: int) -> Array:
@@ -108,18 +104,20 @@ def _pad(image: Array, before: int, height: int, width: int) -> Array:
 
 
 def convolve(x: Array, w: Array, *, pad: int = 0) -> Array:
-    """Correlate x (N, H, W, C) with w (3, 3, C, K) after `pad` zeros on every side.
+    """Correlate x (N, H, W, C) with w (h, h, C, K), h = 2 or 3, after `pad` zeros on every side.
 
     Returns:
-      (N, H + 2 pad - 2, W + 2 pad - 2, K).
+      (N, H + 2 pad - h + 1, W + 2 pad - h + 1, K).
     """
+    taps = w.shape[0]
+    side = TILE + 1 - taps
     n, height, width, channels = x.shape
-    height, width = height + 2 * pad - 2, width + 2 * pad - 2
-    down, across = _tiles(height), _tiles(width)
-    x = _pad(x, pad, OUT * down + 2, OUT * across + 2)
-    filters = _both(G, w).reshape(TILE * TILE, channels, -1)
-    products = jnp.einsum("atc,ack->atk", _transform(x, B.T), filters)
-    return _assemble(products, n, down, across)[:, :height, :width]
+    height, width = height + 2 * pad - taps + 1, width + 2 * pad - taps + 1
+    down, across = -(-height // side), -(-width // side)
+    x = _pad(x, pad, side * down + taps - 1, side * across + taps - 1)
+    filters = _both(G(taps), w).reshape(TILE * TILE, channels, -1)
+    products = jnp.einsum("atc,ack->atk", _transform(x, B.T, side), filters)
+    return _assemble(products, A(taps), n, down, across)[:, :height, :width]
 
 
 def filter_gradient(x: Array, dy: Array) -> Array:
@@ -127,17 +125,19 @@ def filter_gradient(x: Array, dy: Array) -> Array:
 
     Args:
       x: (N, H, W, C), the input.
-      dy: (N, H - 2, W - 2, K), the gradient with respect to the output.
+      dy: (N, H - h + 1, W - h + 1, K), the gradient with respect to the output.
 
     Returns:
-      (3, 3, C, K).
+      (h, h, C, K).
     """
     _, height, width, features = dy.shape
-    down, across = _tiles(height), _tiles(width)
-    x = _pad(x, 0, OUT * down + 2, OUT * across + 2)
-    dy = _pad(dy, 0, OUT * down, OUT * across)
-    products = jnp.einsum("atc,atk->ack", _transform(x, B.T), _transform(dy, A))
-    return _both(G.T, products.reshape(TILE, TILE, -1, features))
+    taps = x.shape[1] - height + 1
+    side = TILE + 1 - taps
+    down, across = -(-height // side), -(-width // side)
+    x = _pad(x, 0, side * down + taps - 1, side * across + taps - 1)
+    dy = _pad(dy, 0, side * down, side * across)
+    products = jnp.einsum("atc,atk->ack", _transform(x, B.T, side), _transform(dy, A(taps), side))
+    return _both(G(taps).T, products.reshape(TILE, TILE, -1, features))
 
 
 def gradients(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
@@ -145,24 +145,28 @@ def gradients(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
 
     Args:
       x: (N, H, W, C), the input.
-      w: (3, 3, C, K), the filters.
-      dy: (N, H - 2, W - 2, K), the gradient with respect to the output.
+      w: (h, h, C, K), the filters.
+      dy: (N, H - h + 1, W - h + 1, K), the gradient with respect to the output.
 
     Returns:
       Of the shapes of x and w.
     """
-    return convolve(dy, w[::-1, ::-1].swapaxes(2, 3), pad=2), filter_gradient(x, dy)
+    flipped = w[::-1, ::-1].swapaxes(2, 3)
+    return convolve(dy, flipped, pad=len(w) - 1), filter_gradient(x, dy)
 
 
 def pays(x: jax.ShapeDtypeStruct | Array, w: jax.ShapeDtypeStruct | Array) -> bool:
-    """Whether F(4x4, 3x3) beats im2col for the image x (N, H, W, C) and the filters w (3, 3, C, K).
+    """Whether `convolve` beats im2col for the image x (N, H, W, C) and the filters w (h, h, C, K).
 
-    The filters' own transform, 36 C K numbers, has to be small against the tiles', 36 T (C + K).
-    Only float32: half-precision numbers do not survive the transforms, whose weights reach 8 and
+    The filters' own transform, 36 C K numbers, has to be small against the tiles', 36 T (C + K);
+    and of 2x2 filters, which save less, there must be enough.
+    Only float32: half-precision numbers do not survive the transforms, whose weights reach 16 and
     1/24, and who computes in float64 wants the last digits.
     """
     n, height, width, _ = x.shape
-    channels, features = w.shape[2:]
-    tiles = n * (height - 2) * (width - 2) / OUT**2
-    suits = w.shape[:2] == (3, 3) and x.dtype == jnp.float32
+    taps, _, channels, features = w.shape
+    side = TILE + 1 - taps
+    tiles = n * (height - taps + 1) * (width - taps + 1) / side**2
+    square = w.shape[:2] == (3, 3) or (w.shape[:2] == (2, 2) and channels >= 32)
+    suits = square and x.dtype == jnp.float32
     return suits and tiles * (channels + features) >= 2 * channels * features

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from benchmarks import tricks
+from benchmarks import plain, tricks
 from jaxsr import training
 from jaxsr.dip import Config, init, step
 from jaxsr.losses import mse
@@ -19,7 +19,7 @@ from jaxsr.operators import downsample
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 SMALL = functools.partial(SkipUNet, down=(8,), up=(8,), skip=(4,))
-LAPSRN = LapSRN(depth=1)
+LAPSRN = LapSRN(depth=1, features=32)
 
 
 def compiled(function, arguments, form, **functions):
@@ -46,50 +46,63 @@ def dip(form):
 
 
 def lapsrn(form):
-    recipe = training.Config(batch=4, size=32, weight_decay=0.0)
+    recipe = training.Config(batch=8, size=104, weight_decay=0.0)
     state = training.init(jax.random.key(0), LAPSRN, recipe)
-    images = jax.random.uniform(jax.random.key(1), (4, 32, 32, 1))
+    images = jax.random.uniform(jax.random.key(1), (8, 104, 104, 1))
     config = dataclasses.replace(recipe, **{"parts": 4, **form.recipe})
     return compiled(training.step, (state, images), form, model=LAPSRN, config=config)
 
 
+def image(form):
+    """The program of an image, and the image."""
+    luma = jax.random.uniform(jax.random.key(1), (1, 90, 100, 1))
+    model = LapSRN(depth=1, features=32)
+    with form.patch:
+        jax.clear_caches()
+        variables = model.init(jax.random.key(0), luma)
+        traced = jax.jit(model.apply).trace(variables, luma)
+        return str(traced.jaxpr), np.ravel(traced.lower().compile()(variables, luma)[-1])
+
+
 @pytest.fixture(scope="module")
 def ours(compiled_quickly):
-    """The programs and gradients with all tricks."""
-    return {work: work(tricks.Plain()) for work in (dip, lapsrn)}
+    """The programs and their numbers with all tricks."""
+    return {work: work(plain.Plain()) for work in (dip, image, lapsrn)}
 
 
-FORMS = [(dip, name, form) for name, form in tricks.DIP.items()]
-FORMS += [(lapsrn, name, form) for name, form in tricks.LAPSRN.items()]
+FORMS = [(dip, name, form) for name, form in plain.DIP.items()]
+FORMS += [(image, name, form) for name, form in plain.IMAGE.items()]
+FORMS += [(lapsrn, name, form) for name, form in plain.TRAINING.items()]
 
 
 @pytest.mark.parametrize(
     ("work", "form"), [(w, f) for w, _, f in FORMS], ids=[n for _, n, _ in FORMS]
 )
 def test_without_a_trick(work, form, ours):
-    program, gradients = work(form)
+    program, numbers = work(form)
     assert program != ours[work][0]
-    difference = np.linalg.norm(gradients - ours[work][1])
+    difference = np.linalg.norm(numbers - ours[work][1])
     assert difference < 1e-3 * np.linalg.norm(ours[work][1])
 
 
 def test_a_run_writes_what_it_found(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(tricks, "SkipUNet", SMALL)
-    monkeypatch.setattr(tricks, "DIP", {"a": tricks.WINOGRAD})
-    monkeypatch.setattr(tricks, "LAPSRN", {"b": tricks.Plain(recipe={"parts": 1})})
+    monkeypatch.setattr(plain, "DIP", {"a": plain.WINOGRAD})
+    monkeypatch.setattr(plain, "IMAGE", {"b": plain.PAIRS})
+    monkeypatch.setattr(plain, "TRAINING", {"c": plain.Plain(recipe={"parts": 1})})
     monkeypatch.setitem(tricks.lapsrn.NETWORKS, "paper", LAPSRN)
     monkeypatch.setattr(tricks.lapsrn, "RECIPE", training.Config(batch=4, size=16))
     path = tmp_path / "tricks.json"
-    options = ["--sizes", "64x64", "--iterations", "1", "--steps", "1", "--rounds", "2"]
+    options = ["--sizes", "64x64", "--iterations", "1", "--images", "1", "--steps", "1"]
+    options += ["--rounds", "2"]
     assert tricks.main([*options, "--json", str(path)]) == 0
-    fit, training_step = json.loads(path.read_text())["results"]
-    assert (fit["name"], training_step["name"]) == (
-        "tricks dip 64x64",
-        "tricks lapsrn training step",
-    )
+    results = json.loads(path.read_text())["results"]
+    works = ["dip 64x64", "lapsrn image 64x64", "lapsrn training step"]
+    assert [result["name"] for result in results] == [f"tricks {work}" for work in works]
+    fit = results[0]
     without = fit["without"]["a"]
     ours = fit["ours_seconds_per_iteration"]
     assert without["gain"] == pytest.approx(without["seconds_per_iteration"] / ours)
-    assert "gains: b" in capsys.readouterr().out
+    assert "gains: c" in capsys.readouterr().out
     assert tricks.main(["--sizes", "100x64"]) == 2
     assert tricks.main(["--steps", "0"]) == 2

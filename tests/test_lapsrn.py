@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 from scipy import stats
 
+from jaxsr import strips
 from jaxsr.convolution import conv_transpose
 from jaxsr.errors import InputError
 from jaxsr.models import LapSRN
@@ -125,17 +126,61 @@ def reference(model, variables, image):
         {"factor": 2, "pyramid": False, "residual": False},
     ],
 )
-def test_equals_its_description(x64, settings):
-    """Every image of a batch of odd size, with the paper's ingredients and without."""
+@pytest.mark.parametrize("pixels", [strips.PIXELS, 60, 1])
+def test_equals_its_description(x64, monkeypatch, settings, pixels):
+    """Every image of a batch of odd size, with the paper's ingredients and without.
+
+    The last features whole, and in strips of rows: several, one of each, the last one shorter.
+    """
+    monkeypatch.setattr(strips, "PIXELS", pixels)
     model = SMALL.clone(**settings)
     variables, luma = drawn(model), luma_of(2, 5, 3)
     assert ("level_0_image" in variables["params"]) == model.residual
-    images = jit(model.apply)(variables, luma)
+    # A function of its own: JAX would know that of another test again, and not look at the strips.
+    images = jit(lambda *args: model.apply(*args))(variables, luma)
     expected = reference(model, variables, luma)
     assert len(images) == model.levels == len(expected)
     assert images[-1].shape == (2, 5 * model.factor, 3 * model.factor, 1)
     for a, b in zip(images, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("settings", [{}, {"spread": 3}, {"pyramid": False}])
+def test_strips_of_rows_have_the_gradients_of_the_whole(x64, monkeypatch, settings):
+    model = SMALL.clone(**settings)
+    variables, luma = drawn(model), luma_of(2, 13, 4)
+    weights = np.random.RandomState(1).normal(size=(2, 52, 16, 1))
+
+    def gradients():
+        def inner(variables, luma):
+            return (weights * model.apply(variables, luma)[-1]).sum()
+
+        return jax.tree.leaves(jit(jax.grad(inner, (0, 1)))(variables, luma))
+
+    whole = gradients()
+    monkeypatch.setattr(strips, "PIXELS", 40)
+    for a, b in zip(gradients(), whole, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
+
+
+def test_what_the_layers_give_can_be_kept(monkeypatch):
+    monkeypatch.setattr(strips, "PIXELS", 1)
+    variables, luma = drawn(SMALL, dtype=np.float32), luma_of(1, 6, 7, dtype=np.float32)
+    _, kept = SMALL.apply(variables, luma, capture_intermediates=True, mutable=["intermediates"])
+    assert kept["intermediates"].keys() - {"__call__"} == variables["params"].keys()
+
+
+def test_strips_of_rows_need_less_memory(monkeypatch):
+    model = LapSRN(depth=1, features=16)
+    variables, luma = drawn(model, dtype=np.float32), luma_of(1, 40, 50, dtype=np.float32)
+
+    def memory():
+        program = jit(lambda *args: model.apply(*args)).lower(variables, luma).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    whole = memory()
+    monkeypatch.setattr(strips, "PIXELS", 1000)
+    assert memory() < 0.7 * whole
 
 
 @pytest.mark.parametrize("factor", [2, 4])

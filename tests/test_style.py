@@ -17,7 +17,7 @@ FILES = sorted((ROOT / "jaxsr").rglob("*.py"))
 FLOORS = (
     ("errors", "files", "chunks", "tracing", "images", "resample", "losses"),
     ("storage", "checkpoints"),
-    ("winograd", "im2col", "convolution", "layers"),
+    ("winograd", "im2col", "convolution", "strips", "layers"),
     ("operators", "metrics", "protocols", "models.skip_unet"),
     (
         "models.luma",

@@ -14,6 +14,7 @@ from jax import Array
 from jaxsr.errors import InputError
 from jaxsr.models import luma
 from jaxsr.models.luma import Network, Spread
+from jaxsr.strips import by_rows
 
 FACTORS = (2, 4, 8)
 
@@ -38,6 +39,20 @@ def _centred_he_normal(key: Array, shape: Sequence[int], dtype: Any = jnp.float3
     """
     filters = nn.initializers.he_normal()(key, shape, dtype)
     return filters - filters.mean((0, 1, 2), keepdims=True)
+
+
+def _read(up: Spread, detail: nn.Module, x: Array) -> Array:
+    """`detail(leaky_relu(up(x)))`, by strips of rows."""
+    (up, filters), (detail, kernel) = up.unbind(), detail.unbind()
+
+    def read(x: Array, filters: Any, kernel: Any) -> Array:
+        features: Any = up.apply(filters, x)
+        details: Any = detail.apply(kernel, nn.leaky_relu(features, 0.2))
+        return details
+
+    # A detail looks at a pixel on either side of its own.
+    first, last = luma.spread_sees(-1, up.stride, up.size, up.stride)
+    return by_rows(read, x, filters, kernel, scale=up.stride, reach=max(-first, last))
 
 
 class LapSRN(Network):
@@ -110,30 +125,37 @@ class LapSRN(Network):
         # An output of the transposed convolution sees (spread / stride)^2 pixels, not spread^2.
         he_spread = nn.initializers.variance_scaling(2 * stride**2, "fan_in", "truncated_normal")
 
-        def conv(x: Array, features: int, name: str) -> Array:
-            layer = luma.conv(x, features, name, kernel_init=_centred_he_normal, dtype=self.dtype)
-            found: Array = layer(x)
-            return found
+        def conv(x: Array, features: int, name: str) -> nn.Module:
+            return luma.conv(x, features, name, kernel_init=_centred_he_normal, dtype=self.dtype)
 
         images = []
-        x = nn.leaky_relu(conv(image, self.features, "input"), 0.2)
-        for level in range(self.levels if levels is None else levels):
+        x = nn.leaky_relu(conv(image, self.features, "input")(image), 0.2)
+        levels = self.levels if levels is None else levels
+        for level in range(levels):
             for i in range(depth):
-                x = nn.leaky_relu(conv(x, self.features, f"level_{level}_conv_{i}"), 0.2)
-            x = Spread(
+                layer = conv(x, self.features, f"level_{level}_conv_{i}")
+                x = nn.leaky_relu(layer(x), 0.2)
+            up = Spread(
                 self.features, spread, stride, he_spread, dtype=self.dtype, name=f"level_{level}_up"
-            )(x)
-            x = nn.leaky_relu(x, 0.2)
+            )
             detail = conv(x, 1, f"level_{level}_detail")
+            if level < levels - 1 or self._is_watched():
+                x = nn.leaky_relu(up(x), 0.2)
+                found = detail(x)
+            else:  # Nothing else looks at the last features: they need not exist as a whole.
+                found = _read(up, detail, x)
             if self.residual:
                 image = Spread(
                     1, 2 * stride, stride, _bilinear, False, self.dtype, name=f"level_{level}_image"
                 )(image)
-                image = image + detail
-            else:
-                image = detail
+                found = image + found
+            image = found
             images.append(image)
         return tuple(images)
+
+    def _is_watched(self) -> bool:
+        """Whether what the layers give is kept, or their parameters are to be made."""
+        return self.is_initializing() or self.is_mutable_collection("intermediates")
 
     def _check(self, image: Array, levels: int | None) -> None:
         luma.check(self, image, levels, factors=FACTORS)

@@ -1,0 +1,49 @@
+"""Functions of an image's rows, computed strip by strip where caches are small.
+
+What lies between such a function's argument and its value then never exists as a whole.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+PIXELS = 8192  # of the argument, that a strip adds to the result
+
+
+def by_rows(
+    function: Callable[..., Array], x: Array, *parameters: Any, scale: int, reach: int
+) -> Array:
+    """`function(x, *parameters)`, on a CPU from one strip of rows after another.
+
+    Args:
+      function: from (N, H, W, C) to (N, scale H, scale W, K) for any H; its rows that come of one
+        row of x see `reach` rows more on either side, and nothing but borders depends on H.
+      x: (N, H, W, C). It stays whole where it is hardly larger than a strip, or of a size that is
+        not known yet (`jax.export` with symbolic shapes).
+      parameters: trees of arrays.
+    """
+    if not all(isinstance(side, int) for side in x.shape):
+        return function(x, *parameters)
+    n, height, width, _ = x.shape
+    rows = max(1, PIXELS // (n * width))
+    length = rows + 2 * reach
+    if height < 2 * length:
+        return function(x, *parameters)
+
+    def strips(x: Array, *parameters: Any) -> Array:
+        whole = jax.eval_shape(function, x, *parameters)
+
+        def body(i: Array, result: Array) -> Array:
+            # A window ends where the image ends, so that borders are those of the whole image.
+            first = jnp.minimum(i * rows, height - rows)
+            start = jnp.clip(first - reach, 0, height - length)
+            part = function(lax.dynamic_slice_in_dim(x, start, length, 1), *parameters)
+            kept = lax.dynamic_slice_in_dim(part, scale * (first - start), scale * rows, 1)
+            return lax.dynamic_update_slice_in_dim(result, kept, scale * first, 1)
+
+        return lax.fori_loop(0, -(-height // rows), body, jnp.zeros(whole.shape, whole.dtype))
+
+    return lax.platform_dependent(x, *parameters, cpu=strips, default=function)
