@@ -13,7 +13,7 @@ import functools
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +26,15 @@ from jaxsr import training
 from jaxsr.models import SkipUNet
 
 Program = Callable[[], Any]
+Work = Literal["dip", "image", "training"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What each trick is worth."""
 
+    works: tuple[Work, ...] = get_args(Work)
+    """An iteration of Deep Image Prior, an image of LapSRN, a step of its training."""
     sizes: tuple[str, ...] = ("128x128", "256x256")
     """Of the images, HEIGHTxWIDTH in pixels, multiples of 32 from 64."""
     json: pathlib.Path | None = None
@@ -159,7 +162,7 @@ def say(result: Mapping[str, Any]) -> str:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Measures every size, then training, printing as it goes; returns, and writes if asked, all.
+    """Measures one work after another, printing as it goes; returns, and writes if asked, all.
 
     Raises:
       InputError: an option that cannot be used.
@@ -171,13 +174,15 @@ def run(options: Options) -> dict[str, Any]:
         steps=options.steps,
         rounds=options.rounds,
     )
-    measurements = [
-        functools.partial(of, size, options) for of in (of_dip, of_image) for size in sizes
-    ]
+    ways: dict[Work, list[Callable[[], dict[str, Any]]]] = {
+        "dip": [functools.partial(of_dip, size, options) for size in sizes],
+        "image": [functools.partial(of_image, size, options) for size in sizes],
+        "training": [functools.partial(of_training, options)],
+    }
     with jax.default_matmul_precision("highest"):
         return peers.collect(
             "tricks",
-            [*measurements, functools.partial(of_training, options)],
+            [measurement for work in options.works for measurement in ways[work]],
             json=options.json,
             alone=True,
             say=say,

@@ -104,5 +104,9 @@ def test_a_run_writes_what_it_found(monkeypatch, tmp_path, capsys):
     ours = fit["ours_seconds_per_iteration"]
     assert without["gain"] == pytest.approx(without["seconds_per_iteration"] / ours)
     assert "gains: c" in capsys.readouterr().out
+    options += ["--works", "image", "--json", str(path)]
+    assert tricks.main(options) == 0
+    (result,) = json.loads(path.read_text())["results"]
+    assert result["name"] == "tricks lapsrn image 64x64"
     assert tricks.main(["--sizes", "100x64"]) == 2
     assert tricks.main(["--steps", "0"]) == 2

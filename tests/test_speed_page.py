@@ -23,75 +23,95 @@ NEWER = "2026-11-25_epyc-avx512-2-cores"
 NEWEST = "2026-11-26_epyc-avx512-2-cores"
 LATEST = "2026-11-27_epyc-avx512-2-cores"
 
+OLDER = record("suite")["parts"]
+SUITE = record("suite", LATEST)["parts"]
+DIP = record("dip", LATEST)["results"]
 
-PARTS = record("suite")["parts"]
 
-
-def row(part, name):
-    (found,) = (x for x in PARTS[part]["results"] if x["name"] == name)
+def row(part, name, suite=SUITE):
+    (found,) = (x for x in suite[part]["results"] if x["name"] == name)
     return found
 
 
-@pytest.mark.parametrize("line", lines("Deep Image Prior", PAGE), ids=lambda x: x[0])
-def test_sizes(line):
-    size, ours, megapixel, *rest = line
-    part = "dip" if rest[-1] else "sizes"
-    found = row(part, f"dip {size} charbonnier float32")
-    assert_row(found, ours, megapixel, rest if part == "dip" else None)
+def over_eager(results):
+    return [
+        x["peers"]["eager"]["seconds_per_iteration"] / x["ours_seconds_per_iteration"]
+        for x in results
+    ]
 
 
 def assert_row(found, ours, megapixel, theirs):
     assert ours == f"{found['ours_seconds_per_iteration']:.4f}"
     assert megapixel == f"{found['seconds_per_megapixel']:.1f}"
-    if theirs:
+    if found["peers"]:
         peers = [f"{found['peers'][x]['seconds_per_iteration']:.3f}" for x in PEERS]
         assert theirs == [*peers, f"{found['ratio']:.2f}"]
+    else:
+        assert not any(theirs)
 
 
-@pytest.mark.parametrize("line", lines("The same with AVX-512", PAGE), ids=lambda x: x[0])
-def test_sizes_with_avx512(line):
+@pytest.mark.parametrize("line", lines("Deep Image Prior", PAGE), ids=lambda x: x[0])
+def test_sizes(line):
     size, ours, megapixel, *theirs = line
-    (found,) = (x for x in record("dip", LATEST)["results"] if x["size"] == size)
+    (found,) = (x for x in [*DIP, *SUITE["sizes"]["results"]] if x["size"] == size)
     assert_row(found, ours, megapixel, theirs)
+
+
+@pytest.mark.parametrize("line", lines("Without AVX-512", PAGE), ids=lambda x: x[0])
+def test_sizes_without_avx512(line):
+    size, ours, megapixel, *theirs = line
+    part = "dip" if theirs[-1] else "sizes"
+    assert_row(row(part, f"dip {size} charbonnier float32", OLDER), ours, megapixel, theirs)
 
 
 def test_readmes_speeds():
     told = [figure for _, figure in lines("Measured", (ROOT / "README.md").read_text())]
-    small, large = record("dip", LATEST)["results"]
     said = "128x128: {:.2f} iterations/s, {:.2f} times PyTorch eager; 320x480: {:.2f}, {:.2f} times"
-    figures = [
-        x
-        for found in (small, large)
-        for x in (
-            found["iterations_per_second"],
-            found["peers"]["eager"]["seconds_per_iteration"] / found["ours_seconds_per_iteration"],
-        )
-    ]
-    assert told[0].startswith(said.format(*figures))
+    rates = [found["iterations_per_second"] for found in DIP]
+    (small, large), ratios = rates, over_eager(DIP)
+    assert told[0].startswith(said.format(small, ratios[0], large, ratios[1]))
     starts = [x["ours_seconds_per_start"] for x in record("compiling", LATEST)["results"]]
     assert told[1].startswith("{:.1f} s, with the cache of an earlier run {:.1f} s".format(*starts))
 
 
 def test_text():
     text = " ".join(PAGE.split())
-    small, large = (row("dip", f"dip {x} charbonnier float32") for x in ("128x128", "320x480"))
-    speeds = [round(x["gflop_per_second"]) for x in (small, large)]
-    share = round(100 * small["share_of_product_ceiling"])
-    assert f"at {speeds[0]} GFLOP/s at 128x128, {share} % of" in text
-    assert f"and {speeds[1]} at 320x480" in text
+    eager = [f"{x:.2f}" for x in over_eager(DIP)]
+    assert "PyTorch eager takes {} and {} times as long".format(*eager) in text
+    rates = [round(x["gflop_per_second"]) for x in DIP]
+    shares = [round(100 * x["share_of_product_ceiling"]) for x in DIP]
+    assert f"at {rates[0]} GFLOP/s at 128x128, {shares[0]} % of" in text
+    assert f"and {rates[1]} at 320x480, {shares[1]} %" in text
+    for name, said in (
+        ("dip-7-rounds", "ours took {} and {} s, eager {} and {} times as long, the best peer {}"),
+        ("dip-45cf02c", "at commit 45cf02c, {} and {} s, {} and {}, {}"),
+    ):
+        results = record(name, LATEST)["results"]
+        seconds = [f"{x['ours_seconds_per_iteration']:.4f}" for x in results]
+        ratios = [f"{x:.2f}" for x in over_eager(results)]
+        best = " and ".join(f"{x['ratio']:.2f}" for x in results)
+        assert said.format(*seconds, *ratios, best) in text
     losses = [
         f"{row('losses', f'dip 128x128 {x} float32')['ours_seconds_per_iteration']:.3f}"
         for x in ("mse", "l1", "charbonnier")
     ]
-    assert f"{', '.join(losses)} s at 128x128" in text
+    assert "took {}, {} and {} s at 128x128".format(*losses) in text
     half, single = (
         f"{row('precisions', f'dip 128x128 charbonnier {x}')['ours_seconds_per_iteration']:.3f}"
         for x in ("bfloat16", "float32")
     )
     assert f"takes {half} s instead of {single}" in text
+    starts = record("compiling", LATEST)["results"]
+    seconds = [f"{x['ours_seconds_per_start']:.1f}" for x in starts]
+    assert "first iteration: {} s, and {} s with the cache".format(*seconds) in text
+
+
+def test_text_without_avx512():
+    text = " ".join(PAGE.split())
     gains = {
         way: [
-            f"{row('fits', f'fits 128x128 {n} {way}')['ratio_to_in_turn']:.2f}" for n in (2, 4, 8)
+            f"{row('fits', f'fits 128x128 {n} {way}', OLDER)['ratio_to_in_turn']:.2f}"
+            for n in (2, 4, 8)
         ]
         for way in ("devices", "vmap")
     }
@@ -104,23 +124,6 @@ def test_text():
     assert f"from iteration {quality['iterations_to_quality']} on" in text
     assert f"after {quality['seconds_to_quality']:.0f} s (and" in text
     assert f"each, takes {quality['published_seconds']:.0f}: {quality['ratio']:.1f} times" in text
-    newer = record("dip", LATEST)["results"]
-    before = [f"{x['ratio']:.2f}" for x in record("dip", NEWER)["results"]]
-    assert "at commit 1c7f1af, {} and {} times as fast as the best peer".format(*before) in text
-    eager = [
-        f"{x['peers']['eager']['seconds_per_iteration'] / x['ours_seconds_per_iteration']:.2f}"
-        for x in newer
-    ]
-    assert "PyTorch eager takes {} and {} times as long".format(*eager) in text
-    rates = [
-        f"{x['gflop_per_second']:.0f}{unit}, {100 * x['share_of_product_ceiling']:.0f} %{what}"
-        for x, unit, what in zip(newer, (" GFLOP/s", ""), (" of the", ""), strict=True)
-    ]
-    assert "at {} product ceiling, and {}.".format(*rates) in text
-    for machine in ({}, *({"machine": x} for x in (NEWER, NEWEST, LATEST))):
-        starts = record("compiling", **machine)["results"]
-        seconds = [f"{x['ours_seconds_per_start']:.1f}" for x in starts]
-        assert "first iteration: {} s, and {} s with the cache".format(*seconds) in text
 
 
 @pytest.mark.parametrize("line", lines("What each trick is worth", PAGE), ids=lambda x: x[0])
@@ -136,6 +139,13 @@ def test_tricks(line):
         found = [results[name][trick] for name in names if trick in results[name]]
         figures = [f"{x['gain']:.2f} ± {x['gain_spread']:.2f}" for x in found]
         assert figures == ([cell] if cell else [])
+
+
+@pytest.mark.parametrize("line", lines("An image of LapSRN", PAGE), ids=lambda x: x[0])
+def test_tricks_of_images(line):
+    trick, *told = line
+    found = [x["without"][trick] for x in record("tricks", LATEST)["results"]]
+    assert told == [f"{x['gain']:.2f} ± {x['gain_spread']:.2f}" for x in found]
 
 
 @pytest.mark.parametrize("line", lines("What makes it fast", PAGE), ids=lambda x: x[0])
@@ -184,6 +194,9 @@ def test_lapsrn_in_words():
     before = record("lapsrn", NEWEST)["results"]
     small = [f"{x['ratio']:.2f}" for x in before if (x["work"], x["network"]) == SMALL]
     assert f"the small network's two sizes were at {' and '.join(small)}." in text
+    images = [f"{x['ratio']:.2f}" for x in record("lapsrn-45cf02c", LATEST)["results"]]
+    said = "the four images were at {}, {}, {} and {} of the best peer on this machine, training at {}."
+    assert said.format(*images) in text
     older = [x["ratio"] for x in record("lapsrn")["results"]]
     assert f"eager are {min(older):.2f} to {max(older):.2f}" in text
 
