@@ -1,6 +1,6 @@
 """The convolution, and its transpose.
 
-This is the one place in the package that knows about platforms. On GPU and TPU the convolution is
+This and `jaxsr.strips` are the places in the package that know about platforms. On GPU and TPU the convolution is
 `lax.conv_general_dilated`, untouched. XLA's CPU back end has no fast call for a convolution's
 gradients, least of all inside a `fori_loop`, where they run 14 times slower and more
 (https://github.com/jax-ml/jax/issues/12868); there, the convolution is written as matrix products,
