@@ -1,11 +1,11 @@
 """The convolution, and its transpose.
 
-This and `jaxsr.strips` are the places in the package that know about platforms. On GPU and TPU the convolution is
-`lax.conv_general_dilated`, untouched. XLA's CPU back end has no fast call for a convolution's
-gradients, least of all inside a `fori_loop`, where they run 14 times slower and more
+This and `jaxsr.strips` are the places in the package that know about platforms. On GPU and TPU the
+convolution is `lax.conv_general_dilated`, untouched. XLA's CPU back end has no fast call for a
+convolution's gradients, least of all inside a `fori_loop`, where they run 14 times slower and more
 (https://github.com/jax-ml/jax/issues/12868); there, the convolution is written as matrix products,
-which are fast everywhere: by Winograd's method for 3x3 filters on images, else by im2col. Larger
-filters are XLA's forwards, for which it has a call that is fast in loops too, and have the
+which are fast everywhere: by Winograd's method for 3x3 and 2x2 filters on images, else by im2col.
+Larger filters are XLA's forwards, for which it has a call that is fast in loops too, and have the
 gradients of a sum of 3x3 filters.
 """
 
