@@ -144,7 +144,7 @@ def default_iterations(size: tuple[int, int], fits: int = 1) -> int:
     """Iterations in one measurement where none are asked for."""
     pixels = size[0] * size[1] * fits
     if jax.default_backend() == "cpu":
-        return max(2, round(10 * 128**2 / pixels), min(8, round(1.28e6 / pixels)))
+        return max(2, round(10 * 128**2 / pixels), min(8, round(4 * 2**20 / pixels)))
     return max(2, round(1000 * 128**2 / pixels))
 
 

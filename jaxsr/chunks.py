@@ -4,14 +4,14 @@ SECONDS = 2.0
 # However slow they are: each call gets its memory anew from the system, which takes a CPU up to 0.4
 # of an iteration's time.
 FEW = 8  # iterations
-LONG = 10.0  # seconds, at most, for them
+LONG = 30.0  # seconds, at most, for them: as long may Ctrl-C wait
 LENGTH = 1024  # iterations, at most
 
 
 def following(count: int, elapsed: float) -> int:
     """The length of the chunk after one of `count` iterations in `elapsed` seconds.
 
-    As many as take two seconds, or eight where ten hold them, but at most ten times as many as
+    As many as take two seconds, or eight where thirty hold them, but at most ten times as many as
     before, and 1024.
     """
     each = elapsed / count

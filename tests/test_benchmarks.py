@@ -55,7 +55,7 @@ def test_sizes_the_network_cannot_take_are_refused(text, capsys):
 def test_fewer_iterations_for_more_pixels():
     assert dip.parse_size("320x480") == (320, 480)
     sizes = ((64, 64), (128, 128), (320, 480), (512, 512), (1024, 1024))
-    assert [dip.default_iterations(size) for size in sizes] == [40, 10, 8, 5, 2]
+    assert [dip.default_iterations(size) for size in sizes] == [40, 10, 8, 8, 4]
     with pytest.raises(InputError, match=r"`rounds` \(=0\)"):
         dip.run(dip.Options(rounds=0))
 
