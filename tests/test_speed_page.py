@@ -26,6 +26,7 @@ LATEST = "2026-11-27_epyc-avx512-2-cores"
 OLDER = record("suite")["parts"]
 SUITE = record("suite", LATEST)["parts"]
 DIP = record("dip", LATEST)["results"]
+MEMORY = record("memory", LATEST)["results"]
 
 
 def row(part, name, suite=SUITE):
@@ -53,7 +54,8 @@ def assert_row(found, ours, megapixel, theirs):
 @pytest.mark.parametrize("line", lines("Deep Image Prior", PAGE), ids=lambda x: x[0])
 def test_sizes(line):
     size, ours, megapixel, *theirs = line
-    (found,) = (x for x in [*DIP, *SUITE["sizes"]["results"]] if x["size"] == size)
+    alone = [*SUITE["sizes"]["results"], MEMORY[0] | {"peers": {}}]
+    (found,) = (x for x in [*DIP, *alone] if x["size"] == size)
     assert_row(found, ours, megapixel, theirs)
 
 
@@ -106,24 +108,42 @@ def test_text():
     assert "first iteration: {} s, and {} s with the cache".format(*seconds) in text
 
 
-def test_text_without_avx512():
-    text = " ".join(PAGE.split())
-    gains = {
-        way: [
-            f"{row('fits', f'fits 128x128 {n} {way}', OLDER)['ratio_to_in_turn']:.2f}"
-            for n in (2, 4, 8)
-        ]
-        for way in ("devices", "vmap")
-    }
-    assert "{} times (2 fits), {} (4) and {} (8)".format(*gains["devices"]) in text
-    assert "under `vmap` {}, {} and {}".format(*gains["vmap"]) in text
-    (memory,) = (x for x in record("memory")["results"] if x["name"] == "memory 1024x1024")
-    gib = memory["peak_bytes"] / 2**30
-    assert f"{memory['ours_seconds_per_iteration']:.1f} s an iteration, {gib:.1f} GiB" in text
-    (quality,) = record("quality")["results"]
+def gains(results):
+    """Of fits at once, by way: 2, 4 and 8 of them."""
+    found = {x["name"]: f"{x['ratio_to_in_turn']:.2f}" for x in results}
+    return [[found[f"fits 128x128 {n} {way}"] for n in (2, 4, 8)] for way in ("devices", "vmap")]
+
+
+@pytest.mark.parametrize("section", ["Deep Image Prior", "Without AVX-512"])
+def test_fits_memory_and_quality(section):
+    text = " ".join(PAGE.partition(f"## {section}")[2].partition("\n## ")[0].split())
+    newer = section == "Deep Image Prior"
+    fits = record("fits", LATEST)["results"] if newer else OLDER["fits"]["results"]
+    devices, vmap = gains(fits)
+    assert "{} times (2 fits), {} (4) and {} (8)".format(*devices) in text
+    assert "under `vmap` {}, {} and {}".format(*vmap) in text
+    (quality,) = record("quality", *[LATEST] * newer)["results"]
     assert f"from iteration {quality['iterations_to_quality']} on" in text
     assert f"after {quality['seconds_to_quality']:.0f} s (and" in text
-    assert f"each, takes {quality['published_seconds']:.0f}: {quality['ratio']:.1f} times" in text
+    assert f"{quality['compile_seconds']:.0f} s of compiling" in text
+    assert f" {quality['published_seconds']:.0f}: {quality['ratio']:.1f} times as long" in text
+
+
+def test_memory():
+    text = " ".join(PAGE.split())
+    plain, remat = MEMORY
+    (usual,) = (x for x in DIP if x["size"] == "320x480")
+    more = plain["seconds_per_megapixel"] / usual["seconds_per_megapixel"]
+    assert f"A megapixel takes {more:.2f} times as long at 1024x1024 as at 320x480" in text
+    gib = [x["peak_bytes"] / 2**30 for x in MEMORY]
+    cost = remat["ours_seconds_per_iteration"] / plain["ours_seconds_per_iteration"] - 1
+    said = "needs {:.1f} GiB at its peak; with `--remat` {:.1f} GiB, and {:.0f} % more time"
+    assert said.format(*gib, 100 * cost) in text
+    (one,) = record("dip-one-a-call", LATEST)["results"]
+    assert f"iterations, one takes {one['ours_seconds_per_iteration']:.1f} s" in text
+    (older,) = (x for x in record("memory")["results"] if x["name"] == "memory 1024x1024")
+    gib = older["peak_bytes"] / 2**30
+    assert f"{older['ours_seconds_per_iteration']:.1f} s an iteration, {gib:.1f} GiB" in text
 
 
 @pytest.mark.parametrize("line", lines("What each trick is worth", PAGE), ids=lambda x: x[0])
@@ -152,7 +172,7 @@ def test_tricks_of_images(line):
 def test_lowerings(line):
     size, *told = line
     name = re.compile(f"convolution {size}, ")
-    (found,) = (x for x in record("convolution")["results"] if name.match(x["name"]))
+    (found,) = (x for x in record("convolution", LATEST)["results"] if name.match(x["name"]))
     assert told == [f"{1e3 * found['ways'][x]['seconds_per_convolution']:.2f}" for x in WAYS]
 
 
