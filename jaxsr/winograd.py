@@ -169,4 +169,4 @@ def pays(x: jax.ShapeDtypeStruct | Array, w: jax.ShapeDtypeStruct | Array) -> bo
     tiles = n * (height - taps + 1) * (width - taps + 1) / side**2
     square = w.shape[:2] == (3, 3) or (w.shape[:2] == (2, 2) and channels >= 32)
     suits = square and x.dtype == jnp.float32
-    return suits and tiles * (channels + features) >= 2 * channels * features
+    return suits and 2 * tiles * (channels + features) >= channels * features
