@@ -158,8 +158,8 @@ def gradients(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
 def pays(x: jax.ShapeDtypeStruct | Array, w: jax.ShapeDtypeStruct | Array) -> bool:
     """Whether `convolve` beats im2col for the image x (N, H, W, C) and the filters w (h, h, C, K).
 
-    The filters' own transform, 36 C K numbers, has to be small against the tiles', 36 T (C + K);
-    and of 2x2 filters, which save less, there must be enough.
+    The filters' own transform, 36 C K numbers, may be at most twice the tiles', 36 T (C + K); and
+    of 2x2 filters, which save less, there must be enough.
     Only float32: half-precision numbers do not survive the transforms, whose weights reach 16 and
     1/24, and who computes in float64 wants the last digits.
     """

@@ -27,6 +27,7 @@ OLDER = record("suite")["parts"]
 SUITE = record("suite", LATEST)["parts"]
 DIP = record("dip", LATEST)["results"]
 MEMORY = record("memory", LATEST)["results"]
+SIZES = record("sizes", LATEST)["parts"]["sizes"]
 
 
 def row(part, name, suite=SUITE):
@@ -54,7 +55,7 @@ def assert_row(found, ours, megapixel, theirs):
 @pytest.mark.parametrize("line", lines("Deep Image Prior", PAGE), ids=lambda x: x[0])
 def test_sizes(line):
     size, ours, megapixel, *theirs = line
-    alone = [*SUITE["sizes"]["results"], MEMORY[0] | {"peers": {}}]
+    alone = [*SIZES["results"], MEMORY[0] | {"peers": {}}]
     (found,) = (x for x in [*DIP, *alone] if x["size"] == size)
     assert_row(found, ours, megapixel, theirs)
 
