@@ -49,8 +49,8 @@ class Options:
     """Compute inner results again for the gradient (`SkipUNet(remat=True)`)."""
     iterations: int | None = None
     """Iterations in one measurement, one call. By default ten at 128x128 on a CPU and a thousand on
-    a GPU, fewer in proportion to the pixels, at least two; on a CPU from there to 160,000 pixels
-    eight, about as many as a fit has."""
+    a GPU, fewer in proportion to the pixels, at least two; on a CPU eight up to half a megapixel
+    and four of a whole one, about as many as a fit has."""
     rounds: int = 7
     """Measurements of each program; their median is reported."""
     alone: bool = False

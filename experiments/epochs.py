@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tqdm
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -31,6 +32,7 @@ def train(
     schedule = training.schedule(config)
     total, done = settings.epochs * settings.iterations, int(state.step)
     alone = jax.process_count() == 1
+    on_device = [jnp.asarray(stack) for stack in stacks]
     with (
         command.interruptible() as interrupted,
         tqdm.tqdm(total=total, initial=done, unit="step", disable=not folder.leads) as bar,
@@ -77,7 +79,7 @@ def train(
             }
             if stacks:
                 row["psnr"] = training.mean_psnr(
-                    jax.device_get(state.variables), stacks, model=model
+                    jax.device_get(state.variables), on_device, model=model
                 )
                 bar.set_postfix(loss=f"{loss:.5f}", psnr=f"{row['psnr']:.3f} dB")
             folder.keep(epoch + 1, state, model, row)

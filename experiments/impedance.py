@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import command, fits, networks, problem
+from experiments import command, fits, middle, networks, problem
 from experiments.ledger import Ledger, Record
-from jaxsr import dip, images, losses, operators, reports
+from jaxsr import dip, losses, operators, reports
 from jaxsr.errors import InputError
 from jaxsr.models import SkipUNet
 
@@ -65,18 +65,10 @@ class Settings:
 
 def run(settings: Settings) -> int:
     """Fits what is missing; the exit code."""
-    if settings.size < 64 or settings.size % 32:
-        raise InputError(f"`--size` (={settings.size}) must be a multiple of 32 from 64")
     if settings.seed < 0 or settings.seed >= 2**32:
         raise InputError(f"`--seed` (={settings.seed}) must be in [0, 2^32)")
     config = dip.Config(iterations=settings.iterations, noise_std=0.0)
-    name, image = problem.PHOTOGRAPH, problem.photograph()
-    if settings.hr:
-        name, image = settings.hr.stem, images.read(settings.hr).pixels
-    if min(image.shape[:2]) < settings.size:
-        height, width = image.shape[:2]
-        raise InputError(f"`--size` (={settings.size}) must fit into {name}, of {width}x{height}")
-    image = np.asarray(operators.crop(settings.size, settings.size)(jnp.asarray(image)))
+    name, image = middle.square(settings.hr, settings.size)
     ledger = Ledger(settings.results, figures=("loss",))
     shared: dict[str, Any] = {"image": name, "input_sha256": problem.digest(image)}
     shared |= {"seed": settings.seed, "precision": settings.precision}

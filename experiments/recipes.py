@@ -88,7 +88,7 @@ class Settings:
     fit into memory otherwise; `python -m benchmarks.memory` shows what it saves and costs."""
     recipe: Recipe = "best"
     """For sr, reference makes the released code's choices: kernel lanczos2, the last noisy
-    output."""
+    output. What `dip.fit` does about spikes stays."""
     protocol: ProtocolName = "plain"
     """How --hr is cropped and degraded for sr, and what the figures mean; spelled out beside
     them."""

@@ -113,9 +113,10 @@ def claim(
     try:
         for part in ("", *parts):
             (path / part).mkdir(parents=True, exist_ok=True)
-        earlier = _object(record) if record.exists() else None
-        # A hidden file may be what a kill left of an unfinished write.
+        # A hidden file may be what a kill left of an unfinished write. Seen before the record is
+        # looked for: another process of this run may be writing it, before all other files.
         theirs = {p.name for p in path.iterdir() if not p.name.startswith(".")}
+        earlier = _object(record) if record.exists() else None
         if earlier:
             _compare(path, config, {**(absent or {}), **earlier}, (*free, grows), grows)
         elif theirs - {*parts, "checkpoints"}:

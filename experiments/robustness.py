@@ -24,11 +24,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import command, fits, heat_map, networks, problem
+from experiments import command, fits, heat_map, middle, networks, problem
 from experiments.cells import Omissions
 from experiments.corruptions import CORRUPTIONS
 from experiments.ledger import Ledger, Record
-from jaxsr import dip, images, losses, operators, reports
+from jaxsr import dip, losses, operators, reports
 from jaxsr.errors import InputError
 from jaxsr.protocols import PROTOCOLS
 
@@ -80,29 +80,13 @@ class Settings:
             raise InputError(f"`--seeds` (={self.seeds}) must be one or more in [0, 2^32)")
         if self.budget is not None and not 0 < self.budget < float("inf"):
             raise InputError(f"`--budget` (={self.budget}) must be above 0")
-        if self.size < 64 or self.size % 32:
-            raise InputError(f"`--size` (={self.size}) must be a multiple of 32 from 64")
-
-    def truth(self) -> tuple[str, np.ndarray]:
-        """The name and the pixels of the ground truth, (size, size, C).
-
-        Raises:
-          InputError: the file is no image, or too small.
-        """
-        name, pixels = problem.PHOTOGRAPH, problem.photograph()
-        if self.hr:
-            name, pixels = self.hr.stem, images.read(self.hr).pixels
-        height, width = pixels.shape[:2]
-        if min(height, width) < self.size:
-            raise InputError(f"`--size` (={self.size}) must fit into {name}, of {width}x{height}")
-        return name, np.asarray(operators.crop(self.size, self.size)(jnp.asarray(pixels)))
 
 
 def run(settings: Settings) -> int:
     """Fits what is missing, then shows the tables and draws the heat maps; the exit code."""
     settings.check()
     config = dip.Config(iterations=settings.iterations)
-    name, pixels = settings.truth()
+    name, pixels = middle.square(settings.hr, settings.size)
     truth, low = PROTOCOL.degrade(pixels, FACTOR)
     ledger = Ledger(settings.results, figures=FIGURES)
     made: dict[str, Any] = {

@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxsr import storage
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, require_integers
 from jaxsr.files import atomic
 
 Tree = TypeVar("Tree")
@@ -35,7 +35,7 @@ class Checkpoints:
     processes all take part in every call, unless this is `alone`, its folder and arrays its own.
 
     Raises:
-        InputError: `keep` is under 1, or `folder` cannot be opened or made.
+        InputError: `keep` is no integer from 1, or `folder` cannot be opened or made.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Checkpoints:
         read_only: bool = False,
         alone: bool = False,
     ) -> None:
+        require_integers(keep=keep)
         if keep < 1:
             raise InputError(f"`keep` (={keep}) must be at least 1")
         self.folder = pathlib.Path(folder).absolute()

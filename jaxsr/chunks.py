@@ -1,8 +1,8 @@
 """How many iterations a compiled loop is given at a time."""
 
 SECONDS = 2.0
-# However slow they are: each call gets its memory anew from the system, which takes a CPU up to 0.4
-# of an iteration's time.
+# However slow they are: each call gets its memory anew from the system, which takes a CPU up to an
+# iteration's time.
 FEW = 8  # iterations
 LONG = 30.0  # seconds, at most, for them: as long may Ctrl-C wait
 LENGTH = 1024  # iterations, at most

@@ -17,7 +17,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, require_integers
 from jaxsr.files import atomic
 
 Array = Any  # a NumPy or JAX array
@@ -229,8 +229,11 @@ def crop_to_multiple(
     ((W - w) / 2, (H - h) / 2), which takes the first 320 of 321 rows.
 
     Raises:
-        InputError: a side is shorter than `multiple`.
+        InputError: a side is shorter than `multiple`, or that no integer from 1.
     """
+    require_integers(multiple=multiple)
+    if multiple < 1:
+        raise InputError(f"`multiple` (={multiple}) must be at least 1")
     height, width = pixels.shape[:2]
     if min(height, width) < multiple:
         raise InputError(f"the image (of {width}x{height}) must have sides of at least {multiple}")

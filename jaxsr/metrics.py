@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import ndimage
 
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, require_integers
 
 Array = Any  # a NumPy or JAX array
 
@@ -20,9 +20,10 @@ def psnr(prediction: Array, target: Array, *, peak: float = 1.0, shave: int = 0)
         shave: pixels left out on each side.
 
     Raises:
-        InputError: the shapes differ, the values are no floats, or nothing is left to compare.
+        InputError: the shapes differ, the values are no floats, `peak` is not above 0, or nothing
+            is left to compare.
     """
-    prediction, target = _comparable(prediction, target, shave)
+    prediction, target = _comparable(prediction, target, peak, shave)
     error = ((prediction - target) ** 2).mean()
     with np.errstate(divide="ignore"):
         return -10 * error.__array_namespace__().log10(error / peak**2)
@@ -49,15 +50,15 @@ def ssim(
         shave: pixels left out on each side, before windows are laid.
 
     Raises:
-        InputError: the shapes differ, the values are no floats, an option is unknown, or no
-            window fits.
+        InputError: the shapes differ, the values are no floats, an option is unknown or out of its
+            range, or no window fits.
     """
     if window not in ("uniform", "gaussian"):
         raise InputError(f"`window` (={window!r}) must be uniform or gaussian")
     if border not in ("crop", "replicate"):
         raise InputError(f"`border` (={border!r}) must be crop or replicate")
     side = 7 if window == "uniform" else 11
-    x, y = (np.asarray(image, np.float64) for image in _comparable(prediction, target, shave))
+    x, y = (np.asarray(image, np.float64) for image in _comparable(prediction, target, peak, shave))
     height, width = x.shape[-3:-1]
     if min(height, width) < side:
         raise InputError(f"the image (of {width}x{height}) must hold a {side}x{side} window")
@@ -80,7 +81,10 @@ def ssim(
     return float(_shaved(luminance * contrast_structure, margin).mean())
 
 
-def _comparable(prediction: Array, target: Array, shave: int) -> tuple[Array, Array]:
+def _comparable(prediction: Array, target: Array, peak: float, shave: int) -> tuple[Array, Array]:
+    if not 0 < peak < float("inf"):
+        raise InputError(f"`peak` (={peak}) must be above 0")
+    require_integers(shave=shave)
     if prediction.shape != target.shape or prediction.ndim < 3:
         raise InputError(f"images must be alike (..., H, W, C): {prediction.shape}, {target.shape}")
     if any(np.dtype(image.dtype).kind in "iub" for image in (prediction, target)):

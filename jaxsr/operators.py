@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsr import resample
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, require_integers
 
 Operator = Callable[[jax.Array], jax.Array]
 Kernel = Literal[
@@ -180,8 +180,9 @@ def crop(height: int, width: int) -> Operator:
     right.
 
     Raises:
-        InputError: a side is below 1, or in the call larger than the image's.
+        InputError: a side is no integer from 1, or in the call larger than the image's.
     """
+    require_integers(height=height, width=width)
     if min(height, width) < 1:
         raise InputError(f"the crop (={width}x{height}) must be at least 1x1")
     return _Crop(height, width)

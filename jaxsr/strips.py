@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 PIXELS = 8192  # of the argument, that a strip adds to the result
+ROWS = 8  # at least, for each that a strip sees beyond them
 
 
 def by_rows(
@@ -28,7 +29,7 @@ def by_rows(
     if not all(isinstance(side, int) for side in x.shape):
         return function(x, *parameters)
     n, height, width, _ = x.shape
-    rows = max(1, PIXELS // (n * width))
+    rows = max(1, ROWS * reach, PIXELS // (n * width))
     length = rows + 2 * reach
     if height < 2 * length:
         return function(x, *parameters)

@@ -237,5 +237,6 @@ def eval_step(variables: Any, images: Array, *, model: Network) -> Array:
 
 def mean_psnr(variables: Any, stacks: Sequence[Array | np.ndarray], *, model: Network) -> float:
     """The mean of `eval_step` (dB) over the images, at least one, of stacks of one size each."""
+    variables = jax.device_put(variables)
     found = [eval_step(variables, jnp.asarray(stack), model=model) for stack in stacks]
     return float(jnp.concatenate(found).mean())

@@ -58,23 +58,25 @@ def upscale(
         image or the network's result is not finite.
     """
     scale, levels, enlargement = _route(model, scale)
+    variables = jax.device_put(variables)
 
-    def network(luma: np.ndarray) -> np.ndarray:
+    def network(luma: np.ndarray) -> jax.Array:
         program = _program(model, levels, luma.shape)
-        return np.asarray(program(variables, luma[None]))[0]
+        return program(variables, luma[None])
 
     def enlarge(window: np.ndarray) -> np.ndarray:
         colour = window.shape[-1] == 3
         ycbcr = images.rgb_to_ycbcr(window) if colour else window
         luma = np.asarray(ycbcr[..., :1], np.float32)
-        luma = _ensemble(network, luma) if self_ensemble else network(luma)
+        result = _ensemble(network, luma) if self_ensemble else network(luma)
+        chroma = imresize(ycbcr[..., 1:], scale) if colour else None  # while the network computes
+        luma = np.asarray(result)
         if not np.isfinite(luma).all():
             raise InputError("the network's result is NaN or infinite: its weights are of no use")
         if enlargement != scale:
             luma = imresize(luma, scale / enlargement)
-        if not colour:
+        if chroma is None:
             return luma
-        chroma = imresize(ycbcr[..., 1:], scale)
         return images.ycbcr_to_rgb(np.concatenate([luma, chroma], axis=-1))
 
     return _by_windows(image, enlarge, scale, margin(model, scale=scale), tile, dtype)
@@ -88,7 +90,7 @@ def bicubic(
     Raises:
       InputError: as `upscale`.
     """
-    if scale < 1 or scale != int(scale):
+    if not scale >= 1 or scale % 1:
         raise InputError(f"`scale` (={scale}) must be an integer of at least 1")
     return _by_windows(image, lambda window: imresize(window, scale), int(scale), 2, tile, dtype)
 
@@ -129,18 +131,19 @@ def _program(model: Network, levels: int, shape: tuple[int, ...]) -> Callable[..
 
     def luma(variables: Any, luma: Array) -> jax.Array:
         results: Any = model.apply(variables, luma, levels=levels)
-        return results[-1].astype(jnp.float32)
+        return results[-1][0].astype(jnp.float32)
 
     return jax.jit(luma)
 
 
-def _ensemble(network: Callable[[np.ndarray], np.ndarray], luma: np.ndarray) -> np.ndarray:
+def _ensemble(network: Callable[[np.ndarray], jax.Array], luma: np.ndarray) -> np.ndarray:
     """The mean of the network's results over the square's 8 symmetries, each undone."""
     results = []
     for turns in range(4):
         turned = np.rot90(luma, turns)
-        results.append(np.rot90(network(turned), -turns))
-        results.append(np.rot90(network(turned[:, ::-1])[:, ::-1], -turns))
+        results.append(np.rot90(np.asarray(network(turned)), -turns))
+        mirrored = np.asarray(network(turned[:, ::-1]))
+        results.append(np.rot90(mirrored[:, ::-1], -turns))
     return np.stack(results).mean(axis=0, dtype=np.float32)
 
 

@@ -227,6 +227,8 @@ def test_bad_folders_and_settings_are_refused(tmp_path):
         Checkpoints(tmp_path / "file")
     with pytest.raises(InputError, match=r"`keep` \(=0\) must be at least 1"):
         Checkpoints(tmp_path, keep=0)
+    with pytest.raises(InputError, match=r"`keep` \(=1.5\) must be an integer"):
+        Checkpoints(tmp_path, keep=1.5)
     with Checkpoints(tmp_path / "empty") as checkpoints:
         with pytest.raises(InputError, match=r"empty` holds no checkpoint$"):
             checkpoints.restore(make_state())

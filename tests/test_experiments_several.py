@@ -21,6 +21,7 @@ from experiments import (
     ensemble,
     networks,
     problem,
+    record,
     report,
     restoration,
     several,
@@ -226,6 +227,18 @@ def test_one_fit_and_several_have_folders_of_their_own(folder, capsys):
     ):
         assert run(*args) == 2
         assert said in capsys.readouterr().err
+
+
+def test_two_processes_may_claim_a_folder_at_once(tmp_path, monkeypatch):
+    config, seen = {"seeds": 2, "iterations": 1}, pathlib.Path.iterdir
+
+    def written_meanwhile(path):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        return seen(path)
+
+    monkeypatch.setattr(pathlib.Path, "iterdir", written_meanwhile)
+    record.claim(tmp_path, config, free=(), grows="iterations")
+    assert json.loads((tmp_path / "config.json").read_text()) == config
 
 
 def test_no_image_takes_the_name_of_a_record(folder):

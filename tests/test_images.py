@@ -359,3 +359,6 @@ def test_centre_crop_is_pillows(size):
 def test_crop_needs_one_multiple():
     with pytest.raises(InputError, match=r"of 40x31.* at least 32"):
         images.crop_to_multiple(np.zeros((31, 40, 3)), 32)
+    for multiple in (0, 2.5):
+        with pytest.raises(InputError, match=rf"`multiple` \(={multiple}\) must be"):
+            images.crop_to_multiple(np.zeros((31, 40, 3)), multiple)

@@ -126,13 +126,14 @@ def reference(model, variables, image):
         {"factor": 2, "pyramid": False, "residual": False},
     ],
 )
-@pytest.mark.parametrize("pixels", [strips.PIXELS, 60, 1])
-def test_equals_its_description(x64, monkeypatch, settings, pixels):
+@pytest.mark.parametrize(("pixels", "rows"), [(strips.PIXELS, strips.ROWS), (60, 1), (1, 1)])
+def test_equals_its_description(x64, monkeypatch, settings, pixels, rows):
     """Every image of a batch of odd size, with the paper's ingredients and without.
 
     The last features whole, and in strips of rows: several, one of each, the last one shorter.
     """
     monkeypatch.setattr(strips, "PIXELS", pixels)
+    monkeypatch.setattr(strips, "ROWS", rows)
     model = SMALL.clone(**settings)
     variables, luma = drawn(model), luma_of(2, 5, 3)
     assert ("level_0_image" in variables["params"]) == model.residual
@@ -159,15 +160,29 @@ def test_strips_of_rows_have_the_gradients_of_the_whole(x64, monkeypatch, settin
 
     whole = gradients()
     monkeypatch.setattr(strips, "PIXELS", 40)
+    monkeypatch.setattr(strips, "ROWS", 1)
     for a, b in zip(gradients(), whole, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
 
 
 def test_what_the_layers_give_can_be_kept(monkeypatch):
     monkeypatch.setattr(strips, "PIXELS", 1)
+    monkeypatch.setattr(strips, "ROWS", 1)
     variables, luma = drawn(SMALL, dtype=np.float32), luma_of(1, 6, 7, dtype=np.float32)
     _, kept = SMALL.apply(variables, luma, capture_intermediates=True, mutable=["intermediates"])
     assert kept["intermediates"].keys() - {"__call__"} == variables["params"].keys()
+
+
+def test_strips_of_a_wide_image_are_not_mostly_what_others_compute_too():
+    heights = []
+
+    def blurred(x):
+        heights.append(x.shape[1])
+        return (x[:, :-4] + x[:, 4:])[:, :1] + x
+
+    wide = jnp.zeros((1, 64, strips.PIXELS, 1))
+    jit(lambda x: strips.by_rows(blurred, x, scale=1, reach=2)).lower(wide)
+    assert min(heights) == 2 * 8 + 2 * 2
 
 
 def test_strips_of_rows_need_less_memory(monkeypatch):

@@ -178,6 +178,8 @@ def test_crop_keeps_the_middle():
         operators.crop(25, 3)(x)
     with pytest.raises(InputError, match="at least 1x1"):
         operators.crop(0, 3)
+    with pytest.raises(InputError, match=r"`height` \(=2.5\) must be an integer"):
+        operators.crop(2.5, 3)
 
 
 def test_equal_arguments_make_equal_operators():

@@ -105,6 +105,12 @@ def test_a_bank_refuses(images, said):
         patches.bank(images, size=16)
 
 
+@pytest.mark.parametrize("size", [0, 1.5])
+def test_a_bank_refuses_patches_of_no_size(size):
+    with pytest.raises(InputError, match=rf"`size` \(={size}\) must be"):
+        patches.bank([np.zeros((16, 16, 1), np.uint8)], size=size)
+
+
 def test_a_bank_holds_luma_rounded_to_16_bits():
     codes = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
     exact = (16 + codes / 255 @ np.array([65.481, 128.553, 24.966])) / 255 * 65535

@@ -305,6 +305,26 @@ def test_a_phone(visit):
     assert small == 0
 
 
+def test_two_fingers_zoom_also_after_a_third(visit):
+    tab = visit(viewport={"width": 390, "height": 780}, has_touch=True, is_mobile=True)
+    session = tab.context.new_cdp_session(tab)
+
+    def touch(kind, **fingers):
+        points = []
+        for name, across in fingers.items():
+            x, y = at(tab, across)
+            points.append({"x": x, "y": y, "id": "abc".index(name)})
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", a=0.4, b=0.6)
+    touch("touchMove", a=0.3, b=0.7)
+    assert tab.get_by_role("status").inner_text() == "2×"
+    touch("touchStart", a=0.3, b=0.7, c=0.5)
+    touch("touchEnd", c=0.5)
+    touch("touchMove", a=0.2, b=0.8)
+    assert tab.get_by_role("status").inner_text() == "3×"
+
+
 def test_all_that_takes_the_focus_has_a_name(visit):
     tab = visit()
     session = tab.context.new_cdp_session(tab)

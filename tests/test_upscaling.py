@@ -249,8 +249,9 @@ def test_one_jump_has_no_levels_between():
     model, variables = network(pyramid=False)
     with pytest.raises(InputError, match=r"`scale` \(=2\) .* makes: 3, 4"):
         upscale(RGB, model, variables, scale=2)
-    with pytest.raises(InputError, match=r"`scale` \(=1.5\)"):
-        upscaling.bicubic(RGB, 1.5)
+    for scale in (0, 1.5, float("nan"), float("inf")):
+        with pytest.raises(InputError, match=rf"`scale` \(={scale}\)"):
+            upscaling.bicubic(RGB, scale)
 
 
 def test_weights_that_are_no_numbers_are_said():

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, require_integers
 from jaxsr.images import rgb_to_y
 from jaxsr.resample import cubic
 
@@ -54,9 +54,12 @@ def bank(images: Sequence[np.ndarray], *, size: int) -> Bank:
     """Takes up images, (H, W, 1 or 3) uint8, from which patches of `size` a side will be cut.
 
     Raises:
-      InputError: there are none, they are too many (2^31 pixels), or one is smaller than a patch,
-        of another type or neither gray nor RGB.
+      InputError: `size` is no integer from 1; there are no images, they are too many (2^31
+        pixels), or one is smaller than a patch, of another type or neither gray nor RGB.
     """
+    require_integers(size=size)
+    if size < 1:
+        raise InputError(f"`size` (={size}) must be at least 1")
     if not images:
         raise InputError("there are no training images: give at least one")
     for image in images:

@@ -26,6 +26,7 @@ PROGRAMS = 4  # kept, for further fits under the same operator and functions
 WINDOW = 100  # iterations
 FALL = 5.0  # dB
 ROLLBACKS = 3  # in one window
+HARDLY: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}  # for what runs once
 
 
 class Progress(NamedTuple):
@@ -74,7 +75,7 @@ def fit(
     resume: tuple[State, History] | None = None,
     traces: str | os.PathLike[str] | None = None,
 ) -> DIPResult:
-    """Fit a network to an observation, in chunks of two seconds; of eight iterations within ten.
+    """Fit a network to an observation, in chunks of two seconds; of eight iterations within thirty.
 
     Adam may throw a fit back: where its PSNR against the observation has fallen by over FALL dB
     from the start of a window to its end, the window is done again with fresh noise, at most
@@ -146,11 +147,8 @@ def fit(
     lowered = run.lower()
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
         compiled = beside.submit(lowered.compile)
-        if resume is None:  # compiled beside the loop, and hardly optimised: it runs once
-            options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
-            state = traced.lower().compile(options)(key)
-        else:
-            state = _copy(resume[0])
+        # Compiled beside the loop, and hardly optimised: it runs once.
+        state = _copy(resume[0]) if resume else traced.lower().compile(HARDLY)(key)
         base, chunk = _copy(state), compiled.result()
     compile_seconds, seconds = time.perf_counter() - start, 0.0
     first = done = int(state.step)
@@ -184,7 +182,7 @@ def fit(
             break
         count = chunks.following(count, elapsed)
 
-    last = jax.jit(apply_fn)(state.params, state.latent)
+    last = _once(apply_fn)(state.params, state.latent)
     return DIPResult(
         image=state.average if state.detection is None else state.detection.best,
         last=last,
@@ -205,6 +203,11 @@ def _program(**functions: Any) -> Any:
     # A cache of jax.jit's own keeps each program for good, and a fit's are large: after some
     # sixty problems a process would be out of memory maps, of which Linux gives it 65,530.
     return jax.jit(functools.partial(_run, **functions), donate_argnames="state")
+
+
+@functools.lru_cache(maxsize=PROGRAMS)
+def _once(apply_fn: Callable[..., Any]) -> Any:
+    return jax.jit(apply_fn, compiler_options=HARDLY)
 
 
 def _end(state: State, config: Config) -> int:

@@ -135,6 +135,7 @@ function viewer() {
   for (const end of ["pointerup", "pointercancel"]) {
     stage.addEventListener(end, (event) => {
       fingers.delete(event.pointerId);
+      apart = fingers.size === 2 ? distance([...fingers.values()]) : 0;
       stage.classList.toggle("held", fingers.size > 0);
     });
   }
