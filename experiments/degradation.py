@@ -5,7 +5,6 @@
 each where the settings ask for it; `stages` is the same as an operator, without the noise.
 """
 
-import pathlib
 from typing import NamedTuple
 
 import jax
@@ -59,7 +58,7 @@ def _blur(settings: Settings) -> np.ndarray | None:
         return np.outer(taps, taps) / taps.sum() ** 2
     if settings.blur_kernel is None:
         return None
-    values = _gray(settings.blur_kernel).astype(np.float64)
+    values = images.read(settings.blur_kernel).pixels.mean(-1, dtype=np.float64)
     height, width = values.shape
     if height % 2 == 0 or width % 2 == 0 or not values.sum() > 0:
         raise InputError(
@@ -72,28 +71,26 @@ def _blur(settings: Settings) -> np.ndarray | None:
 def _mask(settings: Settings, size: tuple[int, int]) -> np.ndarray | None:
     height, width = size
     if settings.mask is not None:
-        values = _gray(settings.mask)
-        observed = values > 0.5
-        if values.shape != size:
-            found = f"{values.shape[1]}x{values.shape[0]}"
-            raise InputError(
-                f"`--mask` (={settings.mask}, {found} pixels) must have the observation's "
-                f"{width}x{height}"
-            )
-        if not observed.any():
-            raise InputError(f"`--mask` (={settings.mask}) must leave a pixel observed: white")
-        return observed.astype(np.float32)[..., None]
+        image = images.read(settings.mask)
+        white, found = image.pixels > 0.5, image.pixels.shape
+        observed: np.ndarray = white.all(-1, keepdims=True)
+        fits = found[:2] == size
+        rules = (
+            (fits, f"have the observation's {width}x{height}, not {found[1]}x{found[0]} pixels"),
+            (image.alpha is None or image.alpha.min() == 1, "not be transparent anywhere"),
+            ((white == observed).all(), "be gray: over or under half of white in all its channels"),
+            (observed.any(), "leave a pixel observed: white"),
+            (not observed.all(), "have a pixel missing: black"),
+        )
+        for holds, rule in rules:
+            if not holds:
+                raise InputError(f"`--mask` (={settings.mask}) must {rule}")
+        return observed.astype(np.float32)
     if settings.missing is None:
         return None
     order = np.asarray(jax.random.permutation(_key(settings, "mask"), height * width))
     lost = min(round(settings.missing * height * width), height * width - 1)
     return (order >= lost).astype(np.float32).reshape(height, width, 1)
-
-
-def _gray(path: pathlib.Path) -> np.ndarray:
-    """The values of an image file, (h, w)."""
-    pixels = images.read(path).pixels
-    return pixels.mean(-1)
 
 
 def _key(settings: Settings, what: str) -> jax.Array:

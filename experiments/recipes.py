@@ -48,13 +48,15 @@ class Settings:
     """Standard deviation of Gaussian noise, in units of 1/255: put on what --hr gives, known to be
     on --lr. Default 25 for denoise, else none."""
     mask: pathlib.Path | None = None
-    """An image of the observation's size: white where a pixel was observed, black where not."""
+    """An image of the observation's size: white where a pixel was observed, black where not; what
+    is between counts as the nearer."""
     missing: float | None = None
     """Share of pixels, drawn at random, that --hr loses; default 0.5 for inpaint without --mask."""
     blur: float | None = None
     """Standard deviation of a Gaussian blur, in pixels; default 1.6 for deblur of --hr."""
     blur_kernel: pathlib.Path | None = None
-    """Or an image of the blur's kernel, of odd sides: gray values, divided by their sum."""
+    """Or an image of the blur's kernel, of odd sides: gray values, divided by their sum. It is
+    what a point becomes; beyond the image its border is repeated."""
     degrade_seed: int = 0
     """Of the noise and the missing pixels that --hr gets."""
     iterations: int | None = None
@@ -137,10 +139,10 @@ class Settings:
             "recipe": None if self.recipe == "best" else self.recipe,
         }
         general = {"loss_alpha": self.loss_alpha, "loss_scale": self.loss_scale}
-        drawn = {"missing": self.missing}
+        made = {"missing": self.missing, "protocol": sr["protocol"]}
         groups: tuple[tuple[Mapping[str, object], bool, str], ...] = (
             (sr, self.task == "sr", "--task sr"),
-            (drawn, not self.lr, "--hr"),
+            (made, not self.lr, "--hr"),
             (general, self.loss == "general", "--loss general"),
         )
         for settings, goes, owner in groups:
@@ -163,7 +165,7 @@ class Settings:
         inf, seeds = float("inf"), 2**32
         rules = (
             ("factor", self.factor is None or self.factor >= 2, "an integer of at least 2"),
-            ("sigma", self.sigma is None or 0 < self.sigma < inf, "above 0"),
+            ("sigma", self.sigma is None or 0 < self.sigma < inf, "above 0, and finite"),
             ("missing", self.missing is None or 0 < self.missing < 1, "above 0 and below 1"),
             ("blur", self.blur is None or 0 < self.blur <= 50, "above 0, at most 50"),
             ("checkpoint_every", self.checkpoint_every >= 1, "at least 1"),

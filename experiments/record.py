@@ -111,8 +111,7 @@ def claim(
     """
     record = path / "config.json"
     try:
-        for part in ("", *parts):
-            (path / part).mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         # A hidden file may be what a kill left of an unfinished write. Seen before the record is
         # looked for: another process of this run may be writing it, before all other files.
         theirs = {p.name for p in path.iterdir() if not p.name.startswith(".")}
@@ -121,6 +120,8 @@ def claim(
             _compare(path, config, {**(absent or {}), **earlier}, (*free, grows), grows)
         elif theirs - {*parts, "checkpoints"}:
             raise InputError(f"`--out` (={path}) must be new, empty, or of an earlier run")
+        for part in parts:
+            (path / part).mkdir(exist_ok=True)
     except OSError as error:
         raise InputError(f"`--out` (={path}) cannot be used: {error.strerror}") from error
     except InputError:

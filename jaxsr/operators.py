@@ -119,12 +119,14 @@ def mask(observed: jax.Array | np.ndarray) -> Operator:
     `observed` may be traced.
 
     Raises:
-        InputError: `observed` has another number of axes, or in the call another size than the
-        image.
+        InputError: `observed` has another number of axes, or other values (but where it is traced);
+        or in the call another size than the image.
     """
     observed = observed if isinstance(observed, jax.Array) else np.asarray(observed)
     if observed.ndim not in (2, 3):
         raise InputError(f"`observed` (of shape {observed.shape}) must be (H, W) or (H, W, C)")
+    if not isinstance(observed, jax.core.Tracer) and not np.isin(observed, (0, 1)).all():
+        raise InputError("`observed` must hold nothing but 0 and 1")
     weights = observed.reshape(*observed.shape[:2], -1)
 
     def operator(x: jax.Array) -> jax.Array:

@@ -288,12 +288,19 @@ def test_fit_refuses_what_it_cannot_go_on_from():
             fit(longer, resume=(stopped.state, history))
 
 
-def test_fit_refuses_an_observation_of_integers():
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (np.uint8(0), r"the observation \(of uint8\) must hold floats"),
+        (np.float32("nan"), "the observation must be finite"),
+    ],
+)
+def test_fit_refuses_an_observation_of_integers_or_nan(value, said):
     arguments = {"init_fn": linear_init, "apply_fn": linear_apply, "size": (8, 8)}
-    with pytest.raises(InputError, match=r"the observation \(of uint8\) must hold floats"):
+    with pytest.raises(InputError, match=said):
         dip.fit(
             jax.random.key(0),
-            np.zeros((1, 8, 8, 3), np.uint8),
+            np.full((1, 8, 8, 3), value),
             operators.identity,
             loss=losses.mse,
             config=dip.Config(iterations=1),
@@ -502,6 +509,7 @@ def test_fits_an_image_with_the_skip_network():
     ("setting", "value"),
     [
         ("iterations", 0),
+        ("iterations", 10**7 + 1),
         ("iterations", -3),
         ("learning_rate", 0.0),
         ("learning_rate", float("nan")),

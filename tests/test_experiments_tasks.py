@@ -127,6 +127,9 @@ def test_compositions():
     assert (other.observed.any(-1) != noisy.observed.any(-1)).any()
 
 
+INPAINT = ("--task", "inpaint", "--mask")
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -138,8 +141,13 @@ def test_compositions():
         (("--blur", 1, "--blur-kernel", "cup.png"), "exclude each other: give one"),
         (("--missing", 0.5, "--mask", "cup.png"), "exclude each other: give one"),
         (("--blur-kernel", "cup.png"), "`--blur-kernel` (=cup.png, 70x64 pixels) must have odd"),
-        (("--mask", "cup.png"), "`--mask` (=cup.png, 70x64 pixels) must have the observation's"),
-        (("--mask", "black.png", "--task", "inpaint"), "must leave a pixel observed"),
+        (("--mask", "cup.png"), "(=cup.png) must have the observation's 32x32, not 70x64 pixels"),
+        ((*INPAINT, "black.png"), "must leave a pixel observed: white"),
+        ((*INPAINT, "white.png"), "must have a pixel missing: black"),
+        ((*INPAINT, "erased.png"), "`--mask` (=erased.png) must not be transparent anywhere"),
+        ((*INPAINT, "colour.png"), "`--mask` (=colour.png) must be gray"),
+        (("--observed", "cup.png", "--protocol", "dip"), "(=dip) goes with `--hr` alone"),
+        (("--iterations", 10**7 + 1), "must be in [1, 10 million]"),
         (("--mask", "none.png"), "none.png"),
         (("--task", "inpaint", "--observed", "cup.png"), "needs `--mask`"),
         (("--task", "deblur", "--observed", "cup.png"), "needs `--blur` or `--blur-kernel`"),
@@ -148,7 +156,12 @@ def test_compositions():
     ],
 )
 def test_bad_input_is_one_line(capsys, args, said):
-    images.write("black.png", np.zeros((128, 128, 1), np.float32))
+    black, erased = np.zeros((128, 128, 3), np.float32), np.ones((128, 128, 1), np.float32)
+    erased[:5] = 0
+    images.write("black.png", black)
+    images.write("white.png", black + 1)
+    images.write("erased.png", black + 1, alpha=erased)
+    images.write("colour.png", np.concatenate([erased, black[..., 1:] + 1], -1))
     assert run(*args) == 2
     error = capsys.readouterr().err
     assert said in error and error.startswith("error: ") and error.count("\n") == 1

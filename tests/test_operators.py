@@ -161,6 +161,9 @@ def test_mask_keeps_what_was_observed():
         operators.mask(OBSERVED)(x[:, 1:])
     with pytest.raises(InputError, match=r"must be .H, W."):
         operators.mask(OBSERVED[0])
+    for other in (255 * OBSERVED.astype(np.uint8), np.where(OBSERVED, 1, np.nan)):
+        with pytest.raises(InputError, match="must hold nothing but 0 and 1"):
+            operators.mask(other)
 
 
 def test_masks_may_be_traced():

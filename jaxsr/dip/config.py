@@ -10,7 +10,7 @@ class Config:
     """The solver's settings.
 
     Attributes:
-      iterations: in all.
+      iterations: in all, at most ten million.
       learning_rate: of Adam (betas 0.9 and 0.999, epsilon 1e-8).
       noise_std: standard deviation of the noise added to the latent in every iteration.
       average: a, decay of the running average of the outputs, in [0, 1). Output t joins it with
@@ -39,7 +39,7 @@ class Config:
             iterations=self.iterations, latent_channels=self.latent_channels, patience=patience
         )
         rules = (
-            ("iterations", self.iterations >= 1, "at least 1"),
+            ("iterations", 1 <= self.iterations <= 10**7, "in [1, 10 million]"),
             ("learning_rate", 0 < self.learning_rate < float("inf"), "above 0, and finite"),
             ("noise_std", 0 <= self.noise_std < float("inf"), "at least 0, and finite"),
             ("average", 0 <= self.average < 1, "in [0, 1)"),

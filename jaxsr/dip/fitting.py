@@ -102,11 +102,13 @@ def fit(
         `jaxsr.tracing`, which compares all else.
 
     Raises:
-      InputError: the observation holds no floats or is not of the shape that the operator gives, or
-        the history is not the state's.
+      InputError: the observation holds no floats, or some that are not finite, or is not of the
+        shape that the operator gives; or the history is not the state's.
     """
     if not jnp.issubdtype(observation.dtype, jnp.floating):
         raise InputError(f"the observation (of {observation.dtype}) must hold floats")
+    if not jnp.isfinite(observation).all():
+        raise InputError("the observation must be finite: it holds NaN or infinite values")
     # The total is no part of the program: without it, a fit that grows finds it in the cache.
     program_config = dataclasses.replace(config, iterations=1, patience=None)
     if resume is None:
