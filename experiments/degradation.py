@@ -73,7 +73,7 @@ def _mask(settings: Settings, size: tuple[int, int]) -> np.ndarray | None:
     if settings.mask is not None:
         image = images.read(settings.mask)
         white, found = image.pixels > 0.5, image.pixels.shape
-        observed: np.ndarray = white.all(-1, keepdims=True)
+        observed = np.asarray(white.all(-1, keepdims=True))
         fits = found[:2] == size
         rules = (
             (fits, f"have the observation's {width}x{height}, not {found[1]}x{found[0]} pixels"),
