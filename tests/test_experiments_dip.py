@@ -284,10 +284,7 @@ def test_reference_recipe_and_general_loss(tmp_path):
         (("--hr", "ramp.png", "--factor", "0"), "`--factor` (=0) must be an integer of at least 2"),
         (("--hr", "ramp.png", "--factor", "1"), "`--factor` (=1)"),
         (("--hr", "ramp.png", "--factor", "65"), "65"),
-        (
-            ("--hr", "ramp.png", "--iterations", "-5"),
-            "`iterations` (=-5) must be in [1, 10 million]",
-        ),
+        (("--hr", "ramp.png", "--iterations", "-5"), "`iterations` (=-5) must be at least 1"),
         (("--hr", "ramp.png", "--noise-std", "-1"), "`noise_std` (=-1.0)"),
         (("--hr", "ramp.png", "--loss-alpha", "1"), "`--loss-alpha` (=1.0)"),
         (("--loss", "general", "--loss-scale", "-1", "--seeds", "2"), "`scale` (=-1.0)"),

@@ -147,7 +147,7 @@ INPAINT = ("--task", "inpaint", "--mask")
         ((*INPAINT, "erased.png"), "`--mask` (=erased.png) must not be transparent anywhere"),
         ((*INPAINT, "colour.png"), "`--mask` (=colour.png) must be gray"),
         (("--observed", "cup.png", "--protocol", "dip"), "(=dip) goes with `--hr` alone"),
-        (("--iterations", 10**7 + 1), "must be in [1, 10 million]"),
+        (("--iterations", 10**7 + 1), "must be at most 10 million"),
         (("--mask", "none.png"), "none.png"),
         (("--task", "inpaint", "--observed", "cup.png"), "needs `--mask`"),
         (("--task", "deblur", "--observed", "cup.png"), "needs `--blur` or `--blur-kernel`"),

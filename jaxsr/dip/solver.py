@@ -208,7 +208,7 @@ def run(
       The last state, and `step`'s records as arrays of length `iterations`.
 
     Raises:
-      InputError: `iterations` is no integer of at least 1.
+      InputError: `iterations` is none that `Config` takes.
     """
     dataclasses.replace(config, iterations=iterations)  # refuses what is no count
     functions = {"apply_fn": apply_fn, "operator": operator, "loss": loss, "score": score}
