@@ -314,6 +314,7 @@ def test_images_share_their_traces_where_their_sizes_are_the_same(cache, tmp_pat
 def test_masks_and_kernels_are_known_by_what_they_hold(cache, tmp_path, picture, setting):
     shape = {"mask": (80, 96, 1), "blur_kernel": (5, 5, 1)}[setting]
     values = np.ones(shape, np.float32)
+    values[1, 1] = 0
     images.write(tmp_path / "one.png", values)
     images.write(tmp_path / "same.png", values)
     values[0, 0] = 0
