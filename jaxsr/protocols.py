@@ -34,13 +34,11 @@ class Protocol:
         and `psnr_rgb`, `ssim_rgb`, `psnr_y`, `ssim_y`, the same on RGB (range 1; left out for gray
         images) and on studio-range Y; float64.
     kernel: the `operators.downsample` kernel that equals `degrade`.
-    multiple: sides are cropped to a multiple of this and of the factor.
     """
 
     name: str
     description: str
     kernel: Kernel
-    multiple: int
     degrade: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
     bicubic: Callable[[np.ndarray, tuple[int, int]], np.ndarray]
     score: Callable[[np.ndarray, np.ndarray, int], dict[str, float]]
@@ -140,7 +138,6 @@ PROTOCOLS = {
             name="plain",
             description="8-bit RGB, no shave, SSIM 7x7 uniform, range 1; LR by Pillow Lanczos",
             kernel="pillow-lanczos",
-            multiple=1,
             degrade=_pillow_lanczos_lr,
             bicubic=_pillow_bicubic,
             score=lambda result, hr, _: _figures(_rounded(result), hr),
@@ -149,7 +146,6 @@ PROTOCOLS = {
             name="paper-dip",
             description="RGB, unrounded, no shave, SSIM 7x7 uniform, range 2; LR by Pillow Lanczos",
             kernel="pillow-lanczos",
-            multiple=32,
             degrade=functools.partial(_pillow_lanczos_lr, multiple=32),
             bicubic=_pillow_bicubic,
             score=lambda result, hr, _: _figures(result, hr, peak=2.0),
@@ -159,7 +155,6 @@ PROTOCOLS = {
             description="RGB of 8 bits with the ground truth's chroma, no shave, SSIM 7x7 uniform, "
             "range 1; LR by Pillow bicubic of Y",
             kernel="pillow-bicubic",
-            multiple=1,
             degrade=_pillow_luma_lr,
             bicubic=_pillow_bicubic,
             score=lambda result, hr, _: _figures(with_true_chroma(result, hr), hr),
@@ -169,7 +164,6 @@ PROTOCOLS = {
             description="Y (BT.601 studio range) of 8-bit RGB, shave by the factor, SSIM 11x11 "
             "Gaussian, range 1; LR by MATLAB bicubic, not rounded",
             kernel="matlab-bicubic",
-            multiple=1,
             degrade=_matlab_lr,
             bicubic=_matlab_bicubic,
             score=_luma_figures,  # shaved by the factor
@@ -179,7 +173,6 @@ PROTOCOLS = {
             description="Y (BT.601 studio range) of 8-bit RGB, shave 4, SSIM 11x11 Gaussian, "
             "range 1; LR by Pillow Lanczos",
             kernel="pillow-lanczos",
-            multiple=32,
             degrade=functools.partial(_pillow_lanczos_lr, multiple=32),
             bicubic=_pillow_bicubic,
             score=lambda result, hr, _: _luma_figures(result, hr, 4),
