@@ -97,8 +97,8 @@ def _lax_backward(x: Array, w: Array, dy: Array, stride: int) -> tuple[Array, Ar
 def lowering(x: Array, w: Array, stride: int) -> tuple[Forward, Backward]:
     """How `conv` is computed on a CPU: the functions of its value and of its gradients.
 
-    The bounds are where measured times cross ("Speed" in the documentation); only that
-    of filters of more than 9 taps those with a side below 3 have im2col's gradients is by count.
+    The bounds are where measured times cross ("Speed" in the documentation); only that of
+    filters of more than 9 taps those with a side below 3 have im2col's gradients is by count.
     """
     h, k, channels, features = w.shape
     if stride == 1 and h * k > 9 and w.dtype == jnp.float32:

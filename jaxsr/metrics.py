@@ -20,8 +20,8 @@ def psnr(prediction: Array, target: Array, *, peak: float = 1.0, shave: int = 0)
         shave: pixels left out on each side.
 
     Raises:
-        InputError: the shapes differ, the values are no floats, `peak` is not above 0, or nothing
-            is left to compare.
+        InputError: the shapes differ, the values are no floats, `peak` is not above 0 and
+            finite, or nothing is left to compare.
     """
     prediction, target = _comparable(prediction, target, peak, shave)
     error = ((prediction - target) ** 2).mean()
@@ -83,7 +83,7 @@ def ssim(
 
 def _comparable(prediction: Array, target: Array, peak: float, shave: int) -> tuple[Array, Array]:
     if not 0 < peak < float("inf"):
-        raise InputError(f"`peak` (={peak}) must be above 0")
+        raise InputError(f"`peak` (={peak}) must be above 0, and finite")
     require_integers(shave=shave)
     if prediction.shape != target.shape or prediction.ndim < 3:
         raise InputError(f"images must be alike (..., H, W, C): {prediction.shape}, {target.shape}")
