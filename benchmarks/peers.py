@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-import tyro
 from numpy.typing import ArrayLike
 
 from benchmarks import timing
 from jaxsr import reports
 from jaxsr.errors import InputError
+from jaxsr.options import as_option, parse
 
 AGREEMENT = 1e-4
 PAUSE = 0.3  # seconds; OpenMP's threads spin for 0.2 by default
@@ -211,12 +211,11 @@ def main(
     On a GPU JAX takes memory as it needs it, unless the environment says otherwise: by default it
     would take three quarters at once, and leave PyTorch and processes started here the rest.
     """
-    parsed = tyro.cli(options, args=args, description=options.__doc__)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
-        run(parsed)
+        run(parse(options, args))
     except InputError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {as_option(str(error), options)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)

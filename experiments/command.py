@@ -11,10 +11,9 @@ from typing import Literal, TypeVar
 
 import jax
 import numpy as np
-import tyro
 from jax.experimental import multihost_utils
 
-from jaxsr import files
+from jaxsr import files, options
 from jaxsr.errors import InputError
 
 Settings = TypeVar("Settings")
@@ -32,16 +31,16 @@ def main(
 
     After one line: 2 on bad input or where the operating system refuses, INTERRUPTED on Ctrl-C.
     """
-    parsed = tyro.cli(settings, args=args)
-    use_compilation_cache()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name may hold bytes that are no text
             stream.reconfigure(errors="backslashreplace")
     try:
+        parsed = options.parse(settings, args)
+        use_compilation_cache()
         with within_memory("the work"):
             return run(parsed)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {options.as_option(str(error), settings)}", file=sys.stderr)
     except OSError as error:
         what = "the output" if error.filename is None else f"`{error.filename}`"
         print(f"error: {what} cannot be used: {error.strerror or error}", file=sys.stderr)

@@ -5,6 +5,7 @@
 each where the settings ask for it; `stages` is the same as an operator, without the noise.
 """
 
+import pathlib
 from typing import NamedTuple
 
 import jax
@@ -58,14 +59,31 @@ def _blur(settings: Settings) -> np.ndarray | None:
         return np.outer(taps, taps) / taps.sum() ** 2
     if settings.blur_kernel is None:
         return None
-    values = images.read(settings.blur_kernel).pixels.mean(-1, dtype=np.float64)
-    height, width = values.shape
-    if height % 2 == 0 or width % 2 == 0 or not values.sum() > 0:
+    values = _read_kernel(settings.blur_kernel)
+    if values.ndim != 2 or 0 in [side % 2 for side in values.shape]:
+        sides = "x".join(map(str, values.shape[::-1]))
         raise InputError(
-            f"`--blur-kernel` (={settings.blur_kernel}, {width}x{height} pixels) must have odd "
-            "sides and not be black"
+            f"`--blur-kernel` (={settings.blur_kernel}, of {sides}) must be 2-D with odd sides"
+        )
+    if not 0 < values.sum() < np.inf:
+        raise InputError(
+            f"`--blur-kernel` (={settings.blur_kernel}) must be finite with a sum above 0, not "
+            f"{values.sum()}"
         )
     return values / values.sum()
+
+
+def _read_kernel(path: pathlib.Path) -> np.ndarray:
+    if path.suffix.lower() != ".npy":
+        return images.read(path).pixels.mean(-1, dtype=np.float64)
+    try:
+        values = np.load(path, allow_pickle=False)
+        if values.dtype.kind not in "fiub":
+            raise ValueError(f"it holds {values.dtype}, not real numbers")
+        return values.astype(np.float64)
+    except (OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise InputError(f"`--blur-kernel` (={path}) cannot be read: {reason}") from error
 
 
 def _mask(settings: Settings, size: tuple[int, int]) -> np.ndarray | None:

@@ -15,12 +15,13 @@ from experiments.record import asked_for, read_metrics
 from experiments.several import Fit
 from jaxsr import images, reports
 from jaxsr.errors import InputError
+from jaxsr.files import atomic
 
 
 def combine(fits: Sequence[Fit], one: Fit) -> None:
     """What the seeds of an image have in common, once all of them are finished.
 
-    Leaves the mean of their results, `spread.png` (per pixel the deviation over seeds, the mean of
+    Leaves the mean of their results (as image and as numbers), `spread.png` (per pixel the deviation over seeds, the mean of
     the channels; white is `spread_white`), `metrics.json` and `report.html` in the image's folder.
     Where they are there already, nothing is done.
 
@@ -43,6 +44,8 @@ def combine(fits: Sequence[Fit], one: Fit) -> None:
     mean, spread = results.mean(0), results.std(0, ddof=1)
     white = float(spread.mean(-1).max())
     images.write(one.folder / f"{stem}.png", mean, alpha=task.alpha)
+    with atomic(one.folder / f"{stem}.npy") as temporary:
+        np.save(temporary, mean)
     images.write(one.folder / "spread.png", spread.mean(-1, keepdims=True) / (white or 1.0))
     record: dict[str, Any] = {"seeds": [seed.settings.seed for seed in seeds]}
     record["iterations_asked"] = one.settings.iterations

@@ -55,8 +55,9 @@ class Settings:
     blur: float | None = None
     """Standard deviation of a Gaussian blur, in pixels; default 1.6 for deblur of --hr."""
     blur_kernel: pathlib.Path | None = None
-    """Or an image of the blur's kernel, of odd sides: gray values, divided by their sum. It is
-    what a point becomes; beyond the image its border is repeated."""
+    """Or a file of the blur's kernel, of odd sides: an image (gray values) or numbers saved by
+    NumPy (.npy), divided by their sum. It is what a point becomes; beyond the image its border is
+    repeated."""
     degrade_seed: int = 0
     """Of the noise and the missing pixels that --hr gets."""
     iterations: int | None = None

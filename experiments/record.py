@@ -150,6 +150,9 @@ def _compare(
             f"`--out` (={path}) must be new, empty, or of an earlier run of this kind: it holds "
             f"{_kind(earlier)}, not {_kind(config)}"
         )
+    length = earlier.get(grows)
+    if not isinstance(length, int):
+        raise ValueError(f"it must hold `{grows}`, an integer")
     for name, value in config.items():
         same = earlier.get(name) == value
         if name in _GIVEN_OR_NOT:
@@ -162,9 +165,6 @@ def _compare(
                 f"{setting} (={value}) differs from the run in {path} "
                 f"(={earlier.get(name)}): choose another `--out`"
             )
-    length = earlier.get(grows)
-    if not isinstance(length, int):
-        raise ValueError(f"it must hold `{grows}`, an integer")
     if config[grows] < length:
         raise InputError(
             f"`--{grows}` (={config[grows]}) may grow but not shrink: the run in "

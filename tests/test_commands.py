@@ -11,10 +11,9 @@ import jax
 import numpy as np
 import pytest
 import skimage.data
-import tyro
 
 from experiments import command, networks
-from jaxsr import images, models
+from jaxsr import images, models, options
 from jaxsr.datasets import bsds300
 from jaxsr.errors import InputError
 
@@ -40,7 +39,7 @@ def test_command_is_understood(line):
     name, *arguments = line
     module = importlib.import_module("benchmarks.__main__" if name == "benchmarks" else name)
     settings = getattr(module, "Settings", None) or module.Options
-    assert isinstance(tyro.cli(settings, args=arguments), settings)
+    assert isinstance(options.parse(settings, arguments), settings)
 
 
 @dataclasses.dataclass(frozen=True)

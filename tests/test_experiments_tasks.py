@@ -109,6 +109,19 @@ def test_a_kernel_from_a_file():
     expected = scipy.ndimage.convolve(task.hr, weights[..., None], mode="nearest")
     assert np.abs(task.observed - expected).max() < 0.51 / 255
     assert task.digest != load(task="deblur", hr="cup.png", blur=1.0).digest
+    np.save("kernel.npy", 7 * kernel[..., 0])
+    same = load(task="deblur", hr="cup.png", blur_kernel="kernel.npy")
+    assert np.abs(same.observed - task.observed).max() < 1.01 / 255  # the image's grays are rounded
+
+
+def test_a_kernel_saved_by_numpy_is_not_rounded():
+    kernel = np.random.default_rng(0).normal(1e-3, 2e-3, (5, 3))  # below an image's first gray
+    np.save("kernel.npy", kernel)
+    task = load(task="deblur", hr="cup.png", blur_kernel="kernel.npy")
+    expected = scipy.ndimage.convolve(
+        task.hr.astype(np.float64), kernel[..., None] / kernel.sum(), mode="nearest"
+    )
+    assert np.abs(task.observed - expected.clip(0, 1)).max() < 0.51 / 255
 
 
 def test_compositions():
@@ -140,7 +153,11 @@ INPAINT = ("--task", "inpaint", "--mask")
         (("--blur", -1), "`--blur` (=-1.0) must be above 0"),
         (("--blur", 1, "--blur-kernel", "cup.png"), "exclude each other: give one"),
         (("--missing", 0.5, "--mask", "cup.png"), "exclude each other: give one"),
-        (("--blur-kernel", "cup.png"), "`--blur-kernel` (=cup.png, 70x64 pixels) must have odd"),
+        (("--blur-kernel", "cup.png"), "(=cup.png, of 70x64) must be 2-D with odd sides"),
+        (("--blur-kernel", "dark.npy"), "(=dark.npy) must be finite with a sum above 0, not 0.0"),
+        (("--blur-kernel", "deep.npy"), "(=deep.npy, of 3x3x3) must be 2-D with odd sides"),
+        (("--blur-kernel", "text.npy"), "(=text.npy) cannot be read: it holds <U1, not real"),
+        (("--blur-kernel", "none.npy"), "(=none.npy) cannot be read: No such file"),
         (("--mask", "cup.png"), "(=cup.png) must have the observation's 32x32, not 70x64 pixels"),
         ((*INPAINT, "black.png"), "must leave a pixel observed: white"),
         ((*INPAINT, "white.png"), "must have a pixel missing: black"),
@@ -162,6 +179,9 @@ def test_bad_input_is_one_line(capsys, args, said):
     images.write("white.png", black + 1)
     images.write("erased.png", black + 1, alpha=erased)
     images.write("colour.png", np.concatenate([erased, black[..., 1:] + 1], -1))
+    kernels = {"dark": np.zeros((3, 3)), "deep": np.ones((3, 3, 3)), "text": np.array([["a"]])}
+    for name, kernel in kernels.items():
+        np.save(f"{name}.npy", kernel)
     assert run(*args) == 2
     error = capsys.readouterr().err
     assert said in error and error.startswith("error: ") and error.count("\n") == 1

@@ -15,7 +15,7 @@ FILES = sorted((ROOT / "jaxsr").rglob("*.py"))
 
 # Lowest first: a file imports only from the floors below its own or from above it on its floor.
 FLOORS = (
-    ("errors", "files", "chunks", "tracing", "images", "resample", "losses"),
+    ("errors", "options", "files", "chunks", "tracing", "images", "resample", "losses"),
     ("storage", "checkpoints"),
     ("winograd", "im2col", "convolution", "strips", "layers"),
     ("operators", "metrics", "protocols", "models.skip_unet"),

@@ -1,0 +1,72 @@
+"""A command line to its settings; what is wrong with it in one line, where tyro draws a box."""
+
+import ast
+import contextlib
+import dataclasses
+import io
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from jaxsr.errors import InputError
+
+Settings = TypeVar("Settings")
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_ROW = re.compile(r"[│ ] (.*?) *│?")  # of a box, which is drawn in ASCII where nothing else is known
+_RULE = re.compile(r"─*|-*")  # or an empty row: they part a box's sections
+_CHOICES = re.compile(r"\('[^()]*'\)")
+_HELP = ("Argument helptext", "For full helptext", "Got errors")
+_INDENT = 8  # of an option's description, below the option
+_NAME = re.compile(r"`(\w+)` \(=")
+
+
+def parse(settings: type[Settings], args: Sequence[str] | None) -> Settings:
+    """The settings that `args` ask for, the program's own where None; `--help` ends the program.
+
+    Raises:
+      InputError: they ask for what there is not, or lack what is needed.
+    """
+    module = sys.modules["__main__"].__spec__
+    prog = None if module is None else f"python -m {module.name}"
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(settings, args=args, prog=prog)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise InputError(_one_line(said.getvalue())) from None
+
+
+def as_option(message: str, settings: Any) -> str:
+    """An error's line with the name of the option where it quotes a setting by Python's."""
+    found = _NAME.match(message)
+    if not found or found[1] not in {field.name for field in dataclasses.fields(settings)}:
+        return message
+    return f"`--{found[1].replace('_', '-')}" + message[found.end(1) :]
+
+
+def _one_line(box: str) -> str:
+    """What a box says, without its title, the help and how to get it."""
+    rows = map(_ROW.fullmatch, _COLOUR.sub("", box).splitlines())
+    sections: list[list[str]] = [[]]
+    for text in (row[1] for row in rows if row):
+        if _RULE.fullmatch(text):
+            sections.append([])
+        elif not text.startswith(_INDENT * " "):
+            sections[-1].append(text)
+    told = [_sentence(rows) for rows in sections if rows and not rows[0].startswith(_HELP)]
+    return "; ".join(told) or box
+
+
+def _sentence(section: Sequence[str]) -> str:
+    """Lines of text as one; options, which are indented, after it."""
+    text = " ".join(row for row in section if not row.startswith(" "))
+    options = ", ".join(row.strip() for row in section if row.startswith(" "))
+    # The choices of an option that may be left out come in no order.
+    text = _CHOICES.sub(lambda found: str(tuple(sorted(ast.literal_eval(found[0])))), text)
+    return f"{text} {options}".strip()
