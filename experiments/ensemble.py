@@ -21,9 +21,9 @@ from jaxsr.files import atomic
 def combine(fits: Sequence[Fit], one: Fit) -> None:
     """What the seeds of an image have in common, once all of them are finished.
 
-    Leaves the mean of their results (as image and as numbers), `spread.png` (per pixel the deviation over seeds, the mean of
-    the channels; white is `spread_white`), `metrics.json` and `report.html` in the image's folder.
-    Where they are there already, nothing is done.
+    Leaves the mean of their results (as image and as numbers), `spread.png` (per pixel the
+    deviation over seeds, the mean of the channels; white is `spread_white`), `metrics.json` and
+    `report.html` in the image's folder. Where they are there already, nothing is done.
 
     Args:
       fits: all that are wanted.

@@ -16,7 +16,7 @@ from jaxsr.errors import InputError
 Settings = TypeVar("Settings")
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_ROW = re.compile(r"[│ ] (.*?) *│?")  # of a box, which is drawn in ASCII where nothing else is known
+_ROW = re.compile(r"[│ ] (.*?) *│?")  # of a box, also of one in ASCII
 _RULE = re.compile(r"─*|-*")  # or an empty row: they part a box's sections
 _CHOICES = re.compile(r"\('[^()]*'\)")
 _HELP = ("Argument helptext", "For full helptext", "Got errors")

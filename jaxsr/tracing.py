@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -33,6 +34,7 @@ def trace(
     folder: str | os.PathLike[str] | None = None,
     known: object = None,
     donate_argnums: tuple[int, ...] = (),
+    compiler_options: Mapping[str, str | bool] | None = None,
 ) -> jax.stages.Traced:
     """`jitted.trace(*args)`: from a file where it is there and whole, else kept there.
 
@@ -45,7 +47,7 @@ def trace(
       args: arrays, or their shapes; of pytrees that `jax.export` can write.
       folder: None keeps nothing. Where it cannot be written, it is done without.
       known: of the function, by its `repr`.
-      donate_argnums: those of `jitted` once more, which a file does not tell.
+      donate_argnums, compiler_options: those of `jitted` once more, which a file does not tell.
 
     Raises:
       ValueError, TypeError: `jax.export` cannot write such pytrees.
@@ -58,7 +60,8 @@ def trace(
     if content is None:
         content = bytes(export.export(jitted)(*args).serialize())
         _write(path, content)
-    return _program(content, donate_argnums).trace(*args)
+    options = tuple((compiler_options or {}).items())
+    return _program(content, donate_argnums, options).trace(*args)
 
 
 def _name(known: object, args: tuple[Any, ...]) -> str:
@@ -81,14 +84,14 @@ def _versions() -> dict[str, str]:
 
 
 @functools.lru_cache(maxsize=PROGRAMS)
-def _program(content: bytes, donate_argnums: tuple[int, ...]) -> Any:
+def _program(content: bytes, donate_argnums: tuple[int, ...], options: tuple[Any, ...]) -> Any:
     exported = export.deserialize(bytearray(content))
 
     def call(*args: Any) -> Any:
         return exported.call(*args)
 
     call.__name__ = exported.fun_name  # in profiles
-    return jax.jit(call, donate_argnums=donate_argnums)
+    return jax.jit(call, donate_argnums=donate_argnums, compiler_options=dict(options) or None)
 
 
 def _read(path: pathlib.Path) -> bytes | None:

@@ -551,6 +551,29 @@ def test_the_total_variation_is_that_of_the_image_by_its_weight(x64):
     np.testing.assert_allclose(record["loss"], expected, rtol=1e-12)
 
 
+def test_a_further_fit_compiles_nothing(caplog):
+    config = dip.Config(iterations=3, patience=2)
+    functions = {
+        "init_fn": lambda key, latent: jnp.ones(()),
+        "apply_fn": lambda level, latent: level * latent[..., :1],
+        "loss": losses.mse,
+    }
+    compiled = []
+    for seed in range(2):
+        with jax.log_compiles(), caplog.at_level("WARNING"):
+            dip.fit(
+                jax.random.key(seed),
+                jnp.full((1, 3, 5, 1), 0.3),
+                operators.identity,
+                size=(3, 5),
+                config=config,
+                **functions,
+            )
+        compiled.append([text for text in caplog.messages if "XLA compilation of" in text])
+        caplog.clear()
+    assert len(compiled[0]) >= 3 and compiled[1] == []  # start, loop, last output
+
+
 def rising(config, **more):
     """An output that Adam raises from 1 by the learning rate, whatever the noise; y is 0."""
     return dip.fit(

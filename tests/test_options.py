@@ -27,7 +27,7 @@ class Settings:
 
 
 def test_a_line_becomes_settings():
-    line = "--out a --loss l1 --learning-rate 0.5 --sizes 64 128".split()
+    line = ["--out", "a", "--loss", "l1", "--learning-rate", "0.5", "--sizes", "64", "128"]
     assert options.parse(Settings, line) == Settings(pathlib.Path("a"), "l1", 0.5, (64, 128))
 
 

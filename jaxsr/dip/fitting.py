@@ -112,18 +112,11 @@ def fit(
     # The total is no part of the program: without it, a fit that grows finds it in the cache.
     program_config = dataclasses.replace(config, iterations=1, patience=None)
     if resume is None:
-        fresh = functools.partial(
-            init,
-            init_fn=init_fn,
-            apply_fn=apply_fn,
-            size=size,
-            config=config,
-            batch=observation.shape[0],
-            dtype=observation.dtype,
-        )
         seen_as = observation.shape[0], str(observation.dtype)
         known = ("init", program_config, bool(config.patience), size, seen_as)
-        traced = tracing.trace(jax.jit(fresh), key, folder=traces, known=known)
+        of_seen = {"batch": observation.shape[0], "dtype": observation.dtype}
+        fresh = _start(init_fn=init_fn, apply_fn=apply_fn, size=size, config=config, **of_seen)
+        traced = tracing.trace(fresh, key, folder=traces, known=known, compiler_options=HARDLY)
         shapes, history = traced.out_info, History()
     else:
         shapes, history = resume[0], dict(resume[1])
@@ -150,7 +143,7 @@ def fit(
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
         compiled = beside.submit(lowered.compile)
         # Compiled beside the loop, and hardly optimised: it runs once.
-        state = _copy(resume[0]) if resume else traced.lower().compile(HARDLY)(key)
+        state = _copy(resume[0]) if resume else traced.lower().compile()(key)
         base, chunk = _copy(state), compiled.result()
     compile_seconds, seconds = time.perf_counter() - start, 0.0
     first = done = int(state.step)
@@ -205,6 +198,11 @@ def _program(**functions: Any) -> Any:
     # A cache of jax.jit's own keeps each program for good, and a fit's are large: after some
     # sixty problems a process would be out of memory maps, of which Linux gives it 65,530.
     return jax.jit(functools.partial(_run, **functions), donate_argnames="state")
+
+
+@functools.lru_cache(maxsize=PROGRAMS)
+def _start(**settings: Any) -> Any:
+    return jax.jit(functools.partial(init, **settings), compiler_options=HARDLY)
 
 
 @functools.lru_cache(maxsize=PROGRAMS)
