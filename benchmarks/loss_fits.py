@@ -123,7 +123,7 @@ def read(path: pathlib.Path, made: Record, content: Callable[[Record], T]) -> T:
     for name, value in made.items():
         if before[name] != value:
             rule = f"must be that of {path} (={before[name]})"
-            raise InputError(f"`{name}` (={value}) {rule}: choose another `out`")
+            raise InputError(f"`{name}` (={value}) {rule}: choose another `--out`")
     return found
 
 

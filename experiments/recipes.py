@@ -164,7 +164,10 @@ class Settings:
                 f"`--observed` (={self.lr}) to deblur needs `--blur` or `--blur-kernel`"
             )
         inf, seeds = float("inf"), 2**32
+        alpha, scale = self.loss_alpha, self.loss_scale
         rules = (
+            ("loss_alpha", alpha is None or alpha < inf, "a real number or -inf"),
+            ("loss_scale", scale is None or 0 < scale < inf, "above 0, and finite"),
             ("factor", self.factor is None or self.factor >= 2, "an integer of at least 2"),
             ("sigma", self.sigma is None or 0 < self.sigma < inf, "above 0, and finite"),
             ("missing", self.missing is None or 0 < self.missing < 1, "above 0 and below 1"),

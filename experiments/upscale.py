@@ -6,9 +6,10 @@
 
 A checkpoint is what `experiments.import_lapsrn` or a training run made. As in Lai et al. (CVPR
 2017), luma goes through the network, and chroma, like transparency, through MATLAB's bicubic. Files
-are written with 8 bits a channel, under their names and in their formats, in one folder. One that
-cannot be upscaled does not stop the others: it is listed at the end, and the exit code is 1. A
-result that is there already, by its name alone, is left as it is: the same command goes on.
+are written with 8 bits a channel (gray of more with 16), under their names and in their formats, in
+one folder. One that cannot be upscaled does not stop the others: it is listed at the end, and the
+exit code is 1. A result that is there already, by its name alone, is left as it is: the same
+command goes on.
 """
 
 import dataclasses
@@ -137,7 +138,8 @@ def upscale(
       InputError: `file` cannot be read, or `result` not be written.
     """
     image = images.read(file)
-    where: dict[str, Any] = {"tile": tile or max(1, _RESULT // scale), "dtype": np.uint8}
+    dtype = np.uint16 if image.bits == 16 else np.uint8
+    where: dict[str, Any] = {"tile": tile or max(1, _RESULT // scale), "dtype": dtype}
     pixels = upscaling.upscale(
         image.pixels, model, variables, scale=scale, self_ensemble=self_ensemble, **where
     )

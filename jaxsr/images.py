@@ -39,10 +39,12 @@ class Image:
 
     pixels: (H, W, 1) gray or (H, W, 3) RGB, float32 in [0, 1], not multiplied by alpha.
     alpha: (H, W, 1), float32 in [0, 1], 1 opaque; None where the file has no transparency.
+    bits: 16 where these pixels are told apart by more than 8 (gray without transparency), else 8.
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
+    bits: int = 8
 
 
 def read(path: str | os.PathLike[str]) -> Image:
@@ -109,7 +111,8 @@ def _from_pillow(picture: PIL.Image.Image, path: pathlib.Path) -> Image:
         values = np.asarray(picture)[..., None]
         clear = picture.info.get("transparency")  # the one value that is transparent
         alpha = None if clear is None else (values != clear).astype(np.float32)
-        return Image(values.astype(np.float32) / np.float32(65535), alpha)
+        pixels = values.astype(np.float32) / np.float32(65535)
+        return Image(pixels, alpha, bits=16 if alpha is None else 8)
     if picture.mode in ("I", "F"):
         peak = 65535 if picture.mode == "I" else 1
         values = np.asarray(picture)
@@ -118,7 +121,7 @@ def _from_pillow(picture: PIL.Image.Image, path: pathlib.Path) -> Image:
                 f"`{path}` holds values from {values.min()} to {values.max()}: gray of 32 bits "
                 f"must lie in [0, {peak}]"
             )
-        return Image((values / peak).astype(np.float32)[..., None])
+        return Image((values / peak).astype(np.float32)[..., None], bits=16)
     gray = picture.mode in ("1", "L", "LA", "La")
     if picture.has_transparency_data:
         values = from_uint8(np.asarray(picture.convert("LA" if gray else "RGBA")))
@@ -128,13 +131,15 @@ def _from_pillow(picture: PIL.Image.Image, path: pathlib.Path) -> Image:
 
 
 def to_pillow(pixels: Array, *, alpha: Array | None = None) -> PIL.Image.Image:
-    """(H, W, C) to an 8-bit Pillow image, by `to_uint8`.
+    """(H, W, C) to a Pillow image, of 8 bits by `to_uint8`; uint16 of gray stays.
 
     Raises:
         InputError: `pixels` is not (H, W, 1) or (H, W, 3), or `alpha` not (H, W, 1) of that size,
             or their values are none of `to_uint8`.
     """
-    values = to_uint8(pixels)
+    values = np.asarray(pixels)
+    if values.dtype != np.uint16 or alpha is not None or values.shape[-1:] != (1,):
+        values = to_uint8(values)
     if values.ndim != 3 or values.shape[-1] not in (1, 3) or 0 in values.shape:
         raise InputError(f"`pixels` (of shape {values.shape}) must be (H, W, 1) or (H, W, 3)")
     if alpha is not None:
@@ -147,8 +152,8 @@ def to_pillow(pixels: Array, *, alpha: Array | None = None) -> PIL.Image.Image:
 def write(path: str | os.PathLike[str], pixels: Array, *, alpha: Array | None = None) -> None:
     """Writes (H, W, C) in [0, 1], clipped and rounded to 8 bits, in the format of the suffix.
 
-    uint8 is written as it is. PNG where `path` has no suffix; JPEG and WebP lose little, at quality
-    95. The file appears whole or not at all.
+    uint8, and uint16 of gray, is written as it is. PNG where `path` has no suffix; JPEG and WebP
+    lose little, at quality 95. The file appears whole or not at all.
 
     Raises:
         InputError: the shapes or values do not fit, the suffix is of none of FORMATS, or the file

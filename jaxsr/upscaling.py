@@ -22,6 +22,7 @@ from jaxsr.resample import imresize
 Array = Any  # a NumPy or JAX array
 
 _STEP = 32  # pixels
+_DTYPES = "float32, uint8 or uint16"
 _PROGRAMS = 8  # kept; an image takes one, two where it is turned
 
 
@@ -48,10 +49,10 @@ def upscale(
         one window. Memory then depends on `tile` alone, but for `image` and the result.
       self_ensemble: the mean over the 8 flips and right-angle rotations of the luma, at eight times
         the cost (Timofte, Rothe and Van Gool, CVPR 2016).
-      dtype: of the result: float32, or uint8, rounded as by `images.to_uint8`.
+      dtype: of the result: float32, or uint8 or uint16, to which it is rounded.
 
     Returns:
-      (scale H, scale W, C), clipped to [0, 1], or to 0..255 in uint8.
+      (scale H, scale W, C), clipped to [0, 1]; in uint8 0..255, in uint16 0..65535.
 
     Raises:
       InputError: the image's shape or type, the scale, `tile` or `dtype` is none of these; or the
@@ -169,9 +170,9 @@ def _by_windows(
     try:
         dtype = np.dtype(dtype)
     except TypeError as error:
-        raise InputError(f"`dtype` (={dtype}) must be float32 or uint8") from error
-    if dtype not in (np.float32, np.uint8):
-        raise InputError(f"`dtype` (={dtype}) must be float32 or uint8")
+        raise InputError(f"`dtype` (={dtype}) must be {_DTYPES}") from error
+    if dtype not in (np.float32, np.uint8, np.uint16):
+        raise InputError(f"`dtype` (={dtype}) must be {_DTYPES}")
     height, width, channels = image.shape
     result = np.empty((scale * height, scale * width, channels), dtype)
     for rows, kept_rows in _cuts(height, tile or height, margin):
@@ -180,7 +181,9 @@ def _by_windows(
             part = part[
                 _enlarged(kept_rows, scale, rows.start), _enlarged(kept_cols, scale, cols.start)
             ]
-            part = images.to_uint8(part) if result.dtype == np.uint8 else np.clip(part, 0, 1)
+            part = np.clip(part, 0, 1)
+            if dtype.kind == "u":
+                part = np.rint(part * np.iinfo(dtype).max)
             result[_enlarged(kept_rows, scale), _enlarged(kept_cols, scale)] = part
     return result
 

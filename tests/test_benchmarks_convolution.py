@@ -57,10 +57,10 @@ def test_a_run_writes_what_it_found(alone, tmp_path, capsys):
     assert found["chosen"] == "lax and im2col"
     assert found["name"] == "convolution 12x12, 4 channels to 80, 5x5 filters"
     assert convolution.main(["--sizes", "8x10"]) == 2
-    assert "`sizes` (=8x10)" in capsys.readouterr().err
+    assert "`--sizes` (=8x10)" in capsys.readouterr().err
     assert convolution.main(["--megapixels", "0"]) == 2
     assert convolution.main(["--features", "0"]) == 2
-    assert "`features` (=0)" in capsys.readouterr().err
+    assert "`--features` (=0)" in capsys.readouterr().err
 
 
 def test_no_product_is_rounded_to_tf32(monkeypatch, capsys):

@@ -163,20 +163,20 @@ def test_another_network_in_pytorch_stops_the_benchmark(
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--sizes=30x48", "`sizes` (=30x48) must be HEIGHTxWIDTH, each a multiple of 4 from 4"),
-        ("--calls=0", "`calls` (=0) must be at least 1"),
-        ("--steps=0", "`steps` (=0) must be at least 1"),
-        ("--parts=0", "`parts` (=0) must be at least 1"),
+        ("--sizes=30x48", "`--sizes` (=30x48) must be HEIGHTxWIDTH, each a multiple of 4 from 4"),
+        ("--calls=0", "`--calls` (=0) must be at least 1"),
+        ("--steps=0", "`--steps` (=0) must be at least 1"),
+        ("--parts=0", "`--parts` (=0) must be at least 1"),
     ],
 )
 def test_bad_options_are_told_in_a_line(option, message, capsys):
     assert lapsrn.main([option]) == 2
-    assert capsys.readouterr().err == message + "\n"
+    assert capsys.readouterr().err == f"error: {message}\n"
 
 
 def test_parts_must_divide_the_batch(tiny, capsys):
     assert lapsrn.main(["--sizes", "--alone", "--parts=3"]) == 2
-    assert "`parts` (=3) must divide the batch (=4)" in capsys.readouterr().err
+    assert "`--parts` (=3) must divide the batch (=4)" in capsys.readouterr().err
 
 
 def test_gflop_of_a_network_counted_by_hand():

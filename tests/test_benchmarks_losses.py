@@ -180,16 +180,16 @@ def test_a_folder_is_of_one_setting(made_up, tmp_path, capsys):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     PIL.Image.fromarray(noise).save(tmp_path / "noise.png")
     for more, name in (
-        (("--size", "64x96"), "`size` (=64x96)"),
-        (("--iterations", 7), "`iterations` (=7)"),
+        (("--size", "64x96"), "`--size` (=64x96)"),
+        (("--iterations", 7), "`--iterations` (=7)"),
         (("--hr", tmp_path / "noise.png"), "`image_sha256`"),
-        (("--losses", "mse", "--iterations", 7), "`iterations` (=7)"),  # none of these is there
+        (("--losses", "mse", "--iterations", 7), "`--iterations` (=7)"),  # none of these is there
     ):
         capsys.readouterr()
         assert losses.main(command(out, *args, *more)) == 2
         captured = capsys.readouterr()
-        assert captured.err.startswith(name) and captured.err.count("\n") == 1
-        assert "choose another `out`" in captured.err
+        assert captured.err.startswith(f"error: {name}") and captured.err.count("\n") == 1
+        assert "choose another `--out`" in captured.err
     assert cells(out) == before
 
     assert losses.main(command(out, "--losses", "l1", "huber", "--seeds", 1, 2)) == 0  # more of it
@@ -392,18 +392,18 @@ def test_the_middle_of_the_image(tmp_path):
     [
         (("--size", "100x100"), "(=100x100) must be HEIGHTxWIDTH, each a multiple of 32 from 64"),
         (("--size", "32x64"), "(=32x64)"),
-        (("--size", "640x640"), "`size` (=640x640) must fit into the image, of 400x600"),
+        (("--size", "640x640"), "`--size` (=640x640) must fit into the image, of 400x600"),
         (("--losses", "mse", "l3"), "('mse', 'l3')) must be among mse, l1, charbonnier, huber"),
-        (("--losses", "mse", "mse"), "`losses` (=('mse', 'mse'))"),
-        (("--losses",), "`losses` (=()) must be among"),
-        (("--seeds", "1", "1"), "`seeds` (=(1, 1)) must be in [0, 2^32), each once"),
-        (("--seeds", "-1"), "`seeds` (=(-1,))"),
-        (("--seeds", str(2**32)), "`seeds` (=(4294967296,))"),
-        (("--seeds",), "`seeds` (=())"),
-        (("--iterations", "0"), "`iterations` (=0) must be at least 1"),
+        (("--losses", "mse", "mse"), "`--losses` (=('mse', 'mse'))"),
+        (("--losses",), "`--losses` (=()) must be among"),
+        (("--seeds", "1", "1"), "`--seeds` (=(1, 1)) must be in [0, 2^32), each once"),
+        (("--seeds", "-1"), "`--seeds` (=(-1,))"),
+        (("--seeds", str(2**32)), "`--seeds` (=(4294967296,))"),
+        (("--seeds",), "`--seeds` (=())"),
+        (("--iterations", "0"), "`--iterations` (=0) must be at least 1"),
         (("--hr", "missing.png"), "`missing.png` does not exist"),
         (("--hr", "text.png"), "`text.png` is not an image"),
-        (("--out", "text.png"), "`out` (=text.png) cannot be used: "),
+        (("--out", "text.png"), "`--out` (=text.png) cannot be used: "),
     ],
 )
 def test_bad_input_is_one_line(made_up, monkeypatch, tmp_path, capsys, more, said):

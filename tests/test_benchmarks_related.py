@@ -46,12 +46,12 @@ def test_a_run_writes_what_it_found(tmp_path, capsys):
     [
         (
             ["--networks", "drcn", "--sizes=30x48"],
-            "`sizes` (=30x48) must be HEIGHTxWIDTH, each a multiple of 4 from 4",
+            "`--sizes` (=30x48) must be HEIGHTxWIDTH, each a multiple of 4 from 4",
         ),
-        (["--networks=edsr"], "`networks` (=edsr) must be of fsrcnn, drcn"),
-        (["--networks", "drcn", "--rounds=0"], "`rounds` (=0) must be at least 1"),
+        (["--networks=edsr"], "`--networks` (=edsr) must be of fsrcnn, drcn"),
+        (["--networks", "drcn", "--rounds=0"], "`--rounds` (=0) must be at least 1"),
     ],
 )
 def test_bad_options_are_told_in_a_line(options, message, capsys):
     assert related.main(options) == 2
-    assert capsys.readouterr().err == message + "\n"
+    assert capsys.readouterr().err == f"error: {message}\n"

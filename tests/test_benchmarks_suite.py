@@ -176,7 +176,7 @@ def test_suite_refuses_what_it_cannot_compare(tmp_path, capsys, text):
     args = ["--json", str(tmp_path / "a.json"), "--compare", str(tmp_path / "old.json")]
     assert suite.main(args) == 2
     said = capsys.readouterr().err
-    assert said.startswith("`--compare` (=") and said.count("\n") == 1
+    assert said.startswith("error: `--compare` (=") and said.count("\n") == 1
 
 
 def test_suite_does_not_overwrite_what_it_compares_with(tmp_path, capsys):
@@ -215,7 +215,8 @@ def test_suite_keeps_what_was_measured_before_ctrl_c(monkeypatch, tmp_path, caps
 def test_suite_refuses_a_plot_of_nothing(tmp_path, capsys):
     args = ["--json", str(tmp_path / "a.json"), "--parts", "lapsrn", "--plot", "a.png"]
     assert suite.main(args) == 2
-    assert capsys.readouterr().err.startswith("`--plot` (=a.png) shows the parts dip and sizes")
+    said = capsys.readouterr().err
+    assert said.startswith("error: `--plot` (=a.png) shows the parts dip and sizes")
 
 
 def test_memory_is_of_a_fresh_process(monkeypatch, tmp_path, capsys):
@@ -267,7 +268,7 @@ def test_first_iteration_is_cold_then_cached(monkeypatch, tmp_path, capsys):
     assert "first iteration, cached: " in capsys.readouterr().out
     (tmp_path / "bar.py").write_text("raise SystemExit('no disk')")
     assert compiling.main([]) == 2
-    assert capsys.readouterr().err == "the demo (=bar) ended early: no disk\n"
+    assert capsys.readouterr().err == "error: the demo (=bar) ended early: no disk\n"
 
 
 def test_time_to_quality_counts_what_stays(monkeypatch, tmp_path, capsys):

@@ -374,7 +374,7 @@ def test_stopped_it_leaves_no_scores_of_other_images(tmp_path, checkpoint, monke
         (("--self-ensemble",), "`--self-ensemble` (=True) goes with `--method lapsrn` alone"),
         (("--seed", 0), "`--seed` (=0) goes with `--method dip` alone, not bicubic"),
         (("--loss", "mse", "--checkpoint", "NETWORK"), "`--loss` (=mse) goes with"),
-        (("--iterations", 0, "--method", "dip"), "`iterations` (=0) must be at least 1"),
+        (("--iterations", 0, "--method", "dip"), "`--iterations` (=0) must be at least 1"),
         (("--out", "data/waves.png"), "`--out` (=data/waves.png) cannot be used"),
         (("--device", "tpu"), "`--device` (=tpu)"),
     ],

@@ -192,7 +192,7 @@ def test_two_processes_train_as_one(tmp_path):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("--level-weights", 1, 1), "`level_weights` (=(1.0, 1.0)) must be 1 numbers, one a level"),
+        (("--level-weights", 1, 1), "`--level-weights` (=(1.0, 1.0)) must be 1 numbers, one a"),
         (("--patch", 32), "is smaller than a patch (=32)"),
         (("--patch", 15), "`--patch` (=15) must be a multiple of the scale 2, above 0"),
         (("--patch", 0), "`--patch` (=0) must be a multiple of the scale 2, above 0"),
@@ -201,7 +201,7 @@ def test_two_processes_train_as_one(tmp_path):
         (("--data", "nowhere"), "nowhere"),
         (("--data", "empty"), "empty"),
         (("--epochs", 0), "`--epochs` (=0) must be at least 1"),
-        (("--parts", 3), "`parts` (=3) must divide the batch (=2)"),
+        (("--parts", 3), "`--parts` (=3) must divide the batch (=2)"),
         (("--manual-dir", "x"), "`--manual-dir` (=x) goes with `--data bsds300` alone"),
         (("--processes", 2), "`--processes` and `--process` go with `--coordinator`"),
         (("--coordinator", "a:1", "--processes", 2), "`--process` (=None) must be in [0,"),
@@ -209,7 +209,7 @@ def test_two_processes_train_as_one(tmp_path):
             ("--coordinator", "host", "--processes", 2, "--process", 0),
             "`--coordinator` (=host) must be HOST:PORT, or auto",
         ),
-        (("--parts", 0), "`parts` (=0) must be at least 1"),
+        (("--parts", 0), "`--parts` (=0) must be at least 1"),
         (("--out", "train"), "`--out` (=train) must be new, empty, or of an earlier run"),
     ],
 )

@@ -154,7 +154,7 @@ def test_what_is_missing_is_shown_as_missing(small, capsys):
         (["--size", "70"], "`--size` (=70) must be a multiple of 32"),
         (["--size", "256"], "`--size` (=256) must fit into coffee, of 128x128"),
         (["--budget", "0"], "`--budget` (=0.0) must be above 0"),
-        (["--iterations", "0"], "`iterations` (=0) must be at least 1"),
+        (["--iterations", "0"], "`--iterations` (=0) must be at least 1"),
     ],
 )
 def test_refusals(arguments, said, tmp_path, capsys):

@@ -53,10 +53,10 @@ def picture(path, channels=3, dtype=np.uint8, **options):
     return values.astype(np.float32) / np.float32(top)
 
 
-def upscaled(network, pixels, **options):
+def upscaled(network, pixels, *, most=255, **options):
     """The expected pixels, of 8 bits."""
     with command.computing(command.device("auto"), "float32"):
-        return images.to_uint8(upscaling.upscale(pixels, *network[1:], **options))
+        return np.rint(upscaling.upscale(pixels, *network[1:], **options) * np.float32(most))
 
 
 def written(path, mode):
@@ -80,9 +80,9 @@ def test_a_folder_of_all_kinds(run, network, tmp_path, capsys):
         "rgb.png": picture(folder / "rgb.png"),
         "rgb.TIF": picture(folder / "rgb.TIF"),
         "gray.png": picture(folder / "gray.png", 1),
-        "deep.png": picture(folder / "deep.png", 1, np.uint16),
         "rgb.bmp": picture(folder / "rgb.bmp"),
     }
+    deep = {f"deep.{x}": picture(folder / f"deep.{x}", 1, np.uint16) for x in ("png", "tif", "pgm")}
     alpha = {"alpha.png": picture(folder / "alpha.png", 4), "la.png": picture(folder / "la.png", 2)}
     picture(folder / "photo.jpg")
     with PIL.Image.open(folder / "rgb.png") as rgb:
@@ -96,6 +96,9 @@ def test_a_folder_of_all_kinds(run, network, tmp_path, capsys):
     for name, values in pixels.items():
         result = written(tmp_path / "out" / name, "L" if values.shape[-1] == 1 else "RGB")
         np.testing.assert_array_equal(result, upscaled(network, values, scale=2))
+    for name, values in deep.items():
+        result = written(tmp_path / "out" / name, "I" if name == "deep.pgm" else "I;16")
+        np.testing.assert_array_equal(result, upscaled(network, values, scale=2, most=65535))
     for name, values in alpha.items():
         result = written(tmp_path / "out" / name, "LA" if values.shape[-1] == 2 else "RGBA")
         expected = upscaled(network, values[..., :-1], scale=2)
@@ -111,7 +114,7 @@ def test_a_folder_of_all_kinds(run, network, tmp_path, capsys):
         assert result.format == "JPEG" and result.size == (24, 18)
     printed = capsys.readouterr().out
     assert "palette.gif is written as palette.png" in printed
-    assert "10 of 10 upscaled 2x to out" in printed
+    assert "12 of 12 upscaled 2x to out" in printed
 
 
 def test_the_default_scale_is_the_factor(run, network, tmp_path):
@@ -236,8 +239,8 @@ def test_a_device_out_of_memory_does_not_stop_the_batch(network, tmp_path, monke
         (("missing.png",), "`missing.png` does not exist"),
         (("a.png", "no*.png"), "`no*.png` matches no file"),
         (("empty",), "`empty` holds no image file"),
-        (("a.png", "--scale", "5"), "`scale` (=5) must be one that this network makes: 2, 3, 4"),
-        (("a.png", "--scale", "8"), "`scale` (=8)"),
+        (("a.png", "--scale", "5"), "`--scale` (=5) must be one that this network makes: 2, 3, 4"),
+        (("a.png", "--scale", "8"), "`--scale` (=8)"),
         (("a.png", "--tile", "0"), "`--tile` (=0) must be at least 1"),
         (("a.png", "--device", "tpu"), "`--device` (=tpu)"),
         (("a.png", "--out", "a.png"), "`--out` (=a.png) cannot be used"),

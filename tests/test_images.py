@@ -123,7 +123,8 @@ def test_one_value_of_sixteen_bits_may_be_transparent(tmp_path):
     assert image.alpha.dtype == np.float32
     np.testing.assert_array_equal(image.alpha[..., 0], [[1, 0, 1], [1, 0, 1]])
     write_deep_png(tmp_path / "opaque.png", values)
-    assert images.read(tmp_path / "opaque.png").alpha is None
+    opaque = images.read(tmp_path / "opaque.png")
+    assert opaque.alpha is None and (image.bits, opaque.bits) == (8, 16)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
@@ -247,6 +248,23 @@ def test_bytes_are_written_as_they_are(tmp_path, values):
     assert images.to_uint8(values) is values
     images.write(tmp_path / "a.png", values)
     np.testing.assert_array_equal(PIL.Image.open(tmp_path / "a.png"), values)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "ppm"])
+def test_gray_of_sixteen_bits_is_written_as_it_is(tmp_path, suffix):
+    values = np.array([[0, 1, 256], [65535, 65534, 300]], np.uint16)[..., None]
+    images.write(tmp_path / f"a.{suffix}", values)
+    with PIL.Image.open(tmp_path / f"a.{suffix}") as file:
+        np.testing.assert_array_equal(np.asarray(file), values[..., 0])
+    image = images.read(tmp_path / f"a.{suffix}")
+    np.testing.assert_array_equal(np.rint(image.pixels * 65535), values)
+    assert image.bits == 16
+    with pytest.raises(InputError, match="cannot be written"):
+        images.write(tmp_path / "a.jpg", values)
+    for colour, alpha in ((values.repeat(3, -1), None), (values, np.ones((2, 3, 1)))):
+        with pytest.raises(InputError, match=r"\(of uint16\) must hold"):
+            images.write(tmp_path / f"b.{suffix}", colour, alpha=alpha)
+    assert os.listdir(tmp_path) == [f"a.{suffix}"]
 
 
 def test_half_precision_is_rounded_once():
