@@ -77,7 +77,8 @@ def _read_kernel(path: pathlib.Path) -> np.ndarray:
     if path.suffix.lower() != ".npy":
         return images.read(path).pixels.mean(-1, dtype=np.float64)
     try:
-        values = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            values = np.lib.format.read_array(file, allow_pickle=False)
         if values.dtype.kind not in "fiub":
             raise ValueError(f"it holds {values.dtype}, not real numbers")
         return values.astype(np.float64)

@@ -50,7 +50,8 @@ class Settings:
     """Of restored: a folder of images that another program made of the protocol's low resolution,
     by the ground truths' names, of their size as the protocol crops them."""
     iterations: int | None = None
-    """Of dip. Default by scale, as released: 1150 for 2, 2000 below 6, 4000 from 6."""
+    """Of dip. Default by scale: 2000 for 4, 4000 for 8, as released; 1150 for 2, 2000 below 6, else
+    4000."""
     loss: recipes.LossName | None = None
     """Of dip. Default: charbonnier."""
     recipe: recipes.Recipe | None = None

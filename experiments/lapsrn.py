@@ -5,8 +5,8 @@
     python -m experiments.lapsrn --no-residual                          an ablation
     python -m experiments.lapsrn --network srcnn                        related work
 
-50 epochs of 30 steps; README says how long they take and what comes out. The folder it leaves is
-what `--checkpoint` of `experiments.upscale` and `experiments.evaluate` takes.
+50 epochs of 30 steps; docs/RESULTS.md says how long they take and what comes out. The folder it
+leaves is what `--checkpoint` of `experiments.upscale` and `experiments.evaluate` takes.
 """
 
 import dataclasses

@@ -61,14 +61,14 @@ class Settings:
     degrade_seed: int = 0
     """Of the noise and the missing pixels that --hr gets."""
     iterations: int | None = None
-    """Default by task, as released: sr 1150 for --factor 2, 2000 below 6, 4000 from 6; denoise
-    3000, inpaint 6001. For deblur, of which none is released, 2000."""
+    """Default by task, as released: sr 2000 for --factor 4, 4000 for 8; denoise 3000, inpaint 6001.
+    Of what is not: sr 1150 for --factor 2, 2000 below 6, else 4000; deblur 2000."""
     learning_rate: float = 0.01
     """Of Adam (released: 0.01)."""
     noise_std: float | None = None
     """Of the noise added to the latent, itself in [0, 0.1], in each iteration. Default by task, as
-    released: sr 0.01 for --factor 2, 0.03 below 6, 0.05 from 6; denoise 1/30, 1/20 from --sigma
-    50; inpaint 0.03. For deblur 0.01."""
+    released: sr 0.03 for --factor 4, 0.05 for 8; denoise 1/30, 1/20 from --sigma 50; inpaint 0.03.
+    Of what is not: sr 0.01 for --factor 2, 0.03 below 6, else 0.05; deblur 0.01."""
     tv_weight: float = 0.0
     """Weight of the output's total variation in the loss."""
     average: float | None = None

@@ -1,6 +1,6 @@
 """Is the robust loss robust? Deep Image Prior by seven losses from corrupted low resolutions.
 
-    python -m experiments.robustness                                a built-in photograph, 2.5 hours
+    python -m experiments.robustness                                a built-in photograph, 4 hours
     python -m experiments.robustness --corruptions outliers-5 --losses mse charbonnier --budget 30
 
 4x, a crop of 128x128 pixels, protocol `paper-dip` (Pillow's Lanczos filter; PSNR on unrounded RGB),

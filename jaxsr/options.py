@@ -1,12 +1,12 @@
 """A command line to its settings; what is wrong with it in one line, where tyro draws a box."""
 
-import ast
 import contextlib
 import dataclasses
 import io
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -18,7 +18,7 @@ Settings = TypeVar("Settings")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ROW = re.compile(r"[│ ] (.*?) *│?")  # of a box, also of one in ASCII
 _RULE = re.compile(r"─*|-*")  # or an empty row: they part a box's sections
-_CHOICES = re.compile(r"\('[^()]*'\)")
+_CHOICES = re.compile(r"(?<=Expected one of \(')[^()]*(?='\))")
 _HELP = ("Argument helptext", "For full helptext", "Got errors")
 _INDENT = 8  # of an option's description, below the option
 _NAME = re.compile(r"`(\w+)` \(=")
@@ -32,14 +32,29 @@ def parse(settings: type[Settings], args: Sequence[str] | None) -> Settings:
     """
     module = sys.modules["__main__"].__spec__
     prog = None if module is None else f"python -m {module.name}"
-    said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(io.StringIO()):
             return tyro.cli(settings, args=args, prog=prog)
     except SystemExit as end:
         if not end.code:
             raise
-        raise InputError(_one_line(said.getvalue())) from None
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit), _wide_terminal():
+        tyro.cli(settings, args=args, prog=prog)
+    raise InputError(_one_line(said.getvalue()))
+
+
+@contextlib.contextmanager
+def _wide_terminal() -> Iterator[None]:
+    """In which no row of a box is broken."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "100000"
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def as_option(message: str, settings: Any) -> str:
@@ -68,5 +83,5 @@ def _sentence(section: Sequence[str]) -> str:
     text = " ".join(row for row in section if not row.startswith(" "))
     options = ", ".join(row.strip() for row in section if row.startswith(" "))
     # The choices of an option that may be left out come in no order.
-    text = _CHOICES.sub(lambda found: str(tuple(sorted(ast.literal_eval(found[0])))), text)
+    text = _CHOICES.sub(lambda found: "', '".join(sorted(found[0].split("', '"))), text)
     return f"{text} {options}".strip()

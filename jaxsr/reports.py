@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import functools
 import importlib.metadata
 import io
 import json
@@ -9,6 +10,7 @@ import math
 import os
 import pathlib
 import platform
+import subprocess
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +22,8 @@ from jaxsr.errors import InputError
 from jaxsr.files import atomic
 
 Path = str | os.PathLike[str]
+
+_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX"}  # the widest first
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
@@ -76,18 +80,23 @@ def write_csv(path: Path, columns: Mapping[str, Any], *, count: str = "iteration
 
 
 def environment(device: jax.Device) -> dict[str, Any]:
-    """What a number depends on besides the code: the versions, and what it was computed on.
+    """What a number depends on: the code, the versions, and what it was computed on.
 
-    Keys `device` (platform, kind, cpu, cores that this process may use, the environment's
-    XLA_FLAGS where it has any, on a GPU or TPU its runtime) and `versions`, cuDNN's on a GPU.
+    Keys `device` (platform, kind, cpu, cores that this process may use, the widest vectors of an
+    x86 CPU, the environment's XLA_FLAGS where it has any, on a GPU or TPU its runtime), `versions`,
+    cuDNN's on a GPU, and, of a checkout, `commit`, with a + where a file differs from it.
     """
-    cpu = platform.processor() or platform.machine()
+    cpu = {"model name": platform.processor() or platform.machine()}
     with contextlib.suppress(OSError):
         lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        cpu = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), cpu)
+        cpu |= {key.strip(): x.strip() for key, _, x in (line.partition(":") for line in lines)}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     packages = ["jax", "jaxlib", "flax", "optax", "numpy", "pillow"]
-    where = {"platform": device.platform, "kind": device.device_kind, "cpu": cpu, "cores": cores}
+    where = {"platform": device.platform, "kind": device.device_kind, "cpu": cpu["model name"]}
+    where["cores"] = cores
+    has = cpu.get("flags", "").split()
+    if vectors := [name for flag, name in _VECTORS.items() if flag in has]:
+        where["vectors"] = vectors[0]
     if flags := os.environ.get("XLA_FLAGS"):
         where["xla_flags"] = flags
     if device.platform != "cpu":
@@ -96,4 +105,23 @@ def environment(device: jax.Device) -> dict[str, Any]:
         packages += sorted(x for x in installed if x.startswith("nvidia-cudnn"))
     versions = {package: importlib.metadata.version(package) for package in packages}
     python = {"python": platform.python_version(), "jaxsr": jaxsr.__version__}
-    return {"device": where, "versions": python | versions}
+    commit = _commit()
+    return {
+        "device": where,
+        "versions": python | versions,
+        **({"commit": commit} if commit else {}),
+    }
+
+
+@functools.cache
+def _commit() -> str | None:
+    root = pathlib.Path(jaxsr.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "--no-optional-locks", "-C", str(root), "describe", "--always"]
+    command += ["--exclude=*", "--dirty=+"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

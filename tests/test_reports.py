@@ -1,6 +1,8 @@
 import csv
 import json
 import math
+import pathlib
+import subprocess
 import sys
 import types
 
@@ -91,6 +93,46 @@ def test_environment_names_versions_and_hardware():
     assert record["device"]["platform"] == "cpu"
     assert record["device"]["cpu"] and record["device"]["cores"] >= 1
     assert json.loads(json.dumps(record)) == record
+
+
+def test_environment_names_the_widest_vectors_and_the_commit(monkeypatch, tmp_path):
+    cpuinfo = "processor : 0\nmodel name : Some CPU\nflags : sse avx avx2 {}\n\nprocessor : 1\n"
+    real = pathlib.Path.read_text
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+
+    def commit(message):
+        subprocess.run([*git, "add", "-A"], check=True)
+        subprocess.run([*git, "commit", "-qm", message], check=True)
+
+    def found():
+        reports._commit.cache_clear()
+        return reports.environment(jax.devices("cpu")[0])
+
+    (tmp_path / "jaxsr").mkdir()
+    monkeypatch.setattr(reports.jaxsr, "__file__", str(tmp_path / "jaxsr" / "__init__.py"))
+    for more, vectors in (("avx512f", "AVX-512"), ("", "AVX2")):
+        with monkeypatch.context() as patched:
+            text = cpuinfo.format(more)
+            patched.setattr(
+                pathlib.Path,
+                "read_text",
+                lambda p, **o: text if str(p) == "/proc/cpuinfo" else real(p, **o),  # noqa: B023
+            )
+            record = found()
+        assert record["device"]["vectors"] == vectors
+        assert record["device"]["cpu"] == "Some CPU" and "commit" not in record
+
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / "a.py").write_text("1")
+    commit("one")
+    command = [*git, "rev-parse", "HEAD"]
+    head = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    assert len(found()["commit"]) >= 7 and head.startswith(found()["commit"])
+    (tmp_path / "a.py").write_text("2")
+    assert found()["commit"][-1] == "+" and head.startswith(found()["commit"][:-1])
+    monkeypatch.setenv("PATH", "")
+    assert "commit" not in found()
+    reports._commit.cache_clear()
 
 
 def test_environment_of_a_gpu_names_its_runtime_and_cudnn(monkeypatch):

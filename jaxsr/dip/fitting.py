@@ -80,7 +80,8 @@ def fit(
     Adam may throw a fit back: where its PSNR against the observation has fallen by over FALL dB
     from the start of a window to its end, the window is done again with fresh noise, at most
     ROLLBACKS times (the released denoising has the rule). Windows end after every WINDOW
-    iterations, at the `pauses`, and at the end, also where `patience` is it.
+    iterations, at the `pauses`, and at the end, also where `patience` is it. The first of all, at
+    whose start there is nothing to fall from, stays.
 
     Args:
       key: consumed; with `resume` not looked at: the state holds its own.
@@ -115,7 +116,8 @@ def fit(
         seen_as = observation.shape[0], str(observation.dtype)
         known = ("init", program_config, bool(config.patience), size, seen_as)
         of_seen = {"batch": observation.shape[0], "dtype": observation.dtype}
-        fresh = _start(init_fn=init_fn, apply_fn=apply_fn, size=size, config=config, **of_seen)
+        short = dataclasses.replace(program_config, patience=1 if config.patience else None)
+        fresh = _start(init_fn=init_fn, apply_fn=apply_fn, size=(*size,), config=short, **of_seen)
         traced = tracing.trace(fresh, key, folder=traces, known=known, compiler_options=HARDLY)
         shapes, history = traced.out_info, History()
     else:
