@@ -20,7 +20,7 @@ import jax
 from jax import Array, lax
 
 from benchmarks import peers, timing
-from jaxsr import convolution, im2col, winograd
+from jaxsr import convolution, im2col, reports, winograd
 from jaxsr.errors import InputError
 
 Gradients = tuple[Array, Array]
@@ -111,7 +111,7 @@ def torch_eager(arrays: Sequence[Array], iterations: int) -> Callable[[], Any]:
 
     from benchmarks import torch_peer
 
-    torch_peer.configure(threads=peers.cores())
+    torch_peer.configure(threads=reports.cores())
     place = torch_peer.placement(channels_last=False)
     axes = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
     x, w, dy = (

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import ceilings, ours, peers, work
-from jaxsr import weights
+from jaxsr import reports, weights
 from jaxsr.models import SkipUNet
 
 Loss = Literal["mse", "l1", "charbonnier"]
@@ -122,7 +122,7 @@ def _peers(
 
     network = torch_peer.skip_unet()
     params = weights.skip_unet_from_torch(torch_peer.parameters_as_numpy(network))
-    torch_peer.configure(threads=peers.cores())
+    torch_peer.configure(threads=reports.cores())
     with jax.default_matmul_precision("highest"):
         exact = ours.fit_of(case.size, model=SkipUNet(), loss=case.loss, params=params)
         latent, target = np.asarray(exact.state.latent), np.asarray(exact.target)

@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks import ours, peers, timing
 from benchmarks.dip import default_iterations, parse_size
+from jaxsr import reports
 from jaxsr.models import SkipUNet
 
 WAYS = ("in turn", "vmap", "devices")
@@ -106,7 +107,7 @@ def run(options: Options) -> dict[str, Any]:
     peers.check_counts(iterations=options.iterations, rounds=options.rounds)
     for fits in options.fits:
         peers.check_counts(fits=fits)
-    jax.config.update("jax_num_cpu_devices", min(peers.cores(), max(options.fits, default=1)))
+    jax.config.update("jax_num_cpu_devices", min(reports.cores(), max(options.fits, default=1)))
     found: dict[tuple[tuple[int, int], int], dict[str, dict[str, Any]]] = {}
 
     def one(size: tuple[int, int], fits: int, way: str) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def run(options: Options) -> None:
     if not seeds or len({*seeds}) < len(seeds) or min(seeds) < 0 or max(seeds) >= 2**32:
         raise InputError(f"`seeds` (={seeds}) must be in [0, 2^32), each once")
     with contextlib.suppress(RuntimeError):  # it is in use already, with the devices that it has
-        jax.config.update("jax_num_cpu_devices", min(peers.cores(), len(names) * len(seeds)))
+        jax.config.update("jax_num_cpu_devices", min(reports.cores(), len(names) * len(seeds)))
     config = dip.Config(iterations=options.iterations)
     size = options.size or ("96x96" if jax.default_backend() == "cpu" else "320x480")
     truth, low = PROTOCOL.degrade(ground_truth(options.hr, size), FACTOR)

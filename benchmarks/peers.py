@@ -142,11 +142,6 @@ def device_peak_bytes() -> int | None:
     return counted["peak_bytes_in_use"] if counted else None
 
 
-def cores() -> int:
-    """The CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
 def is_alone(asked: bool) -> bool:
     """Whether PyTorch is left out, as asked or because it is not installed (which is printed)."""
     missing = not asked and importlib.util.find_spec("torch") is None
@@ -162,7 +157,7 @@ def environment(*, alone: bool) -> dict[str, Any]:
         import torch
 
         found["versions"]["torch"] = torch.__version__
-        found["torch_threads"] = cores()
+        found["torch_threads"] = reports.cores()
     return found
 
 

@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks import peers
 from benchmarks.torch_peer import (
     FORMS,
     LOSSES,
@@ -26,7 +25,7 @@ from benchmarks.torch_peer import (
     placed,
     placement,
 )
-from jaxsr import models, training
+from jaxsr import models, reports, training
 
 Programs = dict[str, Callable[[], Any]]
 
@@ -169,7 +168,7 @@ def inferences(
     model: models.LapSRN, variables: Any, low: ArrayLike, *, calls: int, precision: str
 ) -> tuple[Programs, list[np.ndarray]]:
     """Programs of so many enlargements of one image, by form, and each one's image in float32."""
-    configure(threads=peers.cores())
+    configure(threads=reports.cores())
     network, programs, images = lapsrn(model, variables), Programs(), []
     for name, form in FORMS.items():
         peer = Inference(network, low, **form)
@@ -192,7 +191,7 @@ def trainings(
     precision: str,
 ) -> tuple[Programs, list[float]]:
     """Programs of so many steps, by form and parts, and each one's loss at the start in float32."""
-    configure(threads=peers.cores())
+    configure(threads=reports.cores())
     network, programs, losses = lapsrn(model, variables), Programs(), []
     for parts in dict.fromkeys((1, config.parts)):
         for name, form in FORMS.items():

@@ -56,18 +56,22 @@ def fill(
         here = [cell for cell in members if cell.image in inputs]
         if not here:
             continue
+        made = {"row": row, "protocol": rows.protocol_name(row, table)}
+        made["precision"] = places.precision
+        of_images = [{"image": cell.image, "input_sha256": inputs[cell.image][1]} for cell in here]
         try:
             method = rows.method(row, table, recipe, seed, places)
         except InputError as error:
-            omissions.add(row, error)
+            on_record = map(
+                functools.partial(finished, ledger), here, [made | x for x in of_images]
+            )
+            if None in on_record:
+                omissions.add(row, error)
             continue
-        made = {"row": row, "protocol": rows.protocol_name(row, table)}
-        made |= {"precision": places.precision} | method.settings
-        for cell in here:
+        for cell, of_image in zip(here, of_images, strict=True):
             if places.stop():
                 raise KeyboardInterrupt
-            path, digest = inputs[cell.image]
-            own = made | {"image": cell.image, "input_sha256": digest}
+            path, own = inputs[cell.image][0], made | method.settings | of_image
             known = functools.partial(finished, ledger, cell, own)
             if known() is not None:
                 continue

@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 
 from jaxsr import files, options
 from jaxsr.errors import InputError
+from jaxsr.reports import cores
 
 Settings = TypeVar("Settings")
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -84,9 +85,16 @@ def device(name: Device) -> jax.Device:
       InputError: there is none.
     """
     try:
-        return jax.local_devices(backend=None if name == "auto" else name)[0]
-    except RuntimeError as error:
         present = sorted({d.platform for d in jax.devices()})
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS")
+        raise InputError(
+            f"`JAX_PLATFORMS` (={asked}) must name what JAX can use here, cpu for one: it finds no "
+            "device"
+        ) from error
+    try:
+        return jax.local_devices(backend=None if name == "auto" else name)[0]
+    except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"`--device` (={name}) must be one that JAX finds here: {', '.join(present)}"
         ) from error
@@ -99,7 +107,7 @@ def split_cpu(most: int) -> None:
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", max(1, min(most, os.cpu_count() or 1)))
+            jax.config.update("jax_num_cpu_devices", max(1, min(most, cores())))
 
 
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:

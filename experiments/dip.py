@@ -98,14 +98,16 @@ def run(settings: Settings) -> int:
     out, fits = settings.fits()
     command.join(settings.coordinator, settings.processes, settings.process)
     if len(fits) == 1:
+        command.device(settings.device)  # before JAX is asked for anything else
         return _alone(fits[0]) if several.share(fits) else _idle(fits)
     parts = sorted({fit.settings.out.relative_to(out).parts[0] for fit in fits if fit.settings.out})
     claim(out, as_config(settings), free=_FREE, grows="seeds", parts=parts)
     command.split_cpu(min(settings.at_once or 4, len(fits)))
+    on = several.devices(settings.device, settings.at_once)
     mine = several.share(fits)
     if not mine:
         return _idle(fits)
-    on = several.devices(settings.device, settings.at_once)[: len(mine)]
+    on = on[: len(mine)]
     combine = functools.partial(ensemble.combine, fits)
     with command.interruptible() as interrupted:
         outcome = several.run(mine, on, stop=interrupted, after=combine)

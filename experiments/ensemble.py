@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from experiments import finished, pages, problem, scores
-from experiments.record import asked_for, read_metrics
+from experiments.record import asked_for, read_metrics, whole
 from experiments.several import Fit
 from jaxsr import images, reports
 from jaxsr.errors import InputError
@@ -49,14 +49,19 @@ def combine(fits: Sequence[Fit], one: Fit) -> None:
     images.write(one.folder / "spread.png", spread.mean(-1, keepdims=True) / (white or 1.0))
     record: dict[str, Any] = {"seeds": [seed.settings.seed for seed in seeds]}
     record["iterations_asked"] = one.settings.iterations
-    each = [read_metrics(folder) for folder in folders]
+    scored = ("psnr", "ssim", task.baseline_name) if task.hr is not None else ()
+    needed = ("precision", "device", "versions", *scored)
+    each = [_of_one(folder, needed) for folder in folders]
     record |= {name: each[0][name] for name in ("precision", "device", "versions")}
     if task.hr is not None:
         record |= task.protocol.score(mean, task.hr, task.factor)
         record |= {"baseline": task.baseline_name, task.baseline_name: each[0][task.baseline_name]}
         record |= {"protocol": task.protocol.name, "protocol_description": task.description}
         for name in ("psnr", "ssim"):
-            values = [float(metrics[name]) for metrics in each]
+            values = []
+            for folder, metrics in zip(folders, each, strict=True):
+                with whole(folder):
+                    values.append(float(metrics[name]))
             record[f"{name}_of_one"] = {
                 "mean": float(np.mean(values)),
                 "deviation": float(np.std(values, ddof=1)),
@@ -80,6 +85,12 @@ def _is_newer(page: pathlib.Path, folders: Sequence[pathlib.Path]) -> bool:
     return page.exists() and page.stat().st_mtime_ns >= max(made)
 
 
+def _of_one(folder: pathlib.Path, needed: Sequence[str]) -> dict[str, Any]:
+    metrics = read_metrics(folder)
+    with whole(folder):
+        return {name: metrics[name] for name in needed}
+
+
 def _folder(fit: Fit) -> pathlib.Path:
     assert fit.settings.out is not None
     return fit.settings.out
@@ -96,12 +107,18 @@ def _record(seeds: Sequence[Fit]) -> dict[str, Any]:
     if len(seeds) > 1 and record.get("seeds") != [fit.settings.seed for fit in seeds]:
         return {}
     of_this_length = asked_for(record) == seeds[0].settings.iterations
-    return record if of_this_length and all(map(_is_finished, seeds)) else {}
+    if not of_this_length or not all(map(_is_finished, seeds)):
+        return {}
+    with whole(seeds[0].folder):
+        if "psnr" in record:
+            _figures(record)[record["baseline"]]  # must be there
+    return record
 
 
 def _read(path: pathlib.Path) -> np.ndarray:
     try:
-        return np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"`{path}` is damaged ({error}): delete its folder to fit anew") from error
 

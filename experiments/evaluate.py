@@ -13,6 +13,7 @@ Lai et al.'s 4x weights give 31.54 dB and SSIM .885 on Set5 (published: the same
 import dataclasses
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -93,8 +94,8 @@ class Settings:
                     raise InputError(f"{option} goes with `--method {owner}` alone, not {method}")
         return dataclasses.replace(self, method=method)
 
-    def restorer(self) -> methods.Method:
-        """The method by its name."""
+    def restorer(self, stop: Callable[[], bool]) -> methods.Method:
+        """The method by its name; a fit is asked to stop between its chunks."""
         if self.method == "dip":
             given = {
                 name: getattr(self, name)
@@ -102,7 +103,7 @@ class Settings:
                 if getattr(self, name) is not None
             }
             each = recipes.Settings(factor=self.scale, **given)
-            return methods.deep_image_prior(each, self.out / "dip")
+            return methods.deep_image_prior(each, self.out / "dip", stop=stop)
         if self.restored is not None:
             return methods.restored(self.restored)
         if self.checkpoint is None:
@@ -123,8 +124,8 @@ def run(settings: Settings) -> int:
     on = command.device(settings.device)
     rows: list[tuple[str, scores.Figures]] = []
     left_out: dict[str, str] = {}
-    with command.computing(on, settings.precision):
-        method = settings.restorer()
+    with command.computing(on, settings.precision), command.interruptible() as interrupted:
+        method = settings.restorer(interrupted)
         try:
             for place in PLACES:
                 (settings.out / place).mkdir(parents=True, exist_ok=True)
@@ -134,6 +135,8 @@ def run(settings: Settings) -> int:
         fits = settings.method == "dip"  # with bars of their own
         try:
             for name, path in tqdm.tqdm(files.items(), unit="image", leave=False, disable=fits):
+                if interrupted():
+                    raise KeyboardInterrupt
                 try:
                     rows.append((name, evaluate(settings, method, name, path)))
                 except InputError as error:

@@ -69,10 +69,11 @@ class RunFolder:
             absent=as_config(type(settings)()),
         )
         known = {problem.words.observed: problem.observed, "hr": problem.hr}
-        known[problem.baseline_name] = problem.baseline
         for name, pixels in known.items():
             if pixels is not None and not (path / f"{name}.png").exists():
                 images.write(path / f"{name}.png", pixels)
+        if not (path / f"{problem.baseline_name}.png").exists():
+            images.write(path / f"{problem.baseline_name}.png", problem.baseline)
         self._checkpoints = Checkpoints(path / "checkpoints", alone=True)
         self._seconds = self._saved = 0.0  # that the iterations took, over all calls; when saved
 

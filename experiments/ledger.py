@@ -186,6 +186,6 @@ def _left_behind(claim: bytes, own: Mapping[str, Any]) -> bool:
         os.kill(owner["pid"], 0)
     except ProcessLookupError:
         return True
-    except (PermissionError, ValueError, KeyError, TypeError):
+    except (PermissionError, ValueError, KeyError, TypeError, OverflowError):
         return False
     return bool(owner["pid"] == own["pid"])  # of an earlier process that had this number

@@ -8,6 +8,7 @@ import numpy as np
 from experiments import tables
 from experiments.tables import Cell
 from jaxsr import images
+from jaxsr.errors import InputError
 from jaxsr.protocols import with_true_chroma
 
 
@@ -55,4 +56,8 @@ def _crop(image: str, pixels: np.ndarray, factor: int = 1) -> np.ndarray:
     """The crop of an image, of full resolution or smaller by a factor."""
     side = tables.SIDE // factor
     top, left = (place // factor for place in tables.SHOWN[image])
+    height, width = pixels.shape[:2]
+    if top + side > height or left + side > width:
+        shown = f"{side}x{side} pixels from ({left}, {top}) on"
+        raise InputError(f"{image} (of {width}x{height}) must have what is shown of it, {shown}")
     return pixels[top : top + side, left : left + side]

@@ -1,8 +1,10 @@
 """A restoration problem from an image file: what was observed, what is known of the truth."""
 
 import dataclasses
+import functools
 import hashlib
 import pathlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -43,7 +45,9 @@ TITLES = {"bicubic": "bicubic", "tv": "total variation", "biharmonic": "biharmon
 class Problem:
     """Restore the image of which `observed` was seen; images are (H, W, C) float32.
 
-    baseline: a restoration without a network, of the result's size; one of TITLES.
+    size: height and width of the result.
+    baseline_name: of the restoration without a network beside it; one of TITLES.
+    make_baseline: computes that, (H, W, C) of the result's size.
     hr: the ground truth, where known, of the result's size.
     alpha: (H, W, 1) of the result, upscaled already, or None.
     stages: the operator from the result's size to `observed`.
@@ -55,8 +59,9 @@ class Problem:
     words: Words
     factor: int
     observed: np.ndarray
-    baseline: np.ndarray
+    size: tuple[int, int]
     baseline_name: str
+    make_baseline: Callable[[], np.ndarray]
     hr: np.ndarray | None
     alpha: np.ndarray | None
     stages: operators.Operator
@@ -64,10 +69,10 @@ class Problem:
     description: str
     digest: str
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the result."""
-        return self.baseline.shape[0], self.baseline.shape[1]
+    @functools.cached_property
+    def baseline(self) -> np.ndarray:
+        """The restoration without a network, computed when it is first asked for."""
+        return self.make_baseline()
 
     def canvas(self, multiple: int) -> tuple[int, int]:
         """The size that the network draws: the next multiple, at least twice it."""
@@ -161,7 +166,7 @@ def _problem(
     alpha: np.ndarray | None = None,
 ) -> Problem:
     stages = degraded.stages()
-    baseline_name, baseline = _baseline(settings.task, seen, enlarged, degraded, stages)
+    baseline_name, make_baseline = _baseline(settings.task, seen, enlarged, degraded, stages)
     protocol = PROTOCOLS[settings.protocol]
     if settings.mask and degraded.mask is not None:
         known = [*known, degraded.mask]
@@ -172,8 +177,9 @@ def _problem(
         words=WORDS[settings.task],
         factor=settings.factor or 1,
         observed=seen,
-        baseline=baseline,
+        size=(enlarged.shape[0], enlarged.shape[1]),
         baseline_name=baseline_name,
+        make_baseline=make_baseline,
         hr=hr,
         alpha=alpha,
         stages=stages,
@@ -189,17 +195,16 @@ def _baseline(
     enlarged: np.ndarray,
     degraded: Degradation,
     stages: operators.Operator,
-) -> tuple[str, np.ndarray]:
+) -> tuple[str, Callable[[], np.ndarray]]:
     """The usual one of the task; where more befell the image, total variation under all of it."""
-    blurred, masked = degraded.blur is not None, degraded.mask is not None
-    if task == "sr" and not masked:
-        return "bicubic", enlarged
-    if task == "inpaint" and not blurred and degraded.noise is None:
-        assert degraded.mask is not None
-        return "biharmonic", baselines.biharmonic(seen, degraded.mask)
-    if not blurred and not masked:
-        return "tv", baselines.chambolle(seen, degraded.noise or 0.0)
-    return "tv", baselines.tv_restored(seen, enlarged, stages, degraded.noise or 0.0)
+    blurred, mask, noise = degraded.blur is not None, degraded.mask, degraded.noise
+    if task == "sr" and mask is None:
+        return "bicubic", lambda: enlarged
+    if task == "inpaint" and mask is not None and not blurred and noise is None:
+        return "biharmonic", lambda: baselines.biharmonic(seen, mask)
+    if not blurred and mask is None:
+        return "tv", lambda: baselines.chambolle(seen, noise or 0.0)
+    return "tv", lambda: baselines.tv_restored(seen, enlarged, stages, noise or 0.0)
 
 
 def _description(settings: Settings, protocol: Protocol) -> str:

@@ -134,8 +134,11 @@ def claim(
 
 
 def _kind(config: Mapping[str, Any]) -> str:
-    kinds = {"seeds": "several fits", "epochs": "a training"}
-    return next((kind for name, kind in kinds.items() if name in config), "one fit")
+    if "epochs" in config:
+        return "a training"
+    if "seeds" not in config:
+        return "one fit"
+    return "several fits" if config["seeds"] != 1 else "one fit of each image"
 
 
 def _compare(

@@ -84,10 +84,10 @@ def run(
             results.write_images(result)
             done = int(result.state.step)
             if not result.finite:
+                kept = f"that state is kept in {out}; " if done else ""
                 print(
-                    f"the loss or a weight became NaN or infinite after iteration {done}: that "
-                    f"state is kept in {out}; try a lower --learning-rate "
-                    f"(={settings.learning_rate})"
+                    f"the loss or a weight became NaN or infinite after iteration {done}: {kept}"
+                    f"try a lower --learning-rate (={settings.learning_rate})"
                 )
                 return 1
             if not result.over:

@@ -75,7 +75,7 @@ class Settings:
         if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 2**32:
             raise InputError(f"`--seeds` (={self.seeds}) must be one or more in [0, 2^32)")
         if self.budget is not None and not 0 < self.budget < float("inf"):
-            raise InputError(f"`--budget` (={self.budget}) must be above 0")
+            raise InputError(f"`--budget` (={self.budget}) must be above 0, and finite")
         return dataclasses.replace(self, tables=tuple(dict.fromkeys(chosen)))
 
     def data(self, table: str) -> pathlib.Path | None:

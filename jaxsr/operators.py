@@ -78,6 +78,11 @@ def _size(x: jax.Array) -> tuple[int, int]:
     return x.shape[-3], x.shape[-2]
 
 
+def _require_floats(x: jax.Array) -> None:
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError(f"the image (of {x.dtype}) must hold floats")
+
+
 def _whole_factor(factor: object) -> int:
     if isinstance(factor, bool) or not isinstance(factor, numbers.Integral) or factor < 2:
         raise InputError(f"`factor` (={factor}) must be an integer of at least 2")
@@ -106,8 +111,7 @@ def separable(x: jax.Array, rows: np.ndarray, cols: np.ndarray) -> jax.Array:
         InputError: x holds no floats.
     """
     x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise InputError(f"the image (of {x.dtype}) must hold floats")
+    _require_floats(x)
     product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
     x = product("oh,...hwc->...owc", jnp.asarray(rows, x.dtype), x)
     return product("ow,...hwc->...hoc", jnp.asarray(cols, x.dtype), x)
@@ -132,6 +136,7 @@ def mask(observed: jax.Array | np.ndarray) -> Operator:
     def operator(x: jax.Array) -> jax.Array:
         if weights.shape[:2] != x.shape[-3:-1] or weights.shape[2] not in (1, x.shape[-1]):
             raise InputError(f"`observed` (of shape {observed.shape}) must fit the image {x.shape}")
+        _require_floats(x)
         return x * jnp.broadcast_to(jnp.asarray(weights, x.dtype), x.shape)
 
     return operator

@@ -81,7 +81,7 @@ def _shrunk(hr: np.ndarray, factor: int) -> tuple[int, int]:
 
 def _matlab_lr(hr: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
     hr = images.crop_to_multiple(_floats(hr), factor, anchor="top-left")
-    return hr, imresize(hr, 1 / factor).astype(np.float32)
+    return hr, imresize(hr, None, size=_shrunk(hr, factor)).astype(np.float32)
 
 
 def jpeg_luma(pixels: np.ndarray) -> np.ndarray:
@@ -94,6 +94,8 @@ def jpeg_luma(pixels: np.ndarray) -> np.ndarray:
 def with_true_chroma(result: np.ndarray, hr: np.ndarray) -> np.ndarray:
     """The luma of `result` under the Cb and Cr of `hr`, rounded to 8 bits in between and after."""
     luma = jpeg_luma(_floats(result, result.dtype))
+    if luma.shape[:2] != hr.shape[:2]:
+        raise InputError(f"the result (of shape {result.shape}) must be of the truth's {hr.shape}")
     if hr.shape[-1] == 1:
         return images.from_uint8(images.to_uint8(luma))
     _, blue, red = images.to_pillow(hr).convert("YCbCr").split()

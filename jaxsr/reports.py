@@ -90,10 +90,9 @@ def environment(device: jax.Device) -> dict[str, Any]:
     with contextlib.suppress(OSError):
         lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         cpu |= {key.strip(): x.strip() for key, _, x in (line.partition(":") for line in lines)}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     packages = ["jax", "jaxlib", "flax", "optax", "numpy", "pillow"]
     where = {"platform": device.platform, "kind": device.device_kind, "cpu": cpu["model name"]}
-    where["cores"] = cores
+    where["cores"] = cores()
     has = cpu.get("flags", "").split()
     if vectors := [name for flag, name in _VECTORS.items() if flag in has]:
         where["vectors"] = vectors[0]
@@ -111,6 +110,13 @@ def environment(device: jax.Device) -> dict[str, Any]:
         "versions": python | versions,
         **({"commit": commit} if commit else {}),
     }
+
+
+def cores() -> int:
+    """Of the machine, as many as this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @functools.cache

@@ -57,10 +57,12 @@ class Config:
         require_integers(
             batch=self.batch, parts=self.parts, size=self.size, halve_every=self.halve_every
         )
-        least = {"batch": 1, "parts": 1, "size": 1, "halve_every": 1, "weight_decay": 0}
-        for name, bound in least.items():
-            if not bound <= getattr(self, name) < float("inf"):
-                raise InputError(f"`{name}` (={getattr(self, name)}) must be at least {bound}")
+        for name in ("batch", "parts", "size", "halve_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"`{name}` (={getattr(self, name)}) must be at least 1")
+        if not 0 <= self.weight_decay < float("inf"):
+            decay = self.weight_decay
+            raise InputError(f"`weight_decay` (={decay}) must be at least 0, and finite")
         if self.halve_every >= MOST_STEPS:
             raise InputError(f"`halve_every` (={self.halve_every}) must be below {MOST_STEPS}")
         if self.batch % self.parts:
@@ -69,7 +71,7 @@ class Config:
             raise InputError(f"`learning_rate` (={self.learning_rate}) must be above 0, and finite")
         weights = self.level_weights
         if not weights or not all(0 <= w < float("inf") for w in weights) or not any(weights):
-            raise InputError(f"`level_weights` (={weights}) must be at least 0, one of them above")
+            raise InputError(f"`level_weights` (={weights}) must be finite, at least 0, one above")
 
 
 class State(NamedTuple):

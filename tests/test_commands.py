@@ -3,9 +3,12 @@
 import dataclasses
 import functools
 import importlib
+import os
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -68,6 +71,21 @@ def test_what_ends_a_command_is_one_line(monkeypatch, capsys, error, code, said)
     assert command.main(Nothing, run, []) == code
     told = capsys.readouterr().err
     assert told.startswith(said) and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+@pytest.mark.parametrize("name", ["dip", "evaluate"])
+def test_no_device_at_all_is_one_line(tmp_path, platform, name):
+    (tmp_path / "in").mkdir()
+    for i in range(2):
+        images.write(tmp_path / "in" / f"{i}.png", np.zeros((64, 64, 1)))
+    source = {"dip": "--hr", "evaluate": "--data"}[name]
+    command = [sys.executable, "-m", f"experiments.{name}", source, "in", "--out", "out"]
+    environment = os.environ | {"JAX_PLATFORMS": platform, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert last.startswith(f"error: `JAX_PLATFORMS` (={platform}) must name what JAX can use here")
 
 
 def test_without_a_home_nothing_is_cached(monkeypatch):

@@ -215,7 +215,7 @@ def test_divergence_says_what_to_try(tmp_path, capsys):
     args = ("--hr", hr, "--iterations", 6, "--learning-rate", 1e38, "--out", "out")
     assert run(*args) == 1
     printed = capsys.readouterr().out
-    assert "NaN or infinite" in printed and "--learning-rate (=1e+38)" in printed
+    assert "infinite after iteration 0: try a lower --learning-rate (=1e+38)" in printed
     assert not (tmp_path / "out/metrics.json").exists()
 
 

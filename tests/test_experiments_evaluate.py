@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -298,6 +299,24 @@ def test_dip_fits_each_image_once(tmp_path, monkeypatch, capsys):
     assert figures["bicubic"] == metrics["bicubic"]
     settings = {"iterations": 3, "loss": "mse", "seed": 5, "kernel": "lanczos2"}
     assert settings.items() <= record["settings"].items()
+
+
+def test_ctrl_c_stops_a_fit_between_its_chunks(tmp_path, monkeypatch, capsys):
+    """With its image and a checkpoint, as `experiments.dip` does."""
+    picture(tmp_path / "data" / "waves.png")
+    stops = []
+
+    def restored(settings, stop):
+        stops.append(stop())
+        signal.raise_signal(signal.SIGINT)
+        stops.append(stop())
+        return command.INTERRUPTED
+
+    monkeypatch.setattr(restoration, "run", restored)
+    before = signal.getsignal(signal.SIGINT)
+    assert run("--data", "data", "--method", "dip", "--out", "out") == command.INTERRUPTED
+    assert stops == [False, True] and signal.getsignal(signal.SIGINT) is before
+    assert "stopped after 0 of 1 images, no scores were written" in capsys.readouterr().out
 
 
 def test_one_bad_image_does_not_stop_the_rest(tmp_path, capsys):

@@ -229,6 +229,52 @@ def test_one_fit_and_several_have_folders_of_their_own(folder, capsys):
         assert said in capsys.readouterr().err
 
 
+def test_a_folder_of_one_seed_does_not_become_one_of_several(folder, capsys):
+    """Its fits lie where the means would go."""
+    one = ("--hr", "in", "--factor", 2, *FIT, "--out", "out")
+    assert run(*one) == 0
+    before = {path: path.read_bytes() for path in (folder / "out").rglob("*.*") if path.is_file()}
+    capsys.readouterr()
+    assert run(*one, "--seeds", 2) == 2
+    said = "of this kind: it holds one fit of each image, not several fits"
+    assert said in capsys.readouterr().err
+    after = {path: path.read_bytes() for path in (folder / "out").rglob("*.*") if path.is_file()}
+    assert after == before
+
+
+def test_seeds_records_that_lack_something_are_one_line(folder, capsys):
+    args = ("--hr", "in/a.png", "--factor", 2, *FIT, "--seeds", 2, "--out", "out")
+    assert run(*args) == 0
+    assert (folder / "out/sr.npy").exists()
+    for lost in ("precision", "psnr"):
+        path = folder / "out/seed0/metrics.json"
+        whole = json.loads(path.read_text())
+        path.write_text(json.dumps({key: x for key, x in whole.items() if key != lost}))
+        (folder / "out/metrics.json").unlink()
+        capsys.readouterr()
+        assert run(*args) == 1
+        said = capsys.readouterr().err
+        assert f"`out/seed0/metrics.json` is damaged (KeyError('{lost}'))" in said
+        path.write_text(json.dumps(whole))
+    (folder / "out/seed1/sr.npy").write_bytes(b"PK\x03\x04")
+    assert run(*args) == 1
+    assert "`out/seed1/sr.npy` is damaged" in capsys.readouterr().err
+
+
+def test_a_baseline_is_computed_once_a_fit(folder, monkeypatch):
+    """Neither where the fit is finished nor for the mean of several."""
+    computed, real = [], problem.baselines.chambolle
+
+    def count(*args):
+        computed.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(problem.baselines, "chambolle", count)
+    args = ("--hr", "in/a.png", "--task", "denoise", *FIT, "--seeds", 2, "--out", "out")
+    assert run(*args) == 0 and len(computed) == 2
+    assert run(*args) == 0 and len(computed) == 2
+
+
 def test_two_processes_may_claim_a_folder_at_once(tmp_path, monkeypatch):
     config, seen = {"seeds": 2, "iterations": 1}, pathlib.Path.iterdir
 

@@ -365,6 +365,19 @@ def test_what_cannot_be_computed_is_left_out(capsys):
     assert len(records()) == 2
 
 
+def test_what_is_on_record_needs_no_network(capsys):
+    model = models.LapSRN(features=4, depth=1)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))
+    pretrained.save("nets/x4_charbonnier_w1-1_seed0", model, variables)
+    args = ("--bsds300", "data", "--only", "lapsrn-1-1", "--tables", "paper")
+    assert run(*args, "--lapsrn", "nets", "--images", "16077") == 0
+    capsys.readouterr()
+    assert run(*args, "--images", "16077") == 0
+    assert capsys.readouterr().err == ""
+    assert run(*args) == 1  # the other image is not
+    assert "left out lapsrn-1-1: " in capsys.readouterr().err
+
+
 def test_set5_alone(capsys):
     shutil.copytree("data", "five")
     for name in tables.IMAGES["set5"]:
@@ -445,9 +458,11 @@ def test_two_processes_share_a_ledger(capsys, monkeypatch):
     left = [str(path) for path in ledger.folder.rglob("*.claim")]
     assert left == ["results/table1/paper/nearest/37073.claim"]
     (ledger.folder / "a").mkdir()
-    (ledger.folder / "a/b.claim").write_bytes(b"\xff")
-    with ledger.claim("a/b") as somebody:
-        assert somebody == "\\xff"
+    huge = json.dumps({"pid": 10**30, "host": host})
+    for claim, shown in ((b"\xff", "\\xff"), (huge.encode(), huge)):
+        (ledger.folder / "a/b.claim").write_bytes(claim)
+        with ledger.claim("a/b") as somebody:
+            assert somebody == shown
     (ledger.folder / "a/b.claim").unlink()
     with ledger.claim("a/b") as nobody:
         assert nobody is None and (ledger.folder / "a/b.claim").exists()
@@ -491,7 +506,7 @@ def test_spread_is_over_seeds_of_common_images():
         (("--only", "magic"), "`--only` (=magic) must be among nearest, "),
         (("--images", "lena"), "`--images` (=lena) must be among 16077, 37073, baby, bird, "),
         (("--seeds", -1), "`--seeds` (=(-1,)) must be one or more in [0, 2^32)"),
-        (("--budget", 0), "`--budget` (=0.0) must be above 0"),
+        (("--budget", "inf"), "`--budget` (=inf) must be above 0, and finite"),
         (("--set5", "data", "--tables", "set5"), "`data` must hold baby.jpg or baby.png"),
         (("--bsds300", "nowhere"), "`nowhere` must hold 16077.jpg or 16077.png"),
     ],

@@ -220,7 +220,7 @@ def test_an_image_has_three_axes(name):
         OPERATORS[name](jnp.zeros((24, 20)))
 
 
-@pytest.mark.parametrize("name", ["area-2", "lanczos2-3", "blur"])
+@pytest.mark.parametrize("name", ["area-2", "lanczos2-3", "blur", "mask"])
 def test_integers_are_refused_where_weights_would_be_rounded_to_them(name):
     with pytest.raises(InputError, match=r"\(of uint8\) must hold floats"):
         OPERATORS[name](np.full((24, 20, 3), 200, np.uint8))

@@ -128,6 +128,22 @@ def test_integers_are_refused(name):
     assert hr.dtype == lr.dtype == np.float32
 
 
+@pytest.mark.parametrize("factor", [7, 25, 49, 75, 77])
+def test_standards_low_resolution_has_no_pixel_too_many(factor):
+    """1 / factor, rounded, times the side may lie above the whole number."""
+    hr, lr = protocols.PROTOCOLS["standard"].degrade(
+        np.full((7 * factor, 3 * factor, 1), 0.5), factor
+    )
+    assert lr.shape == (7, 3, 1) and hr.shape == (7 * factor, 3 * factor, 1)
+
+
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+def test_other_shapes_are_one_line(name):
+    protocol = protocols.PROTOCOLS[name]
+    with pytest.raises(InputError, match=r"\(64, 64, [13]\)"):
+        protocol.score(np.full((32, 32, 3), 0.5), np.full((64, 64, 3), 0.5), 4)
+
+
 def test_protocols_are_named_described_and_frozen():
     assert list(protocols.PROTOCOLS) == ["plain", "paper-dip", "paper-lapsrn", "standard", "dip"]
     for name, protocol in protocols.PROTOCOLS.items():
