@@ -37,6 +37,7 @@ from benchmarks.loss_fits import FACTOR, LOSSES, PROTOCOL, Key, Record
 from benchmarks.psnr_curves import figures_of, over_seeds
 from jaxsr import dip, images, operators, plots, reports
 from jaxsr.errors import InputError
+from jaxsr.reports import cores
 
 GAIN = 1  # dB over bicubic, to be reached
 
@@ -90,7 +91,7 @@ def run(options: Options) -> None:
     if not seeds or len({*seeds}) < len(seeds) or min(seeds) < 0 or max(seeds) >= 2**32:
         raise InputError(f"`seeds` (={seeds}) must be in [0, 2^32), each once")
     with contextlib.suppress(RuntimeError):  # it is in use already, with the devices that it has
-        jax.config.update("jax_num_cpu_devices", min(reports.cores(), len(names) * len(seeds)))
+        jax.config.update("jax_num_cpu_devices", min(cores(), len(names) * len(seeds)))
     config = dip.Config(iterations=options.iterations)
     size = options.size or ("96x96" if jax.default_backend() == "cpu" else "320x480")
     truth, low = PROTOCOL.degrade(ground_truth(options.hr, size), FACTOR)

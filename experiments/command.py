@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import pathlib
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -65,6 +66,19 @@ def within_memory(what: str) -> Iterator[None]:
         large = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in reason
         said = "is too large for this machine" if large else "failed on this device"
         raise InputError(f"{what} {said}: {reason}") from error
+
+
+def make(out: pathlib.Path, *parts: str) -> None:
+    """Makes the folder of `--out`, and folders in it.
+
+    Raises:
+      InputError: the operating system refuses.
+    """
+    try:
+        for part in ("", *parts):
+            (out / part).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"`--out` (={out}) cannot be used: {error.strerror}") from error
 
 
 def use_compilation_cache() -> None:

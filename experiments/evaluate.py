@@ -126,12 +126,7 @@ def run(settings: Settings) -> int:
     left_out: dict[str, str] = {}
     with command.computing(on, settings.precision), command.interruptible() as interrupted:
         method = settings.restorer(interrupted)
-        try:
-            for place in PLACES:
-                (settings.out / place).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            message = f"`--out` (={settings.out}) cannot be used: {error.strerror}"
-            raise InputError(message) from error
+        command.make(settings.out, *PLACES)
         fits = settings.method == "dip"  # with bars of their own
         try:
             for name, path in tqdm.tqdm(files.items(), unit="image", leave=False, disable=fits):

@@ -33,10 +33,7 @@ def run(settings: Settings) -> int:
     for name in settings.only:
         if name not in FIGURES:
             raise InputError(f"`--only` (={name}) must be among {', '.join(FIGURES)}")
-    try:
-        settings.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"`--out` (={settings.out}) cannot be used: {error.strerror}") from error
+    command.make(settings.out)
     captions: dict[str, str] = {}
     wanted = {FIGURES[name]: name for name in reversed(settings.only or tuple(FIGURES))}
     try:

@@ -159,11 +159,7 @@ def run(settings: Settings) -> int:
             model = model.clone(dtype=jnp.bfloat16)
         scale = model.factor if settings.scale is None else settings.scale
         upscaling.margin(model, scale=scale)  # refuses a scale that the network does not make
-        try:
-            settings.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reason = error.strerror
-            raise InputError(f"`--out` (={settings.out}) cannot be used: {reason}") from error
+        command.make(settings.out)
         jobs, there, failures = plan(files, settings.out, overwrite=settings.overwrite)
         for result, file in jobs.items():
             if result.name != file.name:

@@ -56,7 +56,7 @@ def finished(tmp_path_factory):
         return result
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(losses.peers, "cores", lambda: 1)  # fits in their order
+        patch.setattr(losses, "cores", lambda: 1)  # fits in their order
         patch.setattr(loss_fits, "SkipUNet", Linear)
         patch.setattr(loss_fits.dip, "fit", watched)
         patch.setattr(loss_fits.timing, "once", lambda program, *, clock: 8 / next(rates))
@@ -163,7 +163,7 @@ def made_up(monkeypatch):
             history=history, iterations=config.iterations, finite=True, over=True
         )
 
-    monkeypatch.setattr(losses.peers, "cores", lambda: 1)
+    monkeypatch.setattr(losses, "cores", lambda: 1)
     monkeypatch.setattr(loss_fits.dip, "fit", fit)
     speed = {"iterations_per_second": 7.0, "spread": 0.5}
     monkeypatch.setattr(

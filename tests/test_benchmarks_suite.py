@@ -234,7 +234,7 @@ def test_memory_is_of_a_fresh_process(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(subprocess, "run", Command({}, code=1))
     assert memory.main(["--sizes", "64x64", "--json", str(path)]) == 2
     said = capsys.readouterr()
-    assert said.err == "memory 64x64, memory 64x64 remat: failed, the rest is kept\n"
+    assert said.err == "error: memory 64x64, memory 64x64 remat: failed, the rest is kept\n"
     assert "memory 64x64: failed (out of memory)\n" in said.out
     assert [r["failed"] for r in json.loads(path.read_text())["results"]] == ["out of memory"] * 2
 

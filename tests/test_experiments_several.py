@@ -250,7 +250,7 @@ def test_seeds_records_that_lack_something_are_one_line(folder, capsys):
         path = folder / "out/seed0/metrics.json"
         whole = json.loads(path.read_text())
         path.write_text(json.dumps({key: x for key, x in whole.items() if key != lost}))
-        (folder / "out/metrics.json").unlink()
+        (folder / "out/metrics.json").unlink(missing_ok=True)
         capsys.readouterr()
         assert run(*args) == 1
         said = capsys.readouterr().err

@@ -368,10 +368,20 @@ def test_whole_images_are_those_of_the_records():
         assert f"{record['psnr'] - record['tv']['psnr']:.1f} dB ahead for {image}" in text
 
 
+def test_the_demo_is_that_of_the_record():
+    record = json.loads((ROOT / "results/dip/coffee_x4_charbonnier_seed0.json").read_text())
+    text = " ".join((ROOT / "README.md").read_text().split())
+    psnr, base = record["psnr"], record["bicubic"]["psnr"]
+    assert f"Expect {psnr:.2f} dB, {psnr - base:.2f} over bicubic's {base:.2f} (RGB;" in text
+    assert f"at {record['iterations_per_second']:.1f} iterations a second" in text
+    assert record["device"]["vectors"] == "AVX-512" and f"commit {record['commit']};" in text
+    assert 2.5 < record["seconds"] / 60 < 3.5 and "after three minutes" in text
+
+
 @pytest.mark.parametrize("line", lines("Related work, by the same recipe"), ids=lambda x: x[0])
 def test_related_networks_are_those_of_the_records(line):
     name, parameters, speed, *told = line
-    path = ROOT / "benchmarks" / "results" / "2026-11-26_epyc-avx512-2-cores_cpu_related.json"
+    path = ROOT / "benchmarks" / "results" / "2026-11-27_epyc-avx512-2-cores_cpu_related.json"
     results = {x["network"]: x for x in json.loads(path.read_text())["results"]}
     assert parameters == f"{results[name.lower()]['parameters']:,}"
     assert speed == f"{results[name.lower()]['megapixels_per_second']:.3g}"
