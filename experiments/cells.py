@@ -116,7 +116,7 @@ def compute(
     seconds, environment = time.perf_counter() - start, reports.environment(on)
     fit = method.fits / cell.image if method.fits else None
     if fit:
-        kept["history"] = fits.history(fit)
+        kept |= fits.kept(fit)
         seconds, environment = fits.cost(fit)
     if cell.shown:
         pictures.keep(ledger.folder, cell, hr, low, result)

@@ -53,6 +53,7 @@ def combine(fits: Sequence[Fit], one: Fit) -> None:
     needed = ("precision", "device", "versions", *scored)
     each = [_of_one(folder, needed) for folder in folders]
     record |= {name: each[0][name] for name in ("precision", "device", "versions")}
+    record |= {name: each[0][name] for name in ("commit",) if name in each[0]}
     if task.hr is not None:
         record |= task.protocol.score(mean, task.hr, task.factor)
         record |= {"baseline": task.baseline_name, task.baseline_name: each[0][task.baseline_name]}
@@ -88,7 +89,7 @@ def _is_newer(page: pathlib.Path, folders: Sequence[pathlib.Path]) -> bool:
 def _of_one(folder: pathlib.Path, needed: Sequence[str]) -> dict[str, Any]:
     metrics = read_metrics(folder)
     with whole(folder):
-        return {name: metrics[name] for name in needed}
+        return metrics | {name: metrics[name] for name in needed}
 
 
 def _folder(fit: Fit) -> pathlib.Path:

@@ -29,6 +29,15 @@ def history(folder: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"`{path}` is damaged ({error}): delete its folder to fit anew") from error
 
 
+def kept(folder: pathlib.Path) -> dict[str, Any]:
+    """Of a run: `rollbacks` and `history`, see `experiments.ledger`.
+
+    Raises:
+      InputError: a file is missing or damaged.
+    """
+    return {"rollbacks": read_metrics(folder).get("rollbacks"), "history": history(folder)}
+
+
 def thinned(columns: Mapping[str, Any]) -> dict[str, Any]:
     """The same of a history at hand, of arrays."""
     kept = {
@@ -42,7 +51,7 @@ def _rounded(value: Any) -> float:
 
 
 def cost(folder: pathlib.Path) -> tuple[float, dict[str, Any]]:
-    """The seconds of a run, see `experiments.ledger`, and on what it computed.
+    """The seconds of a run, see `experiments.ledger`, and on what and by what it computed.
 
     Raises:
       InputError: its metrics are damaged.
@@ -53,4 +62,5 @@ def cost(folder: pathlib.Path) -> tuple[float, dict[str, Any]]:
             # Of a version that kept no total: exact where the fit was never resumed.
             metrics["seconds"] = metrics["iterations"] / metrics["iterations_per_second"]
         environment = {name: metrics[name] for name in ("device", "versions")}
+        environment |= {name: metrics[name] for name in ("commit",) if name in metrics}
         return float(metrics["seconds"]), environment

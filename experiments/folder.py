@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
+from experiments.bar import Bar
 from experiments.problem import TITLES, Problem
 from experiments.record import as_config, asked_for, claim, read_metrics, whole
 from jaxsr import dip, images, operators, reports
@@ -28,22 +29,6 @@ def pauses(iterations: int, every: int, snapshots: tuple[int, ...]) -> list[int]
     return sorted(
         {*range(every, iterations + 1, every), *(s for s in snapshots if s <= iterations)}
     )
-
-
-class Bar:
-    """A progress bar over iterations: rate, time left, loss and, where known, PSNR."""
-
-    def __init__(self, bar: tqdm.tqdm) -> None:
-        self._bar = bar
-
-    def show(self, progress: dip.Progress) -> None:
-        """Advance to the progress's last iteration."""
-        last = {name: column[-1] for name, column in progress.history.items()}
-        shown = {"loss": f"{last['loss']:.5f}"}
-        if "psnr" in last:
-            shown["psnr"] = f"{last['psnr']:.2f} dB"
-        self._bar.set_postfix(shown, refresh=False)
-        self._bar.update(int(progress.state.step) - self._bar.n)
 
 
 class RunFolder:
@@ -76,6 +61,7 @@ class RunFolder:
             images.write(path / f"{problem.baseline_name}.png", problem.baseline)
         self._checkpoints = Checkpoints(path / "checkpoints", alone=True)
         self._seconds = self._saved = 0.0  # that the iterations took, over all calls; when saved
+        self._rollbacks: int | None = 0  # in the calls before this one; None where unknown
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -95,7 +81,9 @@ class RunFolder:
         history = {name: np.zeros(step, np.float32) for name in self._columns()}
         like = {"state": jax.eval_shape(start), "history": history}
         tree = self._checkpoints.restore(like)
-        self._seconds = self._saved = float(self._clock().get(str(step), "nan"))
+        before = self._spent().get(str(step), {})
+        self._seconds = self._saved = float(before.get("seconds", "nan"))
+        self._rollbacks = before.get("rollbacks")
         print(f"resuming {self.path} from iteration {step}")
         return tree["state"], tree["history"]
 
@@ -121,22 +109,25 @@ class RunFolder:
         if step in snapshots:
             self._write(f"snapshots/{step:06d}.png", progress.state.average)
         if step % every == 0 and not self._seconds - self._saved < APART:  # also if unknown: NaN
-            self._save(progress.state, progress.history)
+            self._save(progress)
 
-    def _save(self, state: dip.State, history: dip.History) -> None:
-        self._saved = self._seconds
-        # Before the checkpoint: a kill between the two leaves a time that nothing reads.
-        clock = self._clock() | {str(int(state.step)): self._seconds}
-        reports.write_json(self.path / "seconds.json", clock)
-        self._checkpoints.save(int(state.step), {"state": state, "history": history})
+    def _save(self, progress: dip.Progress | dip.DIPResult) -> None:
+        self._saved, step = self._seconds, int(progress.state.step)
+        # Before the checkpoint: a kill between the two leaves an entry that nothing reads.
+        entry = {"seconds": self._seconds, "rollbacks": self._all_rollbacks(progress)}
+        reports.write_json(self.path / "spent.json", self._spent() | {str(step): entry})
+        self._checkpoints.save(step, {"state": progress.state, "history": progress.history})
 
-    def _clock(self) -> dict[str, Any]:
-        """The seconds up to each checkpoint, by its step; unknown where the file is damaged."""
+    def _spent(self) -> dict[str, dict[str, Any]]:
+        """What was spent up to each checkpoint, by its step; unknown where the file is damaged."""
         try:
-            clock = json.loads((self.path / "seconds.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            spent = json.loads((self.path / "spent.json").read_text(encoding="utf-8"))
+            return {step: dict(entry) for step, entry in spent.items()}
+        except (OSError, ValueError, AttributeError, TypeError):
             return {}
-        return clock if isinstance(clock, dict) else {}
+
+    def _all_rollbacks(self, progress: dip.Progress | dip.DIPResult) -> int | None:
+        return None if self._rollbacks is None else self._rollbacks + progress.rollbacks
 
     def _write(self, name: str, image: jax.Array) -> None:
         images.write(self.path / name, self._pixels(image), alpha=self.problem.alpha)
@@ -154,7 +145,7 @@ class RunFolder:
                     self._write(f"{name}.png", image)
             with atomic(self.path / f"{stem}.npy") as temporary:
                 np.save(temporary, self._pixels(result.image))
-            self._save(result.state, result.history)
+            self._save(result)
 
     def write_report(self, result: dip.DIPResult, environment: dict[str, Any]) -> None:
         """History, curves, comparison and, last, the metrics: they mark the run as finished."""
@@ -205,7 +196,7 @@ class RunFolder:
             **scored,
             "iterations": len(history["loss"]),
             "iterations_asked": self._asked,
-            "rollbacks": result.rollbacks,
+            "rollbacks": self._all_rollbacks(result),
             **self._stopping(result),
             "iterations_per_second": result.iterations / result.seconds if result.seconds else None,
             "compile_seconds": result.compile_seconds,

@@ -10,6 +10,7 @@ under other settings is never mixed in: it is refused. NAME.json below the ledge
     seconds       that the cell took; of a fit those of its iterations, over all calls, without
                   compilation ("nan": unknown)
     device, versions, commit   of the process that computed it; of a fit those of its last call
+    rollbacks     of a fit, over all calls (null: unknown)
     history       of a fit: `every` (10), then of the columns of its history.csv (loss, psnr_fit,
                   psnr, psnr_y, psnr_output, psnr_y_output) the values after 10, 20, ... iterations,
                   to six digits

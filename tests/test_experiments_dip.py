@@ -164,10 +164,16 @@ def test_resumes_to_the_same_bytes(tmp_path, monkeypatch):
         keep(self, progress, *args)
 
     monkeypatch.setattr(folder.RunFolder, "keep", counting)
-    before = json.loads((tmp_path / "broken" / "seconds.json").read_text())
+    spent = json.loads((tmp_path / "broken" / "spent.json").read_text())
+    before = [spent[step]["seconds"] for step in ("9", "16")]
+    spent["16"]["rollbacks"] = 2
+    (tmp_path / "broken" / "spent.json").write_text(json.dumps(spent))
     assert run(*common, 20, "--out", "broken") == 0
-    seconds = json.loads((tmp_path / "broken" / "metrics.json").read_text())["seconds"]
-    assert seconds == pytest.approx(before["16"] + sum(chunks)) and before["16"] > before["9"] > 0
+    metrics = json.loads((tmp_path / "broken" / "metrics.json").read_text())
+    assert (
+        metrics["seconds"] == pytest.approx(before[1] + sum(chunks)) and before[1] > before[0] > 0
+    )
+    assert metrics["rollbacks"] == 2 and spent["9"]["rollbacks"] == 0
     for name in ("sr.png", "sr_last.png", "history.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
 
