@@ -69,7 +69,9 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         known = bool(comparison.rows(record))
-    except (OSError, ValueError) as error:
+        comparison.changes(record, record)
+        comparison.elsewhere(record, record)
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"`--compare` (={path}) cannot be read: {error}") from error
     except (KeyError, TypeError, AttributeError):
         known = False
@@ -105,12 +107,15 @@ def run(options: Options) -> dict[str, Any]:
                 if path.exists():  # of a part that failed or was stopped, what it had measured
                     found["parts"][part] = json.loads(path.read_text(encoding="utf-8"))
                     reports.write_json(options.json, found)
-    if options.plot:
-        plots.seconds_by_size(options.plot, found)
     if old is not None:
         for line in comparison.elsewhere(old, found):
             print(f"not the same machine or versions: {line}")
-        print(comparison.table(comparison.changes(old, found)))
+        for line in comparison.unlike(old, found):
+            print(line)
+        of = len(comparison.compared(old, found))
+        print(comparison.table(comparison.changes(old, found), of=of))
+    if options.plot:
+        plots.seconds_by_size(options.plot, found)
     if failed:
         raise InputError(f"`--parts` (={' '.join(failed)}) failed, see above; the rest is kept")
     return found

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from experiments import problem, shown
-from experiments.record import asked_for
+from experiments.record import asked_for, read_metrics
 from jaxsr import page
 from jaxsr.errors import InputError
 
 MEGABYTES = 32.0
 _METHODS = {"bicubic": "bicubic", "lapsrn": "LapSRN", "dip": "DIP", "restored": "restored"}
-_DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+_DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
 
 
 def read(folder: pathlib.Path, name: str, *, megabytes: float = MEGABYTES) -> page.Run:
@@ -108,6 +108,9 @@ def _training_or_fit(
 def _ensemble(folder: pathlib.Path, name: str, metrics: dict[str, Any]) -> page.Run:
     """The mean of several seeds, among what the first of them has."""
     first = read(folder / f"seed{metrics['seeds'][0]}", name)
+    lengths = [read_metrics(folder / f"seed{seed}") for seed in metrics["seeds"]]
+    if {asked_for(x) for x in (metrics, *lengths)} != {first.settings["iterations"]}:
+        raise _unfinished(folder)
     task = first.settings.get("task", "sr")
     label = f"DIP, mean of {len(metrics['seeds'])} seeds"
     figures, protocol = metrics if "psnr" in metrics else None, metrics.get("protocol") or ""
@@ -138,13 +141,13 @@ def _fits(folder: pathlib.Path, name: str, record: dict[str, Any], megabytes: fl
     """The images of a folder that `experiments.dip` restored, one scene each."""
     rows, kept = record["images"], list[page.Run]()
     for row in rows:
-        one = read(folder / row["name"], f"{name}, {row['name']}")
+        one = read(folder / _file_name(row["name"]), f"{name}, {row['name']}")
         if sum(len(p.png) for run in (*kept, one) for p in run.pictures) > megabytes * 1e6:
             break
         kept.append(one)
     tables = []
     if "mean" in record:
-        beside = next(k for k, v in rows[0].items() if isinstance(v, dict))
+        (beside,) = (k for k, v in rows[0].items() if isinstance(v, dict))
         known = [row for row in (*rows, {"name": "mean"} | record["mean"]) if "psnr" in row]
         lines = [(row["name"], [*_figures(row, beside)]) for row in known]
         what = f"{name}: DIP, protocol {record['protocol']}: {record['protocol_description']}"
@@ -156,6 +159,13 @@ def _fits(folder: pathlib.Path, name: str, record: dict[str, Any], megabytes: fl
     curves = [curve for run in kept for curve in run.curves]
     note = _shown(len(kept), len(rows), megabytes)
     return page.Run(name, "experiments.dip", settings, results, pictures, curves, tables, note)
+
+
+def _file_name(name: str) -> str:
+    """The name, which leads nowhere else."""
+    if name in ("", "..") or pathlib.PurePath(name).name != name:
+        raise ValueError(f"the name {name!r} must be that of a file")
+    return name
 
 
 def _shown(kept: int, total: int, megabytes: float) -> str:
@@ -173,9 +183,7 @@ def _evaluation(
     curves: list[page.Curve] = []
     kept = 0
     for row in record["images"]:
-        scene = row["name"]
-        if pathlib.PurePath(scene).name != scene:
-            raise ValueError(f"the name {scene!r} must be that of a file")
+        scene = _file_name(row["name"])
         files: tuple[tuple[str, str, page.Role, Any], ...] = (
             ("bicubic", "bicubic", "baseline", row["bicubic"]),
             ("images", label, "baseline" if method == "bicubic" else "result", row),

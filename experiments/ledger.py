@@ -36,6 +36,9 @@ from jaxsr.errors import InputError
 Record = dict[str, Any]
 
 
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
+
+
 class Ledger:
     """The records below a folder, by name: `METHOD/IMAGE_seed0` is `METHOD/IMAGE_seed0.json`.
 
@@ -63,7 +66,7 @@ class Ledger:
             # Infinity, which JSON has no word for, is there as text.
             numbers = (*self._figures, *(k for k in record if k.startswith(("psnr_", "ssim_"))))
             record |= {key: float(record[key]) for key in numbers}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (*_DAMAGE, OSError) as error:
             raise InputError(f"`{path}` is damaged ({error!r}): delete it to go on") from error
         for key, value in json.loads(json.dumps(settings)).items():
             if made.get(key) != value:

@@ -76,7 +76,8 @@ def _cell(ledger: Ledger, path: pathlib.Path) -> tuple[Cell, Record]:
             raise ValueError("no table has this row and image")
         if "history" in record:
             _curve(cell, record)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        _cost([record])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"`{path}` is damaged ({error!r}): delete it to go on") from error
     return cell, record
 
@@ -87,7 +88,10 @@ def _curve(cell: Cell, record: Record) -> page.Curve:
     columns = {t: shown.finite(history[key]) for key, t in titles.items() if key in history}
     name = f"{cell.label}, seed {cell.seed}"
     scene = f"{cell.image}, table `{cell.table}`"
-    return page.Curve(name, scene, "iteration", columns, int(history["every"]))
+    every = int(history["every"])
+    if every < 1:
+        raise ValueError(f"`every` (={every}) must be at least 1")
+    return page.Curve(name, scene, "iteration", columns, every)
 
 
 def _crop(folder: pathlib.Path, cell: Cell, record: Record) -> Iterator[page.Picture]:

@@ -107,8 +107,27 @@ def test_changes_are_those_beyond_both_spreads():
         ("a: fast", "ours_seconds_per_iteration", 0.7),
         ("b: m", "peak_bytes", 1.03),
     ]
-    assert "1 -> 0.7  (0.70x)" in comparison.table(found)
-    assert comparison.table([]) == "nothing changed beyond the spread"
+    assert "1 -> 0.7  (0.70x)" in comparison.table(found, of=3)
+    assert comparison.table([], of=3) == "of 3 figures none changed beyond the spread"
+    assert comparison.table([], of=0) == "nothing to compare: no figure is in both"
+    assert len(comparison.compared(old, new)) == 4  # twice the time, and of m both figures
+    assert comparison.unlike(old, new) == [
+        "b: gone: measured -> missing",
+        "a: new: missing -> measured",
+        "b: fast: missing -> measured",
+    ]
+
+
+def test_what_failed_or_is_in_one_record_alone_is_told():
+    def record(**parts):
+        return {"parts": {name: {"results": rows} for name, rows in parts.items()}}
+
+    old = record(a=[row("m", 1.0, 0.0, peak_bytes=100)], b=[row("x", 1.0, 0.0)])
+    new = record(a=[{"name": "m", "failed": "out of memory"}])
+    assert comparison.unlike(old, new) == ["a: m: measured -> failed"]  # b was not asked for
+    assert comparison.compared(old, new) == comparison.changes(old, new) == []
+    zero = record(a=[row("m", 0.0, 0.0, peak_bytes=0)])
+    assert comparison.compared(zero, old) == []
 
 
 def test_another_machine_is_told():
@@ -119,6 +138,9 @@ def test_another_machine_is_told():
     assert comparison.elsewhere(record(2, "1"), record(2, "1")) == []
     found = comparison.elsewhere(record(2, "1"), record(4, "2"))
     assert found == ["device cores: 2 -> 4", "versions jax: 1 -> 2"]
+    both = record(2, "1")
+    both["parts"]["b"] = {"results": [], "environment": {"versions": {"torch": "2"}}}
+    assert comparison.elsewhere(both, record(2, "1")) == []  # of a part that is in one alone
     flagged = record(2, "1")
     flagged["parts"]["a"]["environment"]["device"]["xla_flags"] = "--x"
     assert comparison.elsewhere(flagged, record(2, "1")) == ["device xla_flags: --x -> None"]
@@ -169,7 +191,12 @@ def test_suite_gathers_its_parts(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"parts": {}}', '{"parts": []}', '{"parts": {"a": 1}}']
+    "text",
+    [
+        *("{", "[]", '{"parts": {}}', '{"parts": []}', '{"parts": {"a": 1}}', "[" * 100_000),
+        '{"parts": {"a": {"results": [{"name": "x"}], "environment": null}}}',
+    ],
+    ids=len,
 )
 def test_suite_refuses_what_it_cannot_compare(tmp_path, capsys, text):
     (tmp_path / "old.json").write_text(text)
