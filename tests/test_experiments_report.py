@@ -197,11 +197,25 @@ def change(path, **values):
 def empty(folder):
     shutil.rmtree(folder)
     folder.mkdir()
+    return folder
 
 
 def point_elsewhere(folder):
     shutil.copytree("scores/dip", folder, dirs_exist_ok=True)
     change(folder / "scores.json", images=[{"name": "../../hr"}])
+
+
+def of_fits(folder, *rows):
+    shutil.copytree("scores/dip/dip/plain", folder / "plain")
+    (folder / "scores.json").write_text(json.dumps({"images": rows, "mean": {"psnr": 1.0}}))
+
+
+def stale_mean(folder):
+    """The first of two fits has grown since, the second not."""
+    for seed in range(2):
+        shutil.copytree("scores/dip/dip/plain", folder / f"seed{seed}")
+    mean = {"seeds": [0, 1], "iterations_asked": 1, "spread_white": 1.0}
+    (folder / "metrics.json").write_text(json.dumps(mean))
 
 
 FIT = pathlib.Path("fit")
@@ -225,6 +239,13 @@ FIT = pathlib.Path("fit")
         (lambda: shutil.rmtree("fit"), "`RUN` (=fit) must be a folder that is there"),
         (lambda: empty(FIT), "`RUN` (=fit) must be a folder that experiments.dip, "),
         (lambda: point_elsewhere(FIT), "the name '../../hr' must be that of a file"),
+        (lambda: of_fits(empty(FIT), {"name": "."}), "the name '.' must be that of a file"),
+        (lambda: of_fits(empty(FIT), {"name": "../low"}), "the name '../low' must be that"),
+        (
+            lambda: of_fits(empty(FIT), {"name": "plain"}),
+            "`fit/scores.json` is damaged (ValueError",
+        ),
+        (lambda: stale_mean(empty(FIT)), "`RUN` (=fit) must be finished"),
     ],
 )
 def test_damage_is_told_in_one_line(runs, capsys, harm, said):
@@ -359,6 +380,10 @@ def rows_of(document):
         ("paper/bicubic/37073", {}, "it is of paper/bicubic/16077"),
         ("paper/bicubic/16077", {"settings": [1]}, "is damaged"),
         ("paper/bicubic/16077", {"history": {"psnr": [1.0]}}, "KeyError('every')"),
+        ("paper/bicubic/16077", {"history": {"psnr": [1.0], "every": 0}}, "must be at least 1"),
+        ("paper/bicubic/16077", {"history": {"psnr": [1.0], "every": math.inf}}, "OverflowError"),
+        ("paper/bicubic/16077", {"psnr": 10**400}, "OverflowError"),
+        ("paper/bicubic/16077", {"device": [1]}, "AttributeError"),
         ("paper/bicubic/lena", {"settings": {"row": "bicubic", "image": "lena"}}, "no table has"),
     ],
 )

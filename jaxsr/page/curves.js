@@ -21,6 +21,14 @@ function ticks(low, high, count) {
   return found;
 }
 
+// Numbers in as few digits as tell them apart, but two at least.
+function apart(values) {
+  for (let digits = 2; ; digits++) {
+    const written = values.map((value) => String(Number(value.toPrecision(digits))));
+    if (digits === 15 || new Set(written).size === values.length) return written;
+  }
+}
+
 const short = (value) => String(Number(value.toPrecision(6)));
 const read = (value, name) => name.includes("dB") ? value.toFixed(3) : String(Number(value.toPrecision(4)));
 
@@ -45,8 +53,9 @@ function plot(count, curves) {
 
   const ends = curves.flatMap((c) => Object.values(c.columns).map((v) => v.length * c.every));
   const length = Math.max(1, ...ends), step = Math.max(...curves.map((curve) => curve.every));
+  const last = Math.max(step, step * Math.floor(length / step));  // where all curves may have values
   const left = 64, right = 12, top = 10, bottom = 42, height = 320;
-  let at = length, width = 0, shown = [], cursor, dots, x, y;
+  let at = last, width = 0, shown = [], cursor, dots, x, y;
   const style = (i) => `s${i % 8} d${Math.floor(i / 8) % 4}`;
 
   // The vertical axis covers what comes after the first tenth, so that the start squashes nothing.
@@ -73,11 +82,12 @@ function plot(count, curves) {
     const clip = element("clipPath", {id: `clip-${count}`}, element("rect",
       {x: left, y: top, width: width - left - right, height: height - top - bottom}));
     const parts = [clip];
-    for (const tick of ticks(low, high, 5)) {
-      const value = logarithmic ? 10 ** tick : tick, level = y(value);
+    const levels = ticks(low, high, 5).map((tick) => logarithmic ? 10 ** tick : tick);
+    const written = logarithmic ? apart(levels) : levels.map(short);
+    for (const [n, value] of levels.entries()) {
+      const level = y(value);
       parts.push(element("line", {class: "grid", x1: left, x2: width - right, y1: level, y2: level}));
-      const written = logarithmic ? String(Number(value.toPrecision(2))) : short(tick);
-      parts.push(element("text", {x: left - 8, y: level + 4, "text-anchor": "end"}, written));
+      parts.push(element("text", {x: left - 8, y: level + 4, "text-anchor": "end"}, written[n]));
     }
     for (const tick of ticks(0, length, width < 500 ? 3 : 6)) {
       if (!Number.isInteger(tick)) continue;
@@ -125,7 +135,7 @@ function plot(count, curves) {
       return `${name} ${text}`;
     });
     svg.setAttribute("aria-valuemin", step);
-    svg.setAttribute("aria-valuemax", length);
+    svg.setAttribute("aria-valuemax", last);
     svg.setAttribute("aria-valuenow", at);
     svg.setAttribute("aria-valuetext", `${count} ${at}: ${told.join(", ")}`);
   }
@@ -133,13 +143,13 @@ function plot(count, curves) {
   function follow(event) {
     const box = svg.getBoundingClientRect(), inside = (event.clientX - box.left) * width / box.width;
     const part = (inside - left) / (width - left - right);
-    at = clamp(step * Math.round(part * length / step), step, length);
+    at = clamp(step * Math.round(part * length / step), step, last);
     point();
   }
   svg.addEventListener("pointermove", follow);
   svg.addEventListener("pointerdown", follow);
   svg.addEventListener("keydown", (event) => {
-    const to = moved(event, at, step, length, step);
+    const to = moved(event, at, step, last, step);
     if (to === undefined) return;
     event.preventDefault();
     at = to;
