@@ -50,7 +50,11 @@ def html(tmp_path_factory):
             {"psnr": 12.0},
             [*pictures("first"), *pictures(HOSTILE)],
             [page.Curve(HOSTILE, "first", "iteration", quantities)],
-            [page.Table("scores", ("run", "PSNR", "SSIM"), [(HOSTILE, (23.0, 0.5))])],
+            [
+                page.Table(
+                    "scores", ("run", "PSNR", "SSIM"), [(HOSTILE, (23.0, 0.5)), ("b", (2.0, None))]
+                )
+            ],
             note=HOSTILE,
         ),
         page.Run(
@@ -88,7 +92,7 @@ def visit(browser, html):
     """Opens the page; whatever is logged, thrown or asked of the network fails the test."""
     contexts, wrong = [], []
 
-    def visit(**options):
+    def visit(html=html, **options):
         contexts.append(browser.new_context(**options))
         tab = contexts[-1].new_page()
         tab.set_default_timeout(5000)
@@ -262,6 +266,42 @@ def test_curves_follow_the_pointer_and_keys(visit):
     assert plot.get_attribute("aria-valuetext") == f"iteration 200: {HOSTILE} 0.005"
 
 
+def test_a_curve_that_ends_between_the_values_of_another(visit, tmp_path):
+    """The cursor stays where both have values; a narrow logarithmic axis has distinct labels."""
+    values = [0.0105 - 1e-6 * n for n in range(1, 505)]
+    curves = [
+        page.Curve("each", "scene", "iteration", {"loss (log)": values}),
+        page.Curve("ten", "scene", "iteration", {"loss (log)": values[9::10]}, every=10),
+    ]
+    path = tmp_path / "curves.html"
+    path.write_text(page.render([page.Run("a", "b", {}, {}, curves=curves)]), encoding="utf-8")
+    tab = visit(path.as_uri())
+    plot = tab.get_by_role("slider", name="Values at one iteration")
+    plot.focus()
+    for key, expected in (("End", 500), ("ArrowLeft", 490), ("ArrowRight", 500), ("Home", 10)):
+        tab.keyboard.press(key)
+        shown = f"{values[expected - 1]:.4g}"
+        assert (
+            plot.get_attribute("aria-valuetext")
+            == f"iteration {expected}: each {shown}, ten {shown}"
+        )
+    assert plot.get_attribute("aria-valuemax") == "500"
+    labels = plot.locator("text[text-anchor=end]").all_text_contents()
+    labels = [text for text in labels if text.startswith("0.")]
+    assert len({*labels}) == len(labels) >= 3
+
+
+def test_a_button_that_does_nothing_looks_so(visit):
+    tab = visit()
+    smaller, larger = (tab.get_by_role("button", name=name) for name in ("Zoom out", "Zoom in"))
+    assert smaller.is_disabled() and larger.is_enabled()
+    style = "e => [getComputedStyle(e).opacity, getComputedStyle(e).cursor]"
+    assert smaller.evaluate(style) == ["0.5", "default"] and larger.evaluate(style) == [
+        "1",
+        "pointer",
+    ]
+
+
 def luminance(css):
     """Of WCAG 2.2, section "relative luminance"."""
     parts = css[css.index("(") + 1 : -1].replace(",", " ").split()[:3]
@@ -281,7 +321,7 @@ def test_text_stands_out_in_both_schemes(visit, scheme):
 
     ground = luminance(style("section", "backgroundColor"))
     assert (ground < 0.05) == (scheme == "dark")
-    for selector in ("h2", "#help", ".caption", "td", "summary", ".legend li", ".missing, td"):
+    for selector in ("h2", "#help", ".caption", "td", "summary", ".legend li", ".missing"):
         text = luminance(style(selector, "color"))
         contrast = (max(text, ground) + 0.05) / (min(text, ground) + 0.05)
         assert contrast >= 4.5, selector
