@@ -5,7 +5,7 @@
 # make soak    a run over a folder, killed 50 times: nothing lost, nothing done twice (under 40 minutes)
 # make clean   removes .venv, caches and build outputs (never runs/)
 #
-# Needs nothing but make and Python 3.11 or later: make PYTHON=/path/to/python3 chooses which.
+# Needs nothing but make and Python 3.11 or later (with its venv, Debian's python3-venv): make PYTHON=/path/to/python3 chooses which.
 
 .DELETE_ON_ERROR:
 .PHONY: demo test lint fuzz soak clean

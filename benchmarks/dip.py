@@ -156,6 +156,7 @@ def run(options: Options) -> dict[str, Any]:
     """
     sizes = [parse_size(text) for text in options.sizes]
     peers.check_counts(iterations=options.iterations, rounds=options.rounds)
+    peers.check_precisions(options.precisions)
     alone = peers.is_alone(options.alone)
     ceiling = {precision: ceilings.measure(precision) for precision in options.precisions}
     cases = itertools.product(sizes, options.losses, options.precisions)

@@ -38,7 +38,8 @@ class Options:
     json: pathlib.Path | None = None
     """File for the results, with machine and versions."""
     iterations: int | None = None
-    """Iterations of each fit in one measurement. By default as `benchmarks.dip` has it."""
+    """Iterations of each fit in one measurement. By default the fewer, the more pixels the fits
+    have together."""
     rounds: int = 7
     """Measurements of each way; their median is reported."""
 

@@ -119,11 +119,15 @@ def _row(name: str, precision: Precision) -> str:
     return name if precision == "float32" else f"{name} {precision}"
 
 
+def _recipe(options: Options) -> training.Config:
+    parts = options.parts or (4 if jax.default_backend() == "cpu" else 1)
+    return dataclasses.replace(RECIPE, parts=parts)
+
+
 def training_step(precision: Precision, options: Options, *, alone: bool) -> dict[str, Any]:
     """The figures of recipe `paper`'s step, as they stand in the JSON file."""
     model = NETWORKS["paper"]
-    parts = options.parts or (4 if jax.default_backend() == "cpu" else 1)
-    config = dataclasses.replace(RECIPE, parts=parts)
+    config = _recipe(options)
     key, image_key = jax.random.split(jax.random.key(0))
     images = jax.random.uniform(image_key, (config.batch, config.size, config.size, 1))
     steps = training_steps(model, config)
@@ -206,6 +210,8 @@ def run(options: Options) -> dict[str, Any]:
     peers.check_counts(
         calls=options.calls, steps=options.steps, rounds=options.rounds, parts=options.parts
     )
+    peers.check_precisions(options.precisions)
+    _recipe(options)  # refuses parts that do not divide the batch
     alone = peers.is_alone(options.alone)
     measurements = [
         functools.partial(inference, name, size, precision, options, alone=alone)

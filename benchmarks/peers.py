@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from benchmarks import timing
 from jaxsr import reports
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, within_memory
 from jaxsr.options import as_option, parse
 
 AGREEMENT = 1e-4
@@ -188,6 +188,16 @@ def check_counts(**counts: int | None) -> None:
             raise InputError(f"`{name}` (={value}) must be at least 1")
 
 
+def check_precisions(precisions: Sequence[str]) -> None:
+    """Refuses tf32 on a CPU, whose products would be exact under that name.
+
+    Raises:
+      InputError: it is asked for there.
+    """
+    if "tf32" in precisions and jax.default_backend() == "cpu":
+        raise InputError(f"`precisions` (={' '.join(precisions)}): a CPU has no tf32")
+
+
 def child_environment(cache: str) -> dict[str, str]:
     """A process's environment in which programs are cached in a folder, as the experiments do."""
     own = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
@@ -208,9 +218,15 @@ def main(
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
-        run(parse(options, args))
+        parsed = parse(options, args)
+        with within_memory("the work"):
+            run(parsed)
     except InputError as error:
         print(f"error: {as_option(str(error), options)}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        what = "the output" if error.filename is None else f"`{error.filename}`"
+        print(f"error: {what} cannot be used: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)

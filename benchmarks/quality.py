@@ -17,14 +17,14 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import PIL.Image
 
 from benchmarks import dip, peers
 from benchmarks.psnr_curves import stays_at
+from jaxsr import images
 from jaxsr.errors import InputError
 
 PUBLISHED_ITERATIONS = 2000
@@ -56,17 +56,13 @@ def published_seconds(options: Options) -> float:
     Raises:
       InputError: the ground truth cannot be read.
     """
-    try:
-        with PIL.Image.open(options.hr) as image:
-            width, height = (side // 32 * 32 for side in image.size)
-    except OSError as error:
-        raise InputError(f"`--hr` (={options.hr}) cannot be read: {error}") from error
+    height, width = (side // 32 * 32 for side in images.read(options.hr).pixels.shape[:2])
     found = dip.run(dip.Options(sizes=(f"{height}x{width}",), rounds=options.rounds))
     seconds: float = found["results"][0]["torch_seconds_per_iteration"]
     return PUBLISHED_ITERATIONS * seconds
 
 
-def measure(seed: int, options: Options, theirs: float | None) -> dict[str, Any]:
+def measure(seed: int, options: Options, published: Callable[[], float | None]) -> dict[str, Any]:
     """The figures of one seed, as they stand in the JSON file.
 
     Raises:
@@ -87,9 +83,9 @@ def measure(seed: int, options: Options, theirs: float | None) -> dict[str, Any]
         metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
         with (run / "history.csv").open(encoding="utf-8", newline="") as file:
             psnr = np.array([float(row["psnr_y"]) for row in csv.DictReader(file)])
-    each = 1 / metrics["iterations_per_second"]
+    each = metrics["seconds"] / metrics["iterations"]  # what was done again is in it
     passed = stays_at(psnr, options.psnr)
-    ours = None if passed is None else passed * each
+    ours, theirs = None if passed is None else passed * each, published()
     return {
         "name": f"{options.hr.stem} to {options.psnr} dB, seed {seed}",
         "iterations_to_quality": passed,
@@ -123,10 +119,10 @@ def run(options: Options) -> dict[str, Any]:
     """
     peers.check_counts(iterations=options.iterations, rounds=options.rounds)
     alone = peers.is_alone(options.alone)
-    theirs = None if alone else published_seconds(options)
+    published = functools.cache(lambda: None if alone else published_seconds(options))
     return peers.collect(
         "quality",
-        [functools.partial(measure, seed, options, theirs) for seed in options.seeds],
+        [functools.partial(measure, seed, options, published) for seed in options.seeds],
         json=options.json,
         alone=alone,
         say=say,

@@ -153,7 +153,10 @@ def placed(network: nn.Module, *, channels_last: bool, compiled: bool) -> nn.Mod
 
 
 def first(call: Callable[[], Any], *, compiled: bool) -> Any:
-    """What a first call gives; None where `torch.compile` lacks the C++ compiler that it needs."""
+    """What a first call gives; None, which is told, where a compiled form cannot run.
+
+    It may lack the C++ compiler that it needs, or memory.
+    """
     try:
         return call()
     except RuntimeError as error:

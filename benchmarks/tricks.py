@@ -95,10 +95,11 @@ def measure(
     compiled: Callable[[Plain], Program],
     tricks: Mapping[str, Plain],
     *,
+    unit: str,
     units: int,
     rounds: int,
 ) -> dict[str, Any]:
-    """The figures of one kind of work, as they stand in the JSON file; `units` of it a call."""
+    """The figures of one kind of work, as they stand in the JSON file; so many units a call."""
     programs = {"ours": compiled(Plain())}
     programs |= {trick: compiled(form) for trick, form in tricks.items()}
     first = {name: np.ravel(program())[0] for name, program in programs.items()}
@@ -109,13 +110,13 @@ def measure(
     gains = {trick: timing.ratio(time, mine) for trick, time in times.items()}
     return {
         "name": f"tricks {work}",
-        "unit": "iteration",
-        "iterations_per_measurement": units,
-        "ours_seconds_per_iteration": mine.median,
+        "unit": unit,
+        f"{unit}s_per_measurement": units,
+        f"ours_seconds_per_{unit}": mine.median,
         "ours_spread": mine.spread,
         "without": {
             trick: {
-                "seconds_per_iteration": time.median,
+                f"seconds_per_{unit}": time.median,
                 "spread": time.spread,
                 "gain": gains[trick][0],
                 "gain_spread": gains[trick][1],
@@ -131,7 +132,8 @@ def of_dip(size: tuple[int, int], options: Options) -> dict[str, Any]:
     units = options.iterations
     compiled = functools.partial(dip_iteration, fit, units)
     name = f"dip {size[0]}x{size[1]}"
-    return measure(name, compiled, plain.DIP, units=units, rounds=options.rounds)
+    rounds = options.rounds
+    return measure(name, compiled, plain.DIP, unit="iteration", units=units, rounds=rounds)
 
 
 def of_image(size: tuple[int, int], options: Options) -> dict[str, Any]:
@@ -139,7 +141,8 @@ def of_image(size: tuple[int, int], options: Options) -> dict[str, Any]:
     units = options.images
     compiled = functools.partial(lapsrn_images, size, units)
     name = f"lapsrn image {size[0]}x{size[1]}"
-    return measure(name, compiled, plain.IMAGE, units=units, rounds=options.rounds)
+    rounds = options.rounds
+    return measure(name, compiled, plain.IMAGE, unit="image", units=units, rounds=rounds)
 
 
 def of_training(options: Options) -> dict[str, Any]:
@@ -150,15 +153,15 @@ def of_training(options: Options) -> dict[str, Any]:
     start = training.init(key, lapsrn.NETWORKS["paper"], recipe)
     units = options.steps
     compiled = functools.partial(lapsrn_step, start, images, units)
-    return measure(
-        "lapsrn training step", compiled, plain.TRAINING, units=units, rounds=options.rounds
-    )
+    name, rounds = "lapsrn training step", options.rounds
+    return measure(name, compiled, plain.TRAINING, unit="step", units=units, rounds=rounds)
 
 
 def say(result: Mapping[str, Any]) -> str:
     """A line on one kind of work."""
     line = "; ".join(f"{trick} {x['gain']:.2f}" for trick, x in result["without"].items())
-    return f"{result['name']}: {result['ours_seconds_per_iteration']:.4f} s; gains: {line}"
+    seconds = result[f"ours_seconds_per_{result['unit']}"]
+    return f"{result['name']}: {seconds:.4f} s; gains: {line}"
 
 
 def run(options: Options) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import Any
 
 import jax
 
-from experiments import command, fits, methods, pictures, rows
+from experiments import fits, methods, pictures, rows
 from experiments.inputs import Input
 from experiments.ledger import Ledger, Record
 from experiments.tables import Cell
 from jaxsr import images, reports
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, within_memory
 from jaxsr.protocols import PROTOCOLS
 
 
@@ -108,7 +108,7 @@ def compute(
     """
     start = time.perf_counter()
     protocol = PROTOCOLS[made["protocol"]]
-    with command.within_memory(f"`{path}`"):
+    with within_memory(f"`{path}`"):
         hr, low = protocol.degrade(images.read(path).pixels, rows.FACTOR)
         baseline = protocol.bicubic(low, hr.shape[:2])
         result, figures = method.restore(methods.Case(cell.image, path, low, baseline))

@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxsr import files, options
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, within_memory
 from jaxsr.reports import cores
 
 Settings = TypeVar("Settings")
@@ -50,22 +50,6 @@ def main(
         print("stopped", file=sys.stderr)
         return INTERRUPTED
     return 2
-
-
-@contextlib.contextmanager
-def within_memory(what: str) -> Iterator[None]:
-    """Work on something that may be too large for the device.
-
-    Raises:
-      InputError: it is, or the device failed otherwise.
-    """
-    try:
-        yield
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        reason = str(error).split("\n", 1)[0] or type(error).__name__
-        large = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in reason
-        said = "is too large for this machine" if large else "failed on this device"
-        raise InputError(f"{what} {said}: {reason}") from error
 
 
 def make(out: pathlib.Path, *parts: str) -> None:

@@ -21,7 +21,7 @@ import tqdm
 
 from experiments import command, finished, lumas, methods, pages, recipes, scores, upscale
 from jaxsr import images, protocols, reports
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, within_memory
 
 PLACES = ("images", "bicubic", "hr")  # of results, baselines and ground truths
 RECORDS = ("scores.json", "scores.csv", pages.NAME)
@@ -174,7 +174,7 @@ def evaluate(
       InputError: the file cannot be read, or the image is too small.
     """
     protocol, scale = protocols.PROTOCOLS[settings.protocol], settings.scale
-    with command.within_memory(f"`{path}`"):
+    with within_memory(f"`{path}`"):
         hr, lr = protocol.degrade(images.read(path).pixels, scale)
         baseline = protocol.bicubic(lr, hr.shape[:2])
         result, figures = method.restore(methods.Case(name, path, lr, baseline))

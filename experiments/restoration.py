@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from experiments import command, finished, folder, networks, pages, problem, traces
 from experiments.recipes import Settings
 from jaxsr import dip
+from jaxsr.errors import within_memory
 from jaxsr.models import INPAINTING
 from jaxsr.reports import environment
 
@@ -37,7 +38,7 @@ def run(
     loss, config = settings.loss_function(), settings.config()
     on = on or command.device(settings.device)
     with command.computing(on, settings.precision):
-        with command.within_memory("the image"):
+        with within_memory("the image"):
             task = problem.load(settings)
         out = settings.out or default_folder(settings, task.name)
         with folder.RunFolder(out, settings, task) as results:
@@ -57,7 +58,7 @@ def run(
             start = functools.partial(dip.init, key, size=size, config=config, **functions)
             resume = results.restore(start)
             with (
-                command.within_memory(f"{task.name}, of {size[1]}x{size[0]} pixels,"),
+                within_memory(f"{task.name}, of {size[1]}x{size[0]} pixels,"),
                 results.progress(config.iterations) as bar,
             ):
 

@@ -28,7 +28,7 @@ import tyro
 from experiments import command
 from jaxsr import images, pretrained, upscaling
 from jaxsr.datasets import folders
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, within_memory
 from jaxsr.models.luma import Network
 
 _RESULT = 1024  # pixels a side of a tile's result: with the released network 0.7 GB of memory
@@ -171,7 +171,7 @@ def run(settings: Settings) -> int:
                     break
                 bar.set_postfix_str(file.name)
                 try:
-                    with command.within_memory(f"`{file}`"):
+                    with within_memory(f"`{file}`"):
                         upscale(
                             file,
                             result,

@@ -83,8 +83,9 @@ def environment(device: jax.Device) -> dict[str, Any]:
     """What a number depends on: the code, the versions, and what it was computed on.
 
     Keys `device` (platform, kind, cpu, cores that this process may use, the widest vectors of an
-    x86 CPU, the environment's XLA_FLAGS where it has any, on a GPU or TPU its runtime), `versions`,
-    cuDNN's on a GPU, and, of a checkout, `commit`, with a + where a file differs from it.
+    x86 CPU, what the environment's XLA_FLAGS hold but paths, on a GPU or TPU its runtime),
+    `versions`, cuDNN's on a GPU, and, of a checkout, `commit`, with a + where a file differs from
+    it.
     """
     cpu = {"model name": platform.processor() or platform.machine()}
     with contextlib.suppress(OSError):
@@ -96,7 +97,8 @@ def environment(device: jax.Device) -> dict[str, Any]:
     has = cpu.get("flags", "").split()
     if vectors := [name for flag, name in _VECTORS.items() if flag in has]:
         where["vectors"] = vectors[0]
-    if flags := os.environ.get("XLA_FLAGS"):
+    flags = " ".join(x for x in os.environ.get("XLA_FLAGS", "").split() if "/" not in x)
+    if flags:
         where["xla_flags"] = flags
     if device.platform != "cpu":
         where["runtime"] = device.client.platform_version

@@ -37,7 +37,7 @@ from tests.test_weights import SMALL, released, write_mat
 
 SECONDS, GIBIBYTES = 10, 2.0
 CONFIG = {"name": "a", "iterations": 2, "factor": 2, "task": "sr"}
-FORMATS = {"png": {}, "jpg": {}, "tif": {}, "webp": {}, "gif": {}, "bmp": {}, "tiff": {}}
+FORMATS = ("png", "jpg", "tif", "webp", "gif", "bmp", "tiff")
 Reader = Callable[[pathlib.Path], object]
 
 
@@ -161,7 +161,7 @@ def case(
     path = work / f"{index:04d}_{kind}"
     match kind:
         case "image":
-            suffix = list(FORMATS)[int(random.integers(len(FORMATS)))]
+            suffix = FORMATS[int(random.integers(len(FORMATS)))]
             path = path.with_suffix(f".{suffix}")
             path.write_bytes(mangle(random, picture(random, suffix)))
             return f"image, {suffix}", path, read_image
@@ -207,6 +207,8 @@ def outcome(reader: Reader, path: pathlib.Path) -> str:
         return "read"
     except InputError as error:
         return "refused" if str(error).strip() and "\n" not in str(error) else f"said {error!r}"
+    except KeyboardInterrupt:
+        raise
     except BaseException as error:
         return f"raised {error!r}"
     finally:
@@ -240,12 +242,12 @@ def fuzz(count: int, seed: int, folder: pathlib.Path) -> tuple[collections.Count
     for index in range(count):
         random = np.random.default_rng([seed, index])
         kind, path, reader = case(random, sound, folder / "work", index)
-        began = time.monotonic()
+        began, before = time.monotonic(), gibibytes()
         how = outcome(reader, path)
         memory = gibibytes()
         if time.monotonic() - began > SECONDS:
             how = "took too long"
-        if memory > GIBIBYTES:
+        if memory > max(GIBIBYTES, before):
             how = f"took {memory:.1f} GiB"
         counts[kind, how if how in ("read", "refused") else "FAILED"] += 1
         if how not in ("read", "refused"):

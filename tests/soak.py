@@ -67,7 +67,7 @@ def state(out: pathlib.Path) -> dict[str, tuple[int, dict[str, tuple[int, str]]]
     for config in sorted(out.glob("*/seed*/config.json")):
         fit = config.parent
         json.loads(config.read_text())
-        for path in fit.glob("*.png"):
+        for path in fit.glob("[!.]*.png"):  # a hidden one is what a kill left
             images.read(path)
         files = {}
         if (fit / "metrics.json").exists():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as suite
-from benchmarks import ceilings, comparison, compiling, dip, memory, quality, work
+from benchmarks import ceilings, comparison, compiling, dip, memory, peers, quality, work
 from jaxsr import dip as solver
 from jaxsr import layers, losses, operators
 from jaxsr.models import SkipUNet
@@ -116,6 +116,28 @@ def test_changes_are_those_beyond_both_spreads():
         "a: new: missing -> measured",
         "b: fast: missing -> measured",
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB"), "the work is too large for this"),
+        (OSError(28, "No space left on device", "a.json"), "`a.json` cannot be used: No space"),
+    ],
+)
+def test_what_ends_a_benchmark_is_one_line(capsys, error, said):
+    def run(_):
+        raise error
+
+    assert peers.main(dip.Options, run, []) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {said}") and told.count("\n") == 1
+
+
+def test_a_cpu_has_no_tf32(capsys):
+    assert dip.main(["--precisions", "float32", "tf32", "--alone"]) == 2
+    said = "error: `--precisions` (=float32 tf32): a CPU has no tf32\n"
+    assert capsys.readouterr().err == said
 
 
 def test_what_failed_or_is_in_one_record_alone_is_told():
@@ -300,7 +322,7 @@ def test_first_iteration_is_cold_then_cached(monkeypatch, tmp_path, capsys):
 
 def test_time_to_quality_counts_what_stays(monkeypatch, tmp_path, capsys):
     """Above after 2, below at 3, above for good from 4: 4 iterations of a quarter second."""
-    record = {"iterations_per_second": 4.0, "compile_seconds": 9.0}
+    record = {"seconds": 1.25, "iterations": 5, "compile_seconds": 9.0}
     command = Command(record, where="--out")
     monkeypatch.setattr(subprocess, "run", command)
     monkeypatch.setattr(quality, "published_seconds", lambda _: 8.0)

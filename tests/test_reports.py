@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import pathlib
+import shutil
 import subprocess
 import sys
 import types
@@ -95,6 +96,7 @@ def test_environment_names_versions_and_hardware():
     assert json.loads(json.dumps(record)) == record
 
 
+@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
 def test_environment_names_the_widest_vectors_and_the_commit(monkeypatch, tmp_path):
     cpuinfo = "processor : 0\nmodel name : Some CPU\nflags : sse avx avx2 {}\n\nprocessor : 1\n"
     real = pathlib.Path.read_text
@@ -144,7 +146,7 @@ def test_environment_of_a_gpu_names_its_runtime_and_cudnn(monkeypatch):
     real = metadata.version
     monkeypatch.setattr(metadata, "distributions", lambda: installed)
     monkeypatch.setattr(metadata, "version", lambda x: "9.10" if "cudnn" in x else real(x))
-    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_autotune_level=0")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_autotune_level=0 --xla_dump_to=/home/me")
     client = types.SimpleNamespace(platform_version="PJRT, cuda 12090")
     device = types.SimpleNamespace(platform="gpu", device_kind="H100", client=client)
     record = reports.environment(device)
