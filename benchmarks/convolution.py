@@ -76,6 +76,8 @@ WORDS: dict[Callable[..., Any], str] = {  # for what `jaxsr.convolution.lowering
     convolution._large_forward: "lax",
     convolution._large_backward: "3x3 filters",
 }
+# Axes of x, w and dy as PyTorch has them, and back of y, dx and dw.
+AXES, BACK = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2)), ((0, 2, 3, 1), (0, 2, 3, 1), (2, 3, 1, 0))
 SLOW = "lax in a loop"  # on a CPU: measured by one iteration, after the others
 IN_A_LOOP: dict[str, Way] = {
     "ours": differentiated(convolution.conv),
@@ -104,8 +106,10 @@ def outside(arrays: Sequence[Array], iterations: int) -> Callable[[], Any]:
     return lambda: [jax.block_until_ready(program(*arrays)) for _ in range(iterations)]
 
 
-def torch_eager(arrays: Sequence[Array], iterations: int) -> Callable[[], Any]:
-    """The same in PyTorch."""
+def torch_eager(
+    arrays: Sequence[Array], iterations: int, expected: Sequence[Array]
+) -> Callable[[], Any]:
+    """The same in PyTorch, once it has given the expected result and gradients."""
     import numpy as np
     import torch
 
@@ -113,13 +117,17 @@ def torch_eager(arrays: Sequence[Array], iterations: int) -> Callable[[], Any]:
 
     torch_peer.configure(threads=reports.cores())
     place = torch_peer.placement(channels_last=False)
-    axes = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
     x, w, dy = (
         torch.tensor(np.asarray(a).transpose(order)).to(**place)
-        for a, order in zip(arrays, axes, strict=True)
+        for a, order in zip(arrays, AXES, strict=True)
     )
     x.requires_grad_()
     w.requires_grad_()
+
+    y = torch.nn.functional.conv2d(x, w)
+    found = zip((y, *torch.autograd.grad(y, (x, w), dy)), BACK, expected, strict=True)
+    for tensor, order, wanted in found:
+        peers.disagreement(tensor.detach().cpu().numpy().transpose(order), wanted)
 
     def run() -> None:
         for _ in range(iterations):
@@ -157,7 +165,7 @@ def measure(size: tuple[int, int], options: Options, alone: bool) -> dict[str, A
     }
     programs["lax outside"] = outside(arrays, iterations)
     if not alone:
-        programs["PyTorch eager"] = torch_eager(arrays, iterations)
+        programs["PyTorch eager"] = torch_eager(arrays, iterations, expected)
     timed = functools.partial(timing.interleaved, rounds=options.rounds, pause=peers.PAUSE)
     times = timed(programs, units=iterations)
     if on_cpu:
