@@ -61,6 +61,8 @@ def make(out: pathlib.Path, *parts: str) -> None:
     try:
         for part in ("", *parts):
             (out / part).mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise InputError(f"`--out` (={out}) cannot be used: a file is in the way") from error
     except OSError as error:
         raise InputError(f"`--out` (={out}) cannot be used: {error.strerror}") from error
 

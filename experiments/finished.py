@@ -20,7 +20,8 @@ def read(folder: pathlib.Path, name: str, *, megabytes: float = MEGABYTES) -> pa
     """The run in a folder; of an evaluation's images so many megabytes.
 
     Raises:
-      InputError: there is no finished run, or its records are damaged.
+      Unfinished: there is a run that is not.
+      InputError: there is none, or its records are damaged.
     """
     if not folder.is_dir():
         raise InputError(f"`RUN` (={folder}) must be a folder that is there")
@@ -43,8 +44,12 @@ def read(folder: pathlib.Path, name: str, *, megabytes: float = MEGABYTES) -> pa
         ) from error
 
 
-def _unfinished(folder: pathlib.Path) -> InputError:
-    return InputError(f"`RUN` (={folder}) must be finished: give its own command again")
+class Unfinished(InputError):
+    """A run goes on, or was stopped."""
+
+
+def _unfinished(folder: pathlib.Path) -> Unfinished:
+    return Unfinished(f"`RUN` (={folder}) must be finished: give its own command again")
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from jaxsr.files import atomic
 # Settings that may differ when a run is taken up again: the image is known by its pixels instead,
 # `remat` changes no value, and a device is lost or found.
 _FREE = ("out", "hr", "lr", "mask", "blur_kernel", "name", "remat", "device")
+RECORDS = ("metrics.json", "report.html", "history.csv", "comparison.png", "psnr.png")
 APART = 10.0  # seconds of iterations between checkpoints at least: each costs half a second
 
 
@@ -137,8 +138,13 @@ class RunFolder:
         return np.asarray(operators.crop(*self.problem.size)(image))[0]
 
     def write_images(self, result: dip.DIPResult) -> None:
-        """Of a fit that ended, or was stopped, the images, then (if it fits) the checkpoint."""
+        """Of a fit that ended, or was stopped, the images, then (if it fits) the checkpoint.
+
+        The records of a shorter fit go before they would be beside other images.
+        """
         if int(result.state.step):
+            for record in RECORDS:
+                (self.path / record).unlink(missing_ok=True)
             stem = self.problem.words.result
             for name, image in ((stem, result.image), (f"{stem}_last", result.last)):
                 if np.isfinite(image).all():  # huge weights may be finite where the image is not

@@ -125,7 +125,10 @@ def load(settings: Settings) -> Problem:
     if settings.lr:
         return _observed(settings.lr, settings)
     if settings.hr:
-        name, pixels = settings.hr.stem, images.read(settings.hr).pixels
+        image = images.read(settings.hr)
+        name, pixels = settings.hr.stem, image.pixels
+        if image.alpha is not None:
+            print(f"{name}: its transparency is left out, --hr compares all of the colours")
     else:
         name, pixels = PHOTOGRAPH, photograph()
     protocol = PROTOCOLS[settings.protocol]

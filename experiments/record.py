@@ -122,6 +122,8 @@ def claim(
             raise InputError(f"`--out` (={path}) must be new, empty, or of an earlier run")
         for part in parts:
             (path / part).mkdir(exist_ok=True)
+    except FileExistsError as error:
+        raise InputError(f"`--out` (={path}) cannot be used: a file is in the way") from error
     except OSError as error:
         raise InputError(f"`--out` (={path}) cannot be used: {error.strerror}") from error
     except InputError:

@@ -33,22 +33,29 @@ class Settings:
 
 
 def run(settings: Settings) -> int:
-    """The page; the exit code."""
+    """The page; the exit code, 1 if unfinished runs had to be left out."""
     if settings.out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"`--out` (={settings.out}) must end in .html")
     if not settings.megabytes >= 0:
         raise InputError(f"`--megabytes` (={settings.megabytes}) must be at least 0")
     if not settings.runs:
         raise InputError("`RUN` (=nothing) must be at least one folder of a finished run")
-    runs = [
-        recorded.read(folder, name)
-        if recorded.holds(folder)
-        else finished.read(folder, name, megabytes=settings.megabytes)
-        for name, folder in by_name(settings.runs).items()
-    ]
+    runs, left_out = [], list[finished.Unfinished]()
+    for name, folder in by_name(settings.runs).items():
+        try:
+            if recorded.holds(folder):
+                runs.append(recorded.read(folder, name))
+            else:
+                runs.append(finished.read(folder, name, megabytes=settings.megabytes))
+        except finished.Unfinished as unfinished:
+            left_out.append(unfinished)
+    if not runs:
+        raise left_out[0]
     pages.write(runs, settings.out)
+    for error in left_out:
+        print(f"left out: {error}", file=sys.stderr)
     print(f"{settings.out}: open it in a browser")
-    return 0
+    return 1 if left_out else 0
 
 
 if __name__ == "__main__":

@@ -136,4 +136,5 @@ class TrainingFolder:
         with whole(self.path):
             if metrics["psnr"] is not None:
                 quality = f"PSNR {float(metrics['psnr']):.3f} dB ({metrics['psnr_description']}), "
-            return f"{quality}{metrics['epochs']} epochs, files in {self.path}"
+            length = f"{metrics['epochs']} epoch{'s' * (metrics['epochs'] != 1)}"
+            return f"{quality}{length}, loss {float(metrics['loss']):.5f}, files in {self.path}"

@@ -85,7 +85,10 @@ def _comparable(prediction: Array, target: Array, peak: float, shave: int) -> tu
     if not 0 < peak < float("inf"):
         raise InputError(f"`peak` (={peak}) must be above 0, and finite")
     require_integers(shave=shave)
-    if prediction.shape != target.shape or prediction.ndim < 3:
+    if prediction.ndim < 3 or target.ndim < 3:
+        shapes = f"{prediction.shape} and {target.shape}"
+        raise InputError(f"images (of shapes {shapes}) must be (..., H, W, C), also gray ones")
+    if prediction.shape != target.shape:
         raise InputError(f"images must be alike (..., H, W, C): {prediction.shape}, {target.shape}")
     if any(np.dtype(image.dtype).kind in "iub" for image in (prediction, target)):
         raise InputError(f"images ({prediction.dtype}, {target.dtype}) must be of a float type")

@@ -106,6 +106,11 @@ def load(folder: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
     """
     folder = pathlib.Path(folder)
     record = folder / "model.json"
+    if folder.is_file():
+        raise InputError(
+            f"`{folder}` is a file: the folder of a network is needed, which of a MATLAB file "
+            "`python -m experiments.import_lapsrn` makes"
+        )
     try:
         model, like = _described(json.loads(record.read_text(encoding="utf-8")))
     except OSError as error:

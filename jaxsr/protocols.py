@@ -60,12 +60,12 @@ def _matlab_bicubic(lr: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _pillow_lanczos_lr(
     hr: np.ndarray, factor: int, *, multiple: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    hr = images.crop_to_multiple(_floats(hr), math.lcm(multiple, factor))
+    hr = images.crop_to_multiple(_truth(hr), math.lcm(multiple, factor))
     return hr, _pillow_resize(hr, _shrunk(hr, factor), Resampling.LANCZOS)
 
 
 def _pillow_luma_lr(hr: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    hr = images.crop_to_multiple(_floats(hr), factor)
+    hr = images.crop_to_multiple(_truth(hr), factor)
     return hr, _pillow_resize(jpeg_luma(hr), _shrunk(hr, factor), Resampling.BICUBIC)
 
 
@@ -75,12 +75,21 @@ def _floats(image: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
     return np.asarray(image, dtype)
 
 
+def _truth(hr: np.ndarray) -> np.ndarray:
+    hr = _floats(hr)
+    if hr.ndim != 3:
+        raise InputError(f"the image (of shape {hr.shape}) must be (H, W, C)")
+    if hr.size and np.abs(hr).max() > 2:
+        raise InputError(f"the image (up to {np.abs(hr).max():g}) must hold floats in [0, 1]")
+    return hr
+
+
 def _shrunk(hr: np.ndarray, factor: int) -> tuple[int, int]:
     return hr.shape[0] // factor, hr.shape[1] // factor
 
 
 def _matlab_lr(hr: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    hr = images.crop_to_multiple(_floats(hr), factor, anchor="top-left")
+    hr = images.crop_to_multiple(_truth(hr), factor, anchor="top-left")
     return hr, imresize(hr, None, size=_shrunk(hr, factor)).astype(np.float32)
 
 

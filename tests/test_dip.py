@@ -552,7 +552,7 @@ def test_the_total_variation_is_that_of_the_image_by_its_weight(x64):
 
 
 def test_a_further_fit_compiles_nothing(caplog):
-    config = dip.Config(iterations=3, patience=2)
+    config = dip.Config(iterations=3)
     functions = {
         "init_fn": lambda key, latent: jnp.ones(()),
         "apply_fn": lambda level, latent: level * latent[..., :1],
@@ -561,7 +561,7 @@ def test_a_further_fit_compiles_nothing(caplog):
     compiled = []
     for seed in range(2):
         with jax.log_compiles(), caplog.at_level("WARNING"):
-            dip.fit(
+            found = dip.fit(
                 jax.random.key(seed),
                 jnp.full((1, 3, 5, 1), 0.3),
                 operators.identity,
@@ -572,6 +572,13 @@ def test_a_further_fit_compiles_nothing(caplog):
         compiled.append([text for text in caplog.messages if "XLA compilation of" in text])
         caplog.clear()
     assert len(compiled[0]) >= 3 and compiled[1] == []  # start, loop, last output
+    state = jax.device_put(found.state, jax.devices()[0])  # committed, as a checkpoint's are
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        more = {**functions, "config": dip.Config(iterations=5), "size": (3, 5)}
+        more["resume"] = state, found.history
+        dip.fit(jax.random.key(0), jnp.full((1, 3, 5, 1), 0.3), operators.identity, **more)
+    compiled = [text for text in caplog.messages if "XLA compilation of" in text]
+    assert not [text for text in compiled if "_run" in text]
 
 
 def rising(config, **more):

@@ -191,7 +191,7 @@ def test_images_that_others_restored_are_scored(tmp_path, capsys):
         np.testing.assert_array_equal(stored(f"out/images/{image['name']}.png"), pair[1])
     assert "`made/c.png` is 60x64x3" in record["left_out"]["c"]
     assert "ground truth 64x64x3 as the protocol crops it" in record["left_out"]["c"]
-    assert "must have one called d, of any kind, but has no image" in record["left_out"]["d"]
+    assert "must have one image called d, of any kind, but has none" in record["left_out"]["d"]
     assert (tmp_path / "out" / "report.html").exists()
 
     picture(tmp_path / "made" / "a.bmp")

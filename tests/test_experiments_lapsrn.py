@@ -68,7 +68,7 @@ def test_a_training_leaves_a_network_and_its_history(tmp_path, capsys):
     assert kept == {"2", "3", best["epoch"]}
     with PIL.Image.open("a/curve.png") as curve:
         assert curve.size == (960, 540)
-    assert "3 epochs, files in a" in capsys.readouterr().out
+    assert f"3 epochs, loss {metrics['loss']:.5f}, files in a" in capsys.readouterr().out
     assert run("--test", "test", "--out", "a") == 0
     assert "a is finished" in capsys.readouterr().out
     # The PSNR is that of the network in the folder.

@@ -233,9 +233,7 @@ FIT = pathlib.Path("fit")
         (lambda: (FIT / "history.csv").write_text("iteration,loss\n1\n"), "is damaged"),
         (lambda: (FIT / "metrics.json").write_text("[1]"), "must hold a JSON object"),
         (lambda: change(FIT / "metrics.json", bicubic=[1]), "`fit/metrics.json` is damaged"),
-        (lambda: change(FIT / "metrics.json", iterations_asked=3), "must be finished"),
         (lambda: change(FIT / "config.json", iterations=None), "KeyError: 'iterations'"),
-        (lambda: os.remove("fit/metrics.json"), "`RUN` (=fit) must be finished"),
         (lambda: shutil.rmtree("fit"), "`RUN` (=fit) must be a folder that is there"),
         (lambda: empty(FIT), "`RUN` (=fit) must be a folder that experiments.dip, "),
         (lambda: point_elsewhere(FIT), "the name '../../hr' must be that of a file"),
@@ -245,7 +243,6 @@ FIT = pathlib.Path("fit")
             lambda: of_fits(empty(FIT), {"name": "plain"}),
             "`fit/scores.json` is damaged (ValueError",
         ),
-        (lambda: stale_mean(empty(FIT)), "`RUN` (=fit) must be finished"),
     ],
 )
 def test_damage_is_told_in_one_line(runs, capsys, harm, said):
@@ -254,6 +251,24 @@ def test_damage_is_told_in_one_line(runs, capsys, harm, said):
     err = capsys.readouterr().err
     assert err.startswith("error: ") and err.count("\n") == 1 and said in err
     assert not (runs / "new.html").exists()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda: change(FIT / "metrics.json", iterations_asked=3),
+        lambda: os.remove("fit/metrics.json"),
+        lambda: stale_mean(empty(FIT)),
+    ],
+)
+def test_what_is_not_finished_is_left_out(runs, capsys, harm):
+    harm()
+    assert run("scores/bicubic", "fit", "--out", "new.html") == 1
+    assert capsys.readouterr().err.startswith("left out: `RUN` (=fit) must be finished")
+    assert read("new.html").texts("h1") and "fit" not in read("new.html").texts("th")
+    assert run("fit", "--out", "none.html") == 2
+    assert capsys.readouterr().err.startswith("error: `RUN` (=fit) must be finished")
+    assert not (runs / "none.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -103,9 +103,12 @@ def fit(
         `jaxsr.tracing`, which compares all else.
 
     Raises:
-      InputError: the observation holds no floats, or some that are not finite, or is not of the
-        shape that the operator gives; or the history is not the state's.
+      InputError: the observation is not (N, h, w, C), holds no floats or some that are not finite,
+        or is not of the shape that the operator gives; or the history is not the state's.
     """
+    observation = jnp.asarray(observation)
+    if observation.ndim != 4:
+        raise InputError(f"the observation (of shape {observation.shape}) must be (N, h, w, C)")
     if not jnp.issubdtype(observation.dtype, jnp.floating):
         raise InputError(f"the observation (of {observation.dtype}) must hold floats")
     if not jnp.isfinite(observation).all():
@@ -121,12 +124,14 @@ def fit(
         traced = tracing.trace(fresh, key, folder=traces, known=known, compiler_options=HARDLY)
         shapes, history = traced.out_info, History()
     else:
-        shapes, history = resume[0], dict(resume[1])
-        if (lengths := {len(x) for x in history.values()} or {0}) != {int(shapes.step)}:
+        # Without the arrays' own device, which would make another program of the same.
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), resume[0])
+        step, history = int(resume[0].step), dict(resume[1])
+        if (lengths := {len(x) for x in history.values()} or {0}) != {step}:
             these = ", ".join(map(str, sorted(lengths)))
             raise InputError(
                 f"`resume`: the history (of length {these}) must be as long as its state has "
-                f"iterations (={shapes.step})"
+                f"iterations (={step})"
             )
     seen = jax.eval_shape(operator, shapes.average)
     if observation.shape != seen.shape:
