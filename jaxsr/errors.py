@@ -4,8 +4,6 @@ import contextlib
 import numbers
 from collections.abc import Iterator
 
-import jax
-
 
 class InputError(ValueError):
     """What the user gave cannot be used. One line, quoting the value and the rule it breaks."""
@@ -29,6 +27,8 @@ def within_memory(what: str) -> Iterator[None]:
     Raises:
       InputError: it is, or the device failed otherwise.
     """
+    import jax  # here: the data sets, whose rules these are, too, need none of it
+
     try:
         yield
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
