@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from benchmarks import timing
 from jaxsr import reports
 from jaxsr.errors import InputError, within_memory
-from jaxsr.options import as_option, parse
+from jaxsr.options import as_option, parse, refused
 
 AGREEMENT = 1e-4
 PAUSE = 0.3  # seconds; OpenMP's threads spin for 0.2 by default
@@ -225,8 +225,7 @@ def main(
         print(f"error: {as_option(str(error), options)}", file=sys.stderr)
         return 2
     except OSError as error:
-        what = "the output" if error.filename is None else f"`{error.filename}`"
-        print(f"error: {what} cannot be used: {error.strerror or error}", file=sys.stderr)
+        print(f"error: {refused(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)

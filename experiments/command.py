@@ -44,8 +44,7 @@ def main(
     except InputError as error:
         print(f"error: {options.as_option(str(error), settings)}", file=sys.stderr)
     except OSError as error:
-        what = "the output" if error.filename is None else f"`{error.filename}`"
-        print(f"error: {what} cannot be used: {error.strerror or error}", file=sys.stderr)
+        print(f"error: {options.refused(error)}", file=sys.stderr)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return INTERRUPTED

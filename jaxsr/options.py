@@ -1,4 +1,4 @@
-"""A command line to its settings; what is wrong with it in one line, where tyro draws a box."""
+"""A command line to its settings, and errors to a line each, where tyro draws a box."""
 
 import contextlib
 import dataclasses
@@ -63,6 +63,12 @@ def as_option(message: str, settings: Any) -> str:
     if not found or found[1] not in {field.name for field in dataclasses.fields(settings)}:
         return message
     return f"`--{found[1].replace('_', '-')}" + message[found.end(1) :]
+
+
+def refused(error: OSError) -> str:
+    """What the operating system refuses, in a line."""
+    what = "the output" if error.filename is None else f"`{error.filename}`"
+    return f"{what} cannot be used: {error.strerror or error}"
 
 
 def _one_line(box: str) -> str:

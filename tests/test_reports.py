@@ -146,7 +146,7 @@ def test_environment_of_a_gpu_names_its_runtime_and_cudnn(monkeypatch):
     real = metadata.version
     monkeypatch.setattr(metadata, "distributions", lambda: installed)
     monkeypatch.setattr(metadata, "version", lambda x: "9.10" if "cudnn" in x else real(x))
-    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_autotune_level=0 --xla_dump_to=/home/me")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_autotune_level=0 --xla_dump_to=dumps/mine")
     client = types.SimpleNamespace(platform_version="PJRT, cuda 12090")
     device = types.SimpleNamespace(platform="gpu", device_kind="H100", client=client)
     record = reports.environment(device)
