@@ -196,6 +196,29 @@ def test_checkpoints_lie_apart(tmp_path, monkeypatch):
     assert sorted(x.name for x in (tmp_path / "out/checkpoints").iterdir()) == ["16", "18"]
 
 
+def test_a_grown_fit_that_is_stopped_keeps_no_records_of_the_shorter(tmp_path, monkeypatch):
+    hr = picture(tmp_path / "ramp.png")
+    args = ("--hr", hr, "--out", "out", "--checkpoint-every", 2, "--iterations")
+    assert run(*args, 2) == 0
+    records = [tmp_path / "out" / name for name in folder.RECORDS]
+    assert all(path.exists() for path in records)
+    before = (tmp_path / "out/sr.npy").read_bytes()
+    show = folder.Bar.show
+
+    def press(self, progress):
+        if int(progress.state.step) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        show(self, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.Bar, "show", press)
+        assert run(*args, 8) == command.INTERRUPTED
+    assert (tmp_path / "out/sr.npy").read_bytes() != before
+    assert not any(path.exists() for path in records)
+    assert run(*args, 8) == 0
+    assert all(path.exists() for path in records)
+
+
 def test_ctrl_c_keeps_everything(tmp_path, monkeypatch, capsys):
     hr = picture(tmp_path / "ramp.png")
     show = folder.Bar.show
