@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from experiments.record import unusable
 from jaxsr import files, options
 from jaxsr.errors import InputError, within_memory
 from jaxsr.reports import cores
@@ -60,10 +61,8 @@ def make(out: pathlib.Path, *parts: str) -> None:
     try:
         for part in ("", *parts):
             (out / part).mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise InputError(f"`--out` (={out}) cannot be used: a file is in the way") from error
     except OSError as error:
-        raise InputError(f"`--out` (={out}) cannot be used: {error.strerror}") from error
+        raise unusable(out, error) from error
 
 
 def use_compilation_cache() -> None:

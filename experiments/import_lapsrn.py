@@ -17,6 +17,7 @@ import numpy as np
 import tyro
 
 from experiments import command
+from experiments.record import unusable
 from jaxsr import pretrained, weights
 from jaxsr.errors import InputError
 from jaxsr.models import LapSRN
@@ -41,7 +42,7 @@ def run(settings: Settings) -> int:
         present = {p.name for p in out.iterdir()} if out.exists() else set()
         taken = any(name != "weights" and not name.startswith(".") for name in present)
     except OSError as error:
-        raise InputError(f"`--out` (={out}) cannot be used: {error.strerror}") from error
+        raise unusable(out, error) from error
     if not taken:
         pretrained.save(out, model, variables)
     elif _holds(out, model, variables):

@@ -122,10 +122,8 @@ def claim(
             raise InputError(f"`--out` (={path}) must be new, empty, or of an earlier run")
         for part in parts:
             (path / part).mkdir(exist_ok=True)
-    except FileExistsError as error:
-        raise InputError(f"`--out` (={path}) cannot be used: a file is in the way") from error
     except OSError as error:
-        raise InputError(f"`--out` (={path}) cannot be used: {error.strerror}") from error
+        raise unusable(path, error) from error
     except InputError:
         raise
     except (ValueError, RecursionError) as error:
@@ -133,6 +131,12 @@ def claim(
     # First of all files: a folder that holds others without it is taken for somebody else's.
     if config != earlier:
         reports.write_json(record, config)
+
+
+def unusable(out: pathlib.Path, error: OSError) -> InputError:
+    """What the operating system refuses of the folder of `--out`."""
+    why = "a file is in the way" if isinstance(error, FileExistsError) else error.strerror
+    return InputError(f"`--out` (={out}) cannot be used: {why}")
 
 
 def _kind(config: Mapping[str, Any]) -> str:

@@ -196,6 +196,18 @@ def test_checkpoints_lie_apart(tmp_path, monkeypatch):
     assert sorted(x.name for x in (tmp_path / "out/checkpoints").iterdir()) == ["16", "18"]
 
 
+def ctrl_c_at(step):
+    """A bar's `show` that also presses Ctrl-C there."""
+    show = folder.Bar.show
+
+    def press(self, progress):
+        if int(progress.state.step) == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        show(self, progress)
+
+    return press
+
+
 def test_a_grown_fit_that_is_stopped_keeps_no_records_of_the_shorter(tmp_path, monkeypatch):
     hr = picture(tmp_path / "ramp.png")
     args = ("--hr", hr, "--out", "out", "--checkpoint-every", 2, "--iterations")
@@ -203,15 +215,8 @@ def test_a_grown_fit_that_is_stopped_keeps_no_records_of_the_shorter(tmp_path, m
     records = [tmp_path / "out" / name for name in folder.RECORDS]
     assert all(path.exists() for path in records)
     before = (tmp_path / "out/sr.npy").read_bytes()
-    show = folder.Bar.show
-
-    def press(self, progress):
-        if int(progress.state.step) == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-        show(self, progress)
-
     with monkeypatch.context() as patch:
-        patch.setattr(folder.Bar, "show", press)
+        patch.setattr(folder.Bar, "show", ctrl_c_at(4))
         assert run(*args, 8) == command.INTERRUPTED
     assert (tmp_path / "out/sr.npy").read_bytes() != before
     assert not any(path.exists() for path in records)
@@ -221,15 +226,8 @@ def test_a_grown_fit_that_is_stopped_keeps_no_records_of_the_shorter(tmp_path, m
 
 def test_ctrl_c_keeps_everything(tmp_path, monkeypatch, capsys):
     hr = picture(tmp_path / "ramp.png")
-    show = folder.Bar.show
-
-    def press(self, progress):
-        if int(progress.state.step) == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-        show(self, progress)
-
     with monkeypatch.context() as patch:
-        patch.setattr(folder.Bar, "show", press)
+        patch.setattr(folder.Bar, "show", ctrl_c_at(4))
         args = ("--hr", hr, "--iterations", 8, "--out", "out", "--checkpoint-every", 2)
         assert run(*args) == command.INTERRUPTED
     printed = capsys.readouterr().out
