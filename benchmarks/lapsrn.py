@@ -29,6 +29,7 @@ from jaxsr import training
 from jaxsr.datasets import patches
 from jaxsr.models import LapSRN
 from jaxsr.models.luma import Network
+from jaxsr.options import Given
 
 NETWORKS = {"paper": LapSRN(), "released": LapSRN(depth=10, spread=3)}
 RECIPE = training.Config()
@@ -42,11 +43,11 @@ class Options:
 
     sizes: tuple[str, ...] = ("320x480", "720x1280")
     """Sizes of the enlarged image, HEIGHTxWIDTH in pixels, multiples of 4."""
-    json: pathlib.Path | None = None
+    json: Given[pathlib.Path] = None
     """File for the results, with machine and versions."""
     precisions: tuple[Precision, ...] = ("float32",)
     """Arithmetic of the convolutions, in all programs alike; tf32 needs a GPU that has it."""
-    parts: int | None = None
+    parts: Given[int] = None
     """In which the gradient of a training step is summed. By default four on a CPU, whose caches
     are small, else one."""
     calls: int = 3
@@ -141,7 +142,7 @@ def training_step(precision: Precision, options: Options, *, alone: bool) -> dic
         from benchmarks import torch_lapsrn
 
         with jax.default_matmul_precision("highest"):
-            low, targets = training.laplacian(images, model)
+            low, targets = training.image_pyramid(images, model)
         programs, losses = torch_lapsrn.trainings(
             model,
             state.variables,

@@ -6,10 +6,10 @@ import pathlib
 import jax
 
 import experiments
-import jaxsr
 from experiments.problem import Problem
 from experiments.recipes import Settings
 from experiments.record import as_config
+from jaxsr import tracing
 from jaxsr.models import SkipUNet
 
 # The settings that no program holds: files, for which stands what they become; data; how long. Any
@@ -23,10 +23,10 @@ _APART = (
 def folder(
     settings: Settings, task: Problem, network: SkipUNet, *, on: jax.Device
 ) -> pathlib.Path | None:
-    """Below the compilation cache, by a digest of the problem and of all the project's code.
+    """Below the compilation cache, by a digest of the problem and of the code of `experiments`.
 
-    Code that a caller replaced while it runs is not seen. Shapes, versions and the like are told
-    apart by `jaxsr.tracing`.
+    Code that a caller replaced while it runs is not seen. The library's code, shapes, versions and
+    the like are told apart by `jaxsr.tracing`.
 
     Args:
       settings: resolved.
@@ -45,17 +45,8 @@ def folder(
     channels = task.observed.shape[-1]
     image = jax.ShapeDtypeStruct((1, *task.canvas(2 ** len(network.down)), channels), "float32")
     operator = jax.jit(task.operator()).lower(image).as_text()
-    known = (kept | {"patience": bool(settings.patience)}, task.score, operator, network, _SOURCES)
+    known = (kept | {"patience": bool(settings.patience)}, task.score, operator, network, _CODE)
     return pathlib.Path(cache) / "traces" / hashlib.sha256(repr(known).encode()).hexdigest()[:32]
 
 
-def _sources() -> str:
-    sha256 = hashlib.sha256()
-    for package in (jaxsr, experiments):
-        root = pathlib.Path(package.__path__[0])
-        for path in sorted(root.rglob("*.py")):
-            sha256.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    return sha256.hexdigest()
-
-
-_SOURCES = _sources()  # as the code is now, while it is imported
+_CODE = tracing.code(experiments)  # as it is now, while it is imported

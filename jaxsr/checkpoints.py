@@ -2,12 +2,10 @@
 
 import contextlib
 import json
-import logging
 import math
 import os
 import pathlib
 import shutil
-import threading
 import zlib
 from typing import Any, TypeVar
 
@@ -16,8 +14,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxsr import storage
-from jaxsr.errors import InputError, require_integers
+from jaxsr.errors import InputError, require_integers, within_memory
 from jaxsr.files import atomic
+from jaxsr.quiet import quiet
 
 Tree = TypeVar("Tree")
 
@@ -31,11 +30,12 @@ class Checkpoints:
     With `keep_best` also that of the highest score, of equal ones the latest; NaN is the lowest. A
     context manager. A save is over when `save` returns (half a second for 27 MB): no thread is left
     that would read buffers which the next call donates. What an interrupted save left in `folder`
-    is removed on opening, unless it is opened `read_only`: another may be writing. Of several
-    processes all take part in every call, unless this is `alone`, its folder and arrays its own.
+    is removed on opening, unless it is opened `read_only`: another may be writing. With
+    several processes, all of them call every method, unless `alone`: folder and arrays are then
+    this process's own.
 
     Raises:
-        InputError: `keep` is no integer from 1, or `folder` cannot be opened or made.
+      InputError: `keep` is no integer from 1, or `folder` cannot be opened or made.
     """
 
     def __init__(
@@ -48,8 +48,6 @@ class Checkpoints:
         alone: bool = False,
     ) -> None:
         require_integers(keep=keep)
-        if keep < 1:
-            raise InputError(f"`keep` (={keep}) must be at least 1")
         self.folder = pathlib.Path(folder).absolute()
         self._keep_best = keep_best
         self._alone = alone and jax.process_count() > 1
@@ -78,7 +76,7 @@ class Checkpoints:
         try:
             if not read_only:
                 self.folder.mkdir(parents=True, exist_ok=True)
-            with _quiet:
+            with quiet:
                 self._manager = ocp.CheckpointManager(
                     self.folder,
                     options=options,
@@ -95,7 +93,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Releases what Orbax holds. Checkpoints stay."""
-        with _quiet:
+        with quiet:
             self._manager.close()
 
     def latest_step(self) -> int | None:
@@ -112,9 +110,11 @@ class Checkpoints:
         The latest step is not written a second time: it is the same state.
 
         Raises:
-            InputError: `step` is before the latest, the disk is too full, or the files cannot be
-                written; then nothing of this step stays.
+          InputError: `step` is no integer from 0 or before the latest, a leaf is no array, the
+            disk is too full, or the files cannot be written; then nothing of this step stays.
         """
+        require_integers(step=step, least=0)
+        arrays = storage.names(tree)
         latest = self.latest_step()
         if latest == step:
             return
@@ -125,12 +125,12 @@ class Checkpoints:
         # Of an array that one of several processes holds by itself Orbax writes nothing.
         arguments = ocp.args.StandardSave(jax.tree.map(np.asarray, data) if self._alone else data)
         try:
-            with _quiet:
+            with quiet:
                 self._manager.save(
                     step,
                     args=arguments,
                     metrics=None if score is None else {"score": float(score)},
-                    custom_metadata={"arrays": storage.names(tree)},
+                    custom_metadata={"arrays": arrays},
                 )
         except Exception as error:
             for unfinished in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
@@ -145,7 +145,7 @@ class Checkpoints:
         """Refuses a full disk before TensorStore does, whose threads would write to the terminal.
 
         Raises:
-            InputError: less is free than the arrays take.
+          InputError: less is free than the arrays take.
         """
         needed, free = sum(x.nbytes for x in jax.tree.leaves(data)) + _OVERHEAD, math.inf
         with contextlib.suppress(OSError):  # no such folder any more: Orbax may make it anew
@@ -164,26 +164,35 @@ class Checkpoints:
             default device; NumPy arrays come back as such.
 
         Raises:
-            InputError: there is no such checkpoint; it is damaged; or it is of another tree. It is
-                left as it is, and no earlier one is taken in its place: that is the user's choice.
+          InputError: there is no such checkpoint; it is damaged, or too large for the memory; or
+            it is of another tree. It is left as it is, and no earlier one is taken in its
+            place: that is the user's choice.
         """
+        names = storage.names(like)
         step = self.latest_step() if step is None else step
         if step is None or step not in self._manager.all_steps():
             what = "checkpoint" if step is None else f"checkpoint of step {step}"
             raise InputError(f"`{self.folder}` holds no {what}")
+        where = f"`{self.folder / str(step)}`"
         try:
-            self._check(step, storage.names(like))
-            with _quiet:
+            saved = self._saved(step)
+            for name in (*names, *saved):
+                if saved.get(name) != names.get(name):
+                    ours, theirs = names.get(name, "nothing"), saved.get(name, "nothing")
+                    rule = f"must hold {ours} as `{name}`: it holds {theirs}"
+                    raise InputError(f"{where}, a checkpoint of another state, {rule}")
+            with quiet, within_memory(where):
                 target = jax.tree.map(storage.host_target if self._alone else storage.target, like)
                 arguments = ocp.args.StandardRestore(target)
                 found = self._manager.restore(step, args=arguments)
                 return jax.tree.map(storage.restored, like, found)
+        except InputError:
+            raise
         except Exception as error:  # Orbax and TensorStore raise all kinds on damaged files
             earlier = [other for other in self._manager.all_steps() if other < step]
             then = f"go on from step {max(earlier)}" if earlier else "start afresh"
             raise InputError(
-                f"`{self.folder / str(step)}` cannot be restored, {_reason(error)}: "
-                f"delete that folder to {then}"
+                f"{where} cannot be restored, {_reason(error)}: delete that folder to {then}"
             ) from error
 
     def _checksums(self, step: int) -> dict[str, int]:
@@ -191,8 +200,10 @@ class Checkpoints:
         files = sorted(path for path in root.rglob("*") if path.is_file())
         return {path.relative_to(root).as_posix(): zlib.crc32(path.read_bytes()) for path in files}
 
-    def _check(self, step: int, names: dict[str, str]) -> None:
-        """Finds damage before TensorStore does, whose threads would write to the terminal.
+    def _saved(self, step: int) -> dict[str, str]:
+        """The names of a checkpoint that is whole.
+
+        Finds damage before TensorStore does, whose threads would write to the terminal.
 
         A run killed after Orbax's commit and before the sums are there leaves a good checkpoint.
         """
@@ -203,46 +214,16 @@ class Checkpoints:
                 if found.get(name) != checksum:
                     how = "damaged" if name in found else "missing"
                     raise ValueError(f"`{name}` in it is {how}")
-        with _quiet:
+        with quiet:
             saved = (self._manager.metadata(step).custom_metadata or {}).get("arrays")
         if saved is None:
             raise ValueError("it is not a complete checkpoint of this program")
-        for name in (*names, *saved):
-            if saved.get(name) != names.get(name):
-                ours, theirs = names.get(name, "nothing"), saved.get(name, "nothing")
-                raise ValueError(f"it holds {theirs} and not {ours} as `{name}`")
+        return dict(saved)
 
 
 def _score(metrics: dict[str, float]) -> float:
     score = metrics["score"]
     return -math.inf if math.isnan(score) else score  # NaN would upset the order of the others
-
-
-class _Quiet:
-    """Orbax logs what is no news to the user, and errors that it also raises.
-
-    A context, in several threads at once: the last to leave it has the logger speak again.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._inside, self._level = threading.Lock(), 0, logging.NOTSET
-
-    def __enter__(self) -> None:
-        logger = logging.getLogger("absl")
-        with self._lock:
-            if not self._inside:
-                self._level = logger.level
-                logger.setLevel(logging.CRITICAL)
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                logging.getLogger("absl").setLevel(self._level)
-
-
-_quiet = _Quiet()
 
 
 def _reason(error: Exception) -> str:

@@ -1,10 +1,10 @@
 """How many iterations a compiled loop is given at a time."""
 
 SECONDS = 2.0
-# However slow they are: each call gets its memory anew from the system, which takes a CPU up to an
-# iteration's time.
-FEW = 8  # iterations
-LONG = 30.0  # seconds, at most, for them: as long may Ctrl-C wait
+# A chunk has at least FEW iterations where LONG seconds hold them: every call gets its memory anew
+# from the system, which on a CPU takes up to one iteration's time.
+FEW = 8
+LONG = 30.0  # also how long Ctrl-C may wait
 LENGTH = 1024  # iterations, at most
 
 

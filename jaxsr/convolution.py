@@ -97,8 +97,8 @@ def _lax_backward(x: Array, w: Array, dy: Array, stride: int) -> tuple[Array, Ar
 def lowering(x: Array, w: Array, stride: int) -> tuple[Forward, Backward]:
     """How `conv` is computed on a CPU: the functions of its value and of its gradients.
 
-    The bounds are where measured times cross ("Speed" in the documentation); only that of
-    filters of more than 9 taps those with a side below 3 have im2col's gradients is by count.
+    The bounds are where measured times cross ("Speed" in the documentation), except one, found by
+    counting operations: filters of more than 9 taps with a side below 3 have im2col's gradients.
     """
     h, k, channels, features = w.shape
     if stride == 1 and h * k > 9 and w.dtype == jnp.float32:
@@ -125,7 +125,7 @@ def conv(x: Array, w: Array, stride: int = 1) -> Array:
     """Correlate x (N, H, W, C) with w (h, w, C, K), without padding, in steps of `stride`.
 
     Equal to `lax.conv_general_dilated`; the lowering is chosen by platform (see the module), or is
-    that where the image's size is not known (`jax.export` with symbolic shapes). Its gradient is
+    `lax`'s where the image's size is symbolic (`jax.export`). Its gradient is
     reverse-mode only (`jax.custom_vjp`): neither `jax.jvp` nor `jax.jacfwd` passes through.
 
     Returns:

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from matplotlib.axes import Axes
@@ -42,7 +41,7 @@ class Layer:
     filters: tuple[int, int] | None = None  # None: it has none
 
 
-def layers(model: nn.Module, *shape: int) -> dict[str, Layer]:
+def layers(model: Any, *shape: int) -> dict[str, Layer]:
     """The submodules that a call on an input (N, H, W, C) runs, by name; nothing is computed.
 
     Args:

@@ -1,23 +1,62 @@
-"""The one exception that bad input raises, a rule that many settings share, too little memory."""
+"""The one exception that bad input raises, rules that many functions share, too little memory."""
 
 import contextlib
 import numbers
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 
 class InputError(ValueError):
     """What the user gave cannot be used. One line, quoting the value and the rule it breaks."""
 
 
-def require_integers(**values: object) -> None:
-    """Refuses values, given by their names, that are no integers (of Python or NumPy).
+def require_integers(*, least: int = 1, **values: object) -> None:
+    """Refuses values, given by their names, that are no integers (of Python or NumPy) from `least`.
 
     Raises:
-        InputError: one is not.
+      InputError: one is not.
     """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise InputError(f"`{name}` (={value}) must be an integer")
+        if value < least:
+            raise InputError(f"`{name}` (={value}) must be at least {least}")
+
+
+def require_size(size: object) -> None:
+    """Refuses a size that is not (height, width), two integers of at least 1.
+
+    Raises:
+      InputError: it is not.
+    """
+    if not isinstance(size, Sequence) or len(size) != 2:
+        raise InputError(f"`size` (={size}) must be (height, width)")
+    require_integers(height=size[0], width=size[1])
+
+
+def require_floats(what: str, dtype: Any, *, within: str = "") -> None:
+    """Refuses an array, of which `dtype` is the type, that holds no floats.
+
+    Integers are not scaled: whether they mean [0, 1], [0, 255] or something else is not known.
+
+    Raises:
+      InputError: it holds others.
+    """
+    import jax.numpy as jnp  # here: the data sets, whose rules these are, too, need none of it
+
+    if not jnp.issubdtype(dtype, jnp.floating):  # bfloat16 among them
+        raise InputError(f"{what} (of {dtype}) must hold floats{within}")
+
+
+def require_functions(**values: object) -> None:
+    """Refuses values, given by their names, that cannot be called.
+
+    Raises:
+      InputError: one cannot.
+    """
+    for name, value in values.items():
+        if not callable(value):
+            raise InputError(f"`{name}` (={value!r}) must be a function")
 
 
 @contextlib.contextmanager
@@ -27,7 +66,7 @@ def within_memory(what: str) -> Iterator[None]:
     Raises:
       InputError: it is, or the device failed otherwise.
     """
-    import jax  # here: the data sets, whose rules these are, too, need none of it
+    import jax  # here, as above
 
     try:
         yield

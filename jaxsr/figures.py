@@ -44,8 +44,8 @@ def comparison(
       zoom: the window (top, left, height, width) in pixels of the largest image.
 
     Raises:
-        InputError: there are no images, their sizes do not fit, `zoom` is outside, or the file
-            cannot be written.
+      InputError: there are no images, their sizes do not fit, `zoom` is outside, or the file
+        cannot be written.
     """
     if not images:
         raise InputError("`images` (=none) must be at least one")
@@ -138,7 +138,7 @@ def save(path: Path, figure: Figure) -> None:
     """Writes a Matplotlib figure as a PNG.
 
     Raises:
-        InputError: the file cannot be written.
+      InputError: the file cannot be written.
     """
     with atomic(path) as temporary:
         FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})

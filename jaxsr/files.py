@@ -13,7 +13,7 @@ def cache() -> pathlib.Path:
     """The user's folder for what can be made again: `jaxsr` below $XDG_CACHE_HOME or ~/.cache.
 
     Raises:
-        InputError: neither is known.
+      InputError: neither is known.
     """
     if root := os.environ.get("XDG_CACHE_HOME"):
         return pathlib.Path(root) / "jaxsr"
@@ -34,8 +34,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     stays behind (after a SIGKILL one may).
 
     Raises:
-        InputError: `path` names no file, or the operating system refuses to write: no such folder,
-            no permission, disk full.
+      InputError: `path` names no file, or the operating system refuses to write: no such folder,
+        no permission, disk full.
     """
     path = pathlib.Path(path)
     if not path.name:

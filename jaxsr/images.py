@@ -5,8 +5,6 @@ converted once, here. Luma and chroma are those of ITU-R BT.601, R'G'B' as store
 linearisation).
 """
 
-import contextlib
-import dataclasses
 import os
 import pathlib
 import threading
@@ -15,9 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 
-from jaxsr.errors import InputError, require_integers
+from jaxsr.decoding import Image, from_pillow, upright
+from jaxsr.errors import InputError, require_floats, require_integers
 from jaxsr.files import atomic
 
 Array = Any  # a NumPy or JAX array
@@ -25,26 +23,9 @@ Array = Any  # a NumPy or JAX array
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM")  # hold all colours in every size
 _WARNINGS = threading.Lock()  # Python's filters are the whole process's
 
-# PNG's grays of few bits, as Pillow scales them to 8; the transparent one it leaves as it is.
-_SCALED = {"L;2": 85, "L;4": 17}
-
 # BT.601 in studio range, R'G'B' in [0, 1] to 8-bit code values, as in MATLAB's rgb2ycbcr.
 _YCBCR = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]])
 _YCBCR_OFFSET = np.array([16.0, 128.0, 128.0])
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Image:
-    """A picture as read from a file.
-
-    pixels: (H, W, 1) gray or (H, W, 3) RGB, float32 in [0, 1], not multiplied by alpha.
-    alpha: (H, W, 1), float32 in [0, 1], 1 opaque; None where the file has no transparency.
-    bits: 16 where these pixels are told apart by more than 8 (gray without transparency), else 8.
-    """
-
-    pixels: np.ndarray
-    alpha: np.ndarray | None = None
-    bits: int = 8
 
 
 def read(path: str | os.PathLike[str]) -> Image:
@@ -55,8 +36,8 @@ def read(path: str | os.PathLike[str]) -> Image:
     several frames the first is read; colour profiles are ignored.
 
     Raises:
-        InputError: there is no such file, or it is not an image that can be decoded in full, or has
-            more pixels than Pillow's limit against decompression bombs.
+      InputError: there is no such file, or it is not an image that can be decoded in full, or has
+        more pixels than Pillow's limit against decompression bombs.
     """
     path = pathlib.Path(path)
     try:
@@ -66,10 +47,10 @@ def read(path: str | os.PathLike[str]) -> Image:
             warnings.simplefilter("ignore", UserWarning)  # of metadata that are damaged
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(path) as file:
-                stored = [tile.args for tile in file.tile][:1]
+                stored = file.tile[0].args if file.tile else None
                 file.load()
-                picture = _upright(file)
-        return _from_pillow(_with_key(picture, *stored), path)
+                picture = upright(file)
+        return from_pillow(picture, path, stored=stored)
     except InputError:
         raise
     except FileNotFoundError:
@@ -79,6 +60,8 @@ def read(path: str | os.PathLike[str]) -> Image:
     except (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError):
         limit = PIL.Image.MAX_IMAGE_PIXELS
         raise InputError(f"`{path}` is too large: an image has at most {limit} pixels") from None
+    except MemoryError:
+        raise InputError(f"`{path}` is too large for this machine's memory") from None
     except PIL.UnidentifiedImageError:
         raise InputError(f"`{path}` is not an image in a known format") from None
     except Exception as error:  # decoders raise all kinds of exceptions on damaged files
@@ -88,54 +71,12 @@ def read(path: str | os.PathLike[str]) -> Image:
         raise InputError(f"`{path}` is damaged or cut off: {reason}") from None
 
 
-def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
-    with contextlib.suppress(Exception):  # of damaged EXIF data, which say nothing then
-        return PIL.ImageOps.exif_transpose(picture)
-    return picture
-
-
-def _with_key(picture: PIL.Image.Image, stored: Any = None) -> PIL.Image.Image:
-    """The picture, of pixels that were `stored` so, with what Pillow leaves to do."""
-    clear = picture.info.get("transparency")
-    if stored == "LA;16B":  # decoded to RGBA
-        return picture.convert("LA")
-    if isinstance(clear, int) and stored in _SCALED:
-        picture.info["transparency"] = _SCALED[stored] * clear
-    elif isinstance(clear, tuple) and stored == "RGB;16B":
-        picture.info["transparency"] = tuple(value >> 8 for value in clear)
-    return picture
-
-
-def _from_pillow(picture: PIL.Image.Image, path: pathlib.Path) -> Image:
-    if picture.mode.startswith("I;16"):
-        values = np.asarray(picture)[..., None]
-        clear = picture.info.get("transparency")  # the one value that is transparent
-        alpha = None if clear is None else (values != clear).astype(np.float32)
-        pixels = values.astype(np.float32) / np.float32(65535)
-        return Image(pixels, alpha, bits=16 if alpha is None else 8)
-    if picture.mode in ("I", "F"):
-        peak = 65535 if picture.mode == "I" else 1
-        values = np.asarray(picture)
-        if not np.all((values >= 0) & (values <= peak)):
-            raise InputError(
-                f"`{path}` holds values from {values.min()} to {values.max()}: gray of 32 bits "
-                f"must lie in [0, {peak}]"
-            )
-        return Image((values / peak).astype(np.float32)[..., None], bits=16)
-    gray = picture.mode in ("1", "L", "LA", "La")
-    if picture.has_transparency_data:
-        values = from_uint8(np.asarray(picture.convert("LA" if gray else "RGBA")))
-        return Image(np.ascontiguousarray(values[..., :-1]), np.ascontiguousarray(values[..., -1:]))
-    values = from_uint8(np.asarray(picture.convert("L" if gray else "RGB")))
-    return Image(values.reshape(*values.shape[:2], -1))
-
-
 def to_pillow(pixels: Array, *, alpha: Array | None = None) -> PIL.Image.Image:
     """(H, W, C) to a Pillow image, of 8 bits by `to_uint8`; uint16 of gray stays.
 
     Raises:
-        InputError: `pixels` is not (H, W, 1) or (H, W, 3), or `alpha` not (H, W, 1) of that size,
-            or their values are none of `to_uint8`.
+      InputError: `pixels` is not (H, W, 1) or (H, W, 3), or `alpha` not (H, W, 1) of that size,
+        or their values are not ones that `to_uint8` takes.
     """
     values = np.asarray(pixels)
     if values.dtype != np.uint16 or alpha is not None or values.shape[-1:] != (1,):
@@ -156,8 +97,8 @@ def write(path: str | os.PathLike[str], pixels: Array, *, alpha: Array | None = 
     lose little, at quality 95. The file appears whole or not at all.
 
     Raises:
-        InputError: the shapes or values do not fit, the suffix is of none of FORMATS, or the file
-            cannot be written.
+      InputError: the shapes or values do not fit, the suffix is of none of FORMATS, or the file
+        cannot be written.
     """
     path = pathlib.Path(path)
     file_format = PIL.Image.registered_extensions().get(path.suffix.lower() or ".png")
@@ -166,6 +107,8 @@ def write(path: str | os.PathLike[str], pixels: Array, *, alpha: Array | None = 
     picture = to_pillow(pixels, alpha=alpha)
     if alpha is not None and file_format in ("BMP", "PPM"):  # Pillow would drop it
         raise InputError(f"`{path}` cannot hold transparency: use .png, .tif or .webp")
+    if picture.mode == "I;16" and file_format not in ("PNG", "TIFF", "PPM"):  # or clip to 8 bits
+        raise InputError(f"`{path}` cannot hold 16 bits: use .png, .tif or .ppm")
     options = {"quality": 95} if file_format in ("JPEG", "WEBP") else {}
     with atomic(path) as temporary:
         try:
@@ -178,7 +121,7 @@ def to_uint8(pixels: Array) -> np.ndarray:
     """[0, 1] to 0..255: clipped, then rounded to the nearest (half to even). uint8 stays.
 
     Raises:
-        InputError: the values are other integers, or one is NaN.
+      InputError: the values are other integers, or one is NaN.
     """
     values = np.asarray(pixels)
     if values.dtype == np.uint8:
@@ -202,10 +145,9 @@ def rgb_to_y(pixels: Array) -> Array:
     Gray, (..., 1), is taken as R = G = B. For NumPy and JAX arrays, in the dtype given.
 
     Raises:
-        InputError: the last axis is neither of 1 nor of 3, or the values are integers.
+      InputError: the last axis is neither of 1 nor of 3, or the values are integers.
     """
-    if np.dtype(pixels.dtype).kind in "iub":
-        raise InputError(f"the image (of {pixels.dtype}) must hold floats in [0, 1]")
+    require_floats("the image", pixels.dtype, within=" in [0, 1]")
     if pixels.shape[-1] not in (1, 3):
         raise InputError(f"the image (of shape {pixels.shape}) must be (..., 1) or (..., 3)")
     weights = [float(weight) for weight in _YCBCR[0]]
@@ -216,13 +158,29 @@ def rgb_to_y(pixels: Array) -> Array:
 
 
 def rgb_to_ycbcr(pixels: np.ndarray) -> np.ndarray:
-    """BT.601 in studio range over 255, (..., 3) to (..., 3), float64 and unrounded."""
+    """BT.601 in studio range over 255, (..., 3) to (..., 3), float64 and unrounded.
+
+    Raises:
+      InputError: the last axis is not of 3, or the values are integers.
+    """
+    _require_colour(pixels)
     return (np.asarray(pixels, np.float64) @ _YCBCR.T + _YCBCR_OFFSET) / 255
 
 
 def ycbcr_to_rgb(pixels: np.ndarray) -> np.ndarray:
-    """The inverse of `rgb_to_ycbcr`, float64 and unclipped."""
+    """The inverse of `rgb_to_ycbcr`, float64 and unclipped.
+
+    Raises:
+      InputError: as there.
+    """
+    _require_colour(pixels)
     return (np.asarray(pixels, np.float64) * 255 - _YCBCR_OFFSET) @ np.linalg.inv(_YCBCR).T
+
+
+def _require_colour(pixels: np.ndarray) -> None:
+    require_floats("the image", pixels.dtype, within=" in [0, 1]")
+    if pixels.shape[-1] != 3:
+        raise InputError(f"the image (of shape {pixels.shape}) must be (..., 3)")
 
 
 def crop_to_multiple(
@@ -234,11 +192,12 @@ def crop_to_multiple(
     ((W - w) / 2, (H - h) / 2), which takes the first 320 of 321 rows.
 
     Raises:
-        InputError: a side is shorter than `multiple`, or that no integer from 1.
+      InputError: a side is shorter than `multiple`, or that no integer from 1; or `anchor` is
+        another.
     """
     require_integers(multiple=multiple)
-    if multiple < 1:
-        raise InputError(f"`multiple` (={multiple}) must be at least 1")
+    if anchor not in ("center", "top-left"):
+        raise InputError(f"`anchor` (={anchor!r}) must be center or top-left")
     height, width = pixels.shape[:2]
     if min(height, width) < multiple:
         raise InputError(f"the image (of {width}x{height}) must have sides of at least {multiple}")

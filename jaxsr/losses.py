@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, require_functions
 
 Loss = Callable[[Array, Array], Array]
 
@@ -28,7 +28,10 @@ def l1(prediction: Array, target: Array) -> Array:
 
 
 def charbonnier(prediction: Array, target: Array, *, epsilon: float = 1e-3) -> Array:
-    """sqrt(d^2 + epsilon^2), a smooth |d| (Charbonnier et al., 1997; the paper's eq. 1)."""
+    """sqrt(d^2 + epsilon^2), a smooth |d|.
+
+    Reference: Charbonnier et al., IEEE TIP 6 (1997); Indulkar and Upadhyay, eq. 1.
+    """
     return jnp.sqrt((prediction - target) ** 2 + epsilon**2)
 
 
@@ -99,22 +102,29 @@ def pyramid(
     weights: Sequence[float],
     loss: Loss = charbonnier,
 ) -> Array:
-    """w_1 L_1 + ... + w_L L_L, each L_l the mean of `loss` over its level (the paper's eq. 2).
+    """w_1 L_1 + ... + w_L L_L, each L_l the mean of `loss` over its level.
+
+    Reference: Indulkar and Upadhyay, "Robust Loss with Deep Image Prior", eq. 2.
 
     Args:
       predictions, targets: one image a level, any shapes that agree.
       weights: one a level, in the same order.
 
     Raises:
-      InputError: their numbers differ, or there are none.
+      InputError: their numbers or a level's shapes differ, or there are none; or `loss` is no
+        function.
     """
+    require_functions(loss=loss)
     counts = len(predictions), len(targets), len(weights)
     if len(set(counts)) > 1 or not counts[0]:
         raise InputError(
             "`predictions`, `targets` and `weights` (={}, {} and {} of them) must be one each for "
             "every level, of which there is at least one".format(*counts)
         )
-    levels = zip(weights, predictions, targets, strict=True)
+    levels = list(zip(weights, predictions, targets, strict=True))
+    for _, x, y in levels:
+        if x.shape != y.shape:
+            raise InputError(f"a level's images must be alike: {x.shape}, {y.shape}")
     return functools.reduce(jnp.add, [w * loss(x, y).mean() for w, x, y in levels])
 
 

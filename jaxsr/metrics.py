@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import ndimage
 
-from jaxsr.errors import InputError, require_integers
+from jaxsr.errors import InputError, require_floats, require_integers
 
 Array = Any  # a NumPy or JAX array
 
@@ -15,13 +15,13 @@ def psnr(prediction: Array, target: Array, *, peak: float = 1.0, shave: int = 0)
     """Peak signal-to-noise ratio in dB, 10 log10(peak^2 / mean squared error); equal images: inf.
 
     Args:
-        prediction, target: (..., H, W, C) floats, NumPy or JAX (also traced); their dtype is kept.
-        peak: the largest value an image can take.
-        shave: pixels left out on each side.
+      prediction, target: (..., H, W, C) floats, NumPy or JAX (also traced); their dtype is kept.
+      peak: the largest value an image can take.
+      shave: pixels left out on each side.
 
     Raises:
-        InputError: the shapes differ, the values are no floats, `peak` is not above 0 and
-            finite, or nothing is left to compare.
+      InputError: the shapes differ, the values are no floats, `peak` is not above 0 and
+        finite, or nothing is left to compare.
     """
     prediction, target = _comparable(prediction, target, peak, shave)
     error = ((prediction - target) ** 2).mean()
@@ -41,17 +41,17 @@ def ssim(
     """Structural similarity (Wang et al., TIP 2004), the mean of its map over pixels and channels.
 
     Args:
-        prediction, target: (..., H, W, C) floats, computed in float64.
-        window: `uniform` is 7x7 with sample covariance, scikit-image's default; `gaussian` is 11x11
-            of sigma 1.5 with population covariance, as in the paper.
-        border: `crop` averages over the windows that lie inside the image, as scikit-image does;
-            `replicate` over all pixels, continuing the border pixels.
-        peak: the largest value an image can take, called data range elsewhere.
-        shave: pixels left out on each side, before windows are laid.
+      prediction, target: (..., H, W, C) floats, computed in float64.
+      window: `uniform` is 7x7 with sample covariance, scikit-image's default; `gaussian` is 11x11
+        of sigma 1.5 with population covariance, as in Wang et al.
+      border: `crop` averages over the windows that lie inside the image, as scikit-image does;
+        `replicate` over all pixels, continuing the border pixels.
+      peak: the largest value an image can take, called data range elsewhere.
+      shave: pixels left out on each side, before windows are laid.
 
     Raises:
-        InputError: the shapes differ, the values are no floats, an option is unknown or out of its
-            range, or no window fits.
+      InputError: the shapes differ, the values are no floats, an option is unknown or out of its
+        range, or no window fits.
     """
     if window not in ("uniform", "gaussian"):
         raise InputError(f"`window` (={window!r}) must be uniform or gaussian")
@@ -84,17 +84,17 @@ def ssim(
 def _comparable(prediction: Array, target: Array, peak: float, shave: int) -> tuple[Array, Array]:
     if not 0 < peak < float("inf"):
         raise InputError(f"`peak` (={peak}) must be above 0, and finite")
-    require_integers(shave=shave)
+    require_integers(shave=shave, least=0)
     if prediction.ndim < 3 or target.ndim < 3:
         shapes = f"{prediction.shape} and {target.shape}"
         raise InputError(f"images (of shapes {shapes}) must be (..., H, W, C), also gray ones")
     if prediction.shape != target.shape:
         raise InputError(f"images must be alike (..., H, W, C): {prediction.shape}, {target.shape}")
-    if any(np.dtype(image.dtype).kind in "iub" for image in (prediction, target)):
-        raise InputError(f"images ({prediction.dtype}, {target.dtype}) must be of a float type")
+    for image in (prediction, target):
+        require_floats("the image", image.dtype)
     if 0 in target.shape:
         raise InputError(f"images (of shape {target.shape}) must hold pixels")
-    if shave < 0 or min(target.shape[-3:-1]) <= 2 * shave:
+    if min(target.shape[-3:-1]) <= 2 * shave:
         raise InputError(f"`shave` (={shave}) must leave some of the image {target.shape}")
     return _shaved(prediction, shave), _shaved(target, shave)
 

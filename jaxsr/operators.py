@@ -10,16 +10,15 @@ equal arguments are equal, so that `jax.jit` finds a program for one again for t
 
 import dataclasses
 import functools
-import numbers
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsr import resample
-from jaxsr.errors import InputError, require_integers
+from jaxsr.errors import InputError, require_floats, require_functions, require_integers
 
 Operator = Callable[[jax.Array], jax.Array]
 Kernel = Literal[
@@ -36,24 +35,24 @@ def downsample(factor: int, *, kernel: Kernel = "pillow-lanczos") -> Operator:
     """(N, H, W, C) to (N, H // factor, W // factor, C).
 
     Args:
-        factor: a whole number from 2.
-        kernel: how the low resolution was made. `lanczos2` and `lanczos3` are the strided
-            convolution of Deep Image Prior (Ulyanov et al., CVPR 2018; replicated borders). The
-            others equal a resizer asked for the size above, before it clips and rounds:
-            `pillow-lanczos` and `pillow-bicubic` Pillow's `resize`, `matlab-bicubic` MATLAB's
-            `imresize`, `area` the mean over each pixel's area.
+      factor: a whole number from 2.
+      kernel: how the low resolution was made. `lanczos2` and `lanczos3` are the strided
+        convolution of Deep Image Prior (Ulyanov et al., CVPR 2018; replicated borders). The
+        others equal a resizer asked for the size above, before it clips and rounds:
+        `pillow-lanczos` and `pillow-bicubic` Pillow's `resize`, `matlab-bicubic` MATLAB's
+        `imresize`, `area` the mean over each pixel's area.
 
     Any size from `factor` a side is taken. Where the factor does not divide it, a resizer's scale
     is that of the sizes, as in Pillow and MATLAB; the strided convolution leaves the remainder at
     the bottom and right unread, but for its border.
 
     Raises:
-        InputError: `factor` or `kernel` is not one of these; in the call, a side is below `factor`.
+      InputError: `factor` or `kernel` is not one of these; in the call, a side is below `factor`.
     """
-    factor = _whole_factor(factor)
+    require_integers(factor=factor, least=2)
     if kernel not in get_args(Kernel):
         raise InputError(f"`kernel` (={kernel!r}) must be one of {', '.join(get_args(Kernel))}")
-    return _Downsample(factor, kernel)
+    return _Downsample(int(factor), kernel)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,17 +77,6 @@ def _size(x: jax.Array) -> tuple[int, int]:
     return x.shape[-3], x.shape[-2]
 
 
-def _require_floats(x: jax.Array) -> None:
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise InputError(f"the image (of {x.dtype}) must hold floats")
-
-
-def _whole_factor(factor: object) -> int:
-    if isinstance(factor, bool) or not isinstance(factor, numbers.Integral) or factor < 2:
-        raise InputError(f"`factor` (={factor}) must be an integer of at least 2")
-    return int(factor)
-
-
 def _matrix(size: int, factor: int, kernel: str) -> np.ndarray:
     out = size // factor
     match kernel:
@@ -108,13 +96,33 @@ def separable(x: jax.Array, rows: np.ndarray, cols: np.ndarray) -> jax.Array:
     """rows @ x @ cols^T on the two axes before the last of (..., H, W, C), at full precision.
 
     Raises:
-        InputError: x holds no floats.
+      InputError: x holds no floats.
     """
     x = jnp.asarray(x)
-    _require_floats(x)
+    require_floats("the image", x.dtype)
     product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
     x = product("oh,...hwc->...owc", jnp.asarray(rows, x.dtype), x)
     return product("ow,...hwc->...hoc", jnp.asarray(cols, x.dtype), x)
+
+
+def require_observation(observation: jax.Array, operator: Operator, images: Any) -> None:
+    """Refuses an observation that the operator cannot have made of such images.
+
+    Args:
+      images: arrays or `jax.ShapeDtypeStruct`s.
+
+    Raises:
+      InputError: it holds no floats, or some that are not finite; or its shape is another than
+        the operator gives; or the operator is no function.
+    """
+    require_functions(operator=operator)
+    require_floats("the observation", observation.dtype)
+    if not jnp.isfinite(observation).all():
+        raise InputError("the observation must be finite: it holds NaN or infinite values")
+    seen = jax.eval_shape(operator, images)
+    if observation.shape != seen.shape:
+        rule = f"must be of shape {seen.shape}: the operator's of {images.shape}"
+        raise InputError(f"the observation (of shape {observation.shape}) {rule}")
 
 
 def mask(observed: jax.Array | np.ndarray) -> Operator:
@@ -123,7 +131,7 @@ def mask(observed: jax.Array | np.ndarray) -> Operator:
     `observed` may be traced.
 
     Raises:
-        InputError: `observed` has another number of axes, or other values (but where it is traced);
+      InputError: `observed` has another number of axes, or other values (but where it is traced);
         or in the call another size than the image.
     """
     observed = observed if isinstance(observed, jax.Array) else np.asarray(observed)
@@ -136,7 +144,7 @@ def mask(observed: jax.Array | np.ndarray) -> Operator:
     def operator(x: jax.Array) -> jax.Array:
         if weights.shape[:2] != x.shape[-3:-1] or weights.shape[2] not in (1, x.shape[-1]):
             raise InputError(f"`observed` (of shape {observed.shape}) must fit the image {x.shape}")
-        _require_floats(x)
+        require_floats("the image", x.dtype)
         return x * jnp.broadcast_to(jnp.asarray(weights, x.dtype), x.shape)
 
     return operator
@@ -150,7 +158,7 @@ def blur(kernel: np.ndarray) -> Operator:
     cannot be traced.
 
     Raises:
-        InputError: `kernel` is not 2-D with odd sides, or holds a value that is not finite.
+      InputError: `kernel` is not 2-D with odd sides, or holds a value that is not finite.
     """
     kernel = np.asarray(kernel, np.float64)
     if kernel.ndim != 2 or 0 in [side % 2 for side in kernel.shape]:
@@ -187,12 +195,10 @@ def crop(height: int, width: int) -> Operator:
     right.
 
     Raises:
-        InputError: a side is no integer from 1, or in the call larger than the image's.
+      InputError: a side is no integer from 1, or in the call larger than the image's.
     """
     require_integers(height=height, width=width)
-    if min(height, width) < 1:
-        raise InputError(f"the crop (={width}x{height}) must be at least 1x1")
-    return _Crop(height, width)
+    return _Crop(int(height), int(width))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,14 +7,19 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from jaxsr.errors import InputError
 
 Settings = TypeVar("Settings")
+T = TypeVar("T")
 
+# What a setting is that may be left out: its description, not `None`, says what holds then.
+Given = Annotated[T | None, tyro.conf.arg(help_behavior_hint="")]
+
+_CONFIG = (tyro.conf.DisallowNone,)  # `--sigma None` is no number
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ROW = re.compile(r"[│ ] (.*?) *│?")  # of a box, also of one in ASCII
 _RULE = re.compile(r"─*|-*")  # or an empty row: they part a box's sections
@@ -34,13 +39,13 @@ def parse(settings: type[Settings], args: Sequence[str] | None) -> Settings:
     prog = None if module is None else f"python -m {module.name}"
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            return tyro.cli(settings, args=args, prog=prog)
+            return tyro.cli(settings, args=args, prog=prog, config=_CONFIG)
     except SystemExit as end:
         if not end.code:
             raise
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit), _wide_terminal():
-        tyro.cli(settings, args=args, prog=prog)
+        tyro.cli(settings, args=args, prog=prog, config=_CONFIG)
     raise InputError(_one_line(said.getvalue()))
 
 
@@ -57,12 +62,17 @@ def _wide_terminal() -> Iterator[None]:
             os.environ["COLUMNS"] = before
 
 
+def option(name: str) -> str:
+    """A setting's name as the command line has it."""
+    return f"`--{name.replace('_', '-')}`"
+
+
 def as_option(message: str, settings: Any) -> str:
     """An error's line with the name of the option where it quotes a setting by Python's."""
     found = _NAME.match(message)
     if not found or found[1] not in {field.name for field in dataclasses.fields(settings)}:
         return message
-    return f"`--{found[1].replace('_', '-')}" + message[found.end(1) :]
+    return option(found[1]) + message[found.end(1) + 1 :]
 
 
 def refused(error: OSError) -> str:
@@ -84,10 +94,15 @@ def _one_line(box: str) -> str:
     return "; ".join(told) or box
 
 
+def _choices(quoted: str) -> list[str]:
+    return sorted(choice for choice in quoted.split("', '") if choice != "None")
+
+
 def _sentence(section: Sequence[str]) -> str:
     """Lines of text as one; options, which are indented, after it."""
     text = " ".join(row for row in section if not row.startswith(" "))
     options = ", ".join(row.strip() for row in section if row.startswith(" "))
-    # The choices of an option that may be left out come in no order.
-    text = _CHOICES.sub(lambda found: "', '".join(sorted(found[0].split("', '"))), text)
+    # The choices of an option that may be left out come in no order, and with the `None` that it
+    # does not take.
+    text = _CHOICES.sub(lambda found: "', '".join(_choices(found[0])), text)
     return f"{text} {options}".strip()

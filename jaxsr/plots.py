@@ -40,7 +40,7 @@ def curves(
       baseline: label -> level of a dashed line; levels that are not finite are left out.
 
     Raises:
-        InputError: the file cannot be written.
+      InputError: the file cannot be written.
     """
     baseline = {label: level for label, level in (baseline or {}).items() if np.isfinite(level)}
     levels: list[float] = []
@@ -81,7 +81,7 @@ def lines(
     """Draws a line with marks through each named set of points, x -> y, as a PNG.
 
     Raises:
-        InputError: the file cannot be written.
+      InputError: the file cannot be written.
     """
     with style(*_STYLE):
         figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
@@ -115,7 +115,7 @@ def bands(
       aside: the share of each curve, from its start, that a linear vertical axis need not cover.
 
     Raises:
-        InputError: the file cannot be written.
+      InputError: the file cannot be written.
     """
     with style(*_STYLE):
         figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
@@ -165,7 +165,7 @@ def heat_map(
       title: above it.
 
     Raises:
-        InputError: the file cannot be written.
+      InputError: the file cannot be written.
     """
     numbers = np.array([[np.nan if v is None else v for v in row] for row in values.values()])
     known = np.abs(numbers[np.isfinite(numbers)])

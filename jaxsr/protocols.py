@@ -15,7 +15,7 @@ import PIL.Image
 from PIL.Image import Resampling
 
 from jaxsr import images
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, require_floats, require_integers
 from jaxsr.metrics import psnr, ssim
 from jaxsr.operators import Kernel
 from jaxsr.resample import imresize
@@ -25,10 +25,11 @@ from jaxsr.resample import imresize
 class Protocol:
     """How low resolution is made from high, and results are compared with it. NumPy only.
 
-    Images of integers are refused (InputError): what they are out of 255 is known to none.
+    Images of integers are refused (InputError): their range is not known.
 
     degrade(hr, factor) -> (hr, lr): `hr` cropped so that a result of the factor has its size, and
         the low resolution; both float32, (H, W, C). Under `standard` `lr` may leave [0, 1].
+        InputError: the factor is no integer from 1, or the image smaller than it.
     bicubic(lr, (height, width)) -> the baseline, float32.
     score(result, hr, factor) -> `psnr` (dB) and `ssim`, the figures that the protocol publishes,
         and `psnr_rgb`, `ssim_rgb`, `psnr_y`, `ssim_y`, the same on RGB (range 1; left out for gray
@@ -60,18 +61,19 @@ def _matlab_bicubic(lr: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _pillow_lanczos_lr(
     hr: np.ndarray, factor: int, *, multiple: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
+    require_integers(factor=factor)
     hr = images.crop_to_multiple(_truth(hr), math.lcm(multiple, factor))
     return hr, _pillow_resize(hr, _shrunk(hr, factor), Resampling.LANCZOS)
 
 
 def _pillow_luma_lr(hr: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    require_integers(factor=factor)
     hr = images.crop_to_multiple(_truth(hr), factor)
     return hr, _pillow_resize(jpeg_luma(hr), _shrunk(hr, factor), Resampling.BICUBIC)
 
 
 def _floats(image: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
-    if image.dtype.kind in "iub":
-        raise InputError(f"the image (of {image.dtype}) must hold floats in [0, 1]")
+    require_floats("the image", image.dtype, within=" in [0, 1]")
     return np.asarray(image, dtype)
 
 
@@ -89,6 +91,7 @@ def _shrunk(hr: np.ndarray, factor: int) -> tuple[int, int]:
 
 
 def _matlab_lr(hr: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    require_integers(factor=factor)
     hr = images.crop_to_multiple(_truth(hr), factor, anchor="top-left")
     return hr, imresize(hr, None, size=_shrunk(hr, factor)).astype(np.float32)
 

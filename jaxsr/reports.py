@@ -34,7 +34,7 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
     file's name is no text as an escape.
 
     Raises:
-        InputError: the file cannot be written.
+      InputError: the file cannot be written.
     """
     text = json.dumps(_as_json(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic(path) as temporary:
@@ -64,7 +64,7 @@ def write_csv(path: Path, columns: Mapping[str, Any], *, count: str = "iteration
     Floats have the fewest digits that read back as the same number of their dtype, or nan, inf.
 
     Raises:
-        InputError: the columns are not 1-D and equally long, or the file cannot be written.
+      InputError: the columns are not 1-D and equally long, or the file cannot be written.
     """
     arrays = {name: np.asarray(column) for name, column in columns.items()}
     shapes = {array.shape for array in arrays.values()}
@@ -77,6 +77,21 @@ def write_csv(path: Path, columns: Mapping[str, Any], *, count: str = "iteration
         writer.writerow([i, *map(str, row)])
     with atomic(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def read_csv(path: Path) -> dict[str, np.ndarray]:
+    """The columns that `write_csv` wrote, by name, the count first; float64.
+
+    Raises:
+      InputError: the file is missing or damaged.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            names, *rows = csv.reader(file)
+        values = np.array(rows, np.float64).reshape(len(rows), len(names))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"`{path}` is damaged ({error}): it must be as a run wrote it") from error
+    return dict(zip(names, values.T, strict=True))
 
 
 def environment(device: jax.Device) -> dict[str, Any]:

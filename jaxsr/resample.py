@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, require_size
 
 Array = Any  # a NumPy or JAX array
 
@@ -129,19 +129,20 @@ def imresize(
     each axis is then output over input size, as in MATLAB, whatever `scale` is, which may be None.
 
     Raises:
-        InputError: both are None, or the image has fewer than three axes.
+      InputError: both are None, one is out of its range, or the image has fewer than three axes.
     """
     if image.ndim < 3:
         raise InputError(f"the image (of shape {image.shape}) must be (..., H, W, C)")
     height, width = image.shape[-3:-1]
     if size is not None:
+        require_size(size)
         rows = matlab_matrix(height, size[0] / height, size[0])
         cols = matlab_matrix(width, size[1] / width, size[1])
-    elif scale is not None:
+    elif scale is not None and 0 < scale < math.inf:
         rows = matlab_matrix(height, scale, math.ceil(height * scale))
         cols = matlab_matrix(width, scale, math.ceil(width * scale))
     else:
-        raise InputError(f"`scale` (={scale}) must be a number where `size` (={size}) is None")
+        raise InputError(f"`scale` (={scale}) must be above 0, and finite, without a `size`")
     tall = np.einsum("oh,...hwc->...owc", rows, np.asarray(image, np.float64), optimize=True)
     return np.einsum("ow,...hwc->...hoc", cols, tall, optimize=True)
 

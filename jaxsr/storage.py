@@ -6,10 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsr.errors import InputError
+
 
 def names(tree: Any) -> dict[str, str]:
-    """Every array's path, with its dtype and shape."""
+    """Every array's path, with its dtype and shape.
+
+    Raises:
+      InputError: a leaf is no array.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
+    for path, x in leaves:
+        if not hasattr(x, "dtype"):
+            where = jax.tree_util.keystr(path)
+            raise InputError(f"`{where}` (of {type(x).__name__}) must be an array")
     return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
 
 

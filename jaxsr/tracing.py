@@ -11,17 +11,19 @@ import hashlib
 import importlib.metadata
 import os
 import pathlib
+import types
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 from jax import export
 
+import jaxsr
 from jaxsr.errors import InputError
 from jaxsr.files import atomic
 
 PROGRAMS = 8  # kept in memory, so that what is traced again in a process is compiled once
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "opt-einsum", "jaxsr-restoration")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "opt-einsum")
 _SUM = hashlib.sha256().digest_size  # bytes: the file starts with the rest's
 
 # Where something is computed, or kept, is no part of a trace.
@@ -40,7 +42,8 @@ def trace(
 
     The folder stands for the function and all that it holds, which nothing can compare. A file in
     it stands for what is `known`, the arguments' shapes and types, JAX's settings, its platform,
-    and the versions of packages: where one of them is another, so is the file.
+    the versions of packages, and this one's code as it was imported: where one of them is another,
+    so is the file.
 
     Args:
       jitted: what `jax.jit` made; not called where the file is.
@@ -70,8 +73,20 @@ def _name(known: object, args: tuple[Any, ...]) -> str:
     settings = {name: str(getattr(jax.config, name, None)) for name in sorted(jax.config.values)}
     for place in _PLACES:
         settings.pop(place, None)
-    here = jax.default_backend(), _versions(), settings
+    here = jax.default_backend(), _versions(), _CODE, settings
     return hashlib.sha256(repr((known, str(structure), shapes, here)).encode()).hexdigest()[:32]
+
+
+def code(package: types.ModuleType) -> str:
+    """SHA-256 of a package's Python files as they are now."""
+    sha256 = hashlib.sha256()
+    root = pathlib.Path(package.__path__[0])
+    for path in sorted(root.rglob("*.py")):
+        sha256.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return sha256.hexdigest()
+
+
+_CODE = code(jaxsr)
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """Training of networks for luma: one state, a pure step, and the PSNR on whole images.
 
 The optimiser is Adam with weight decay as an L2 term (added to the gradient before Adam, as in
-PyTorch), and a learning rate that is halved in steps (the paper's section 3.2).
+PyTorch), and a learning rate that is halved in steps (Indulkar and Upadhyay, section 3.2).
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 
 from jaxsr import losses, operators
 from jaxsr.datasets import patches
-from jaxsr.errors import InputError, require_integers
+from jaxsr.errors import InputError, require_floats, require_functions, require_integers
 from jaxsr.metrics import psnr
 from jaxsr.models.luma import Network
 
@@ -57,9 +57,6 @@ class Config:
         require_integers(
             batch=self.batch, parts=self.parts, size=self.size, halve_every=self.halve_every
         )
-        for name in ("batch", "parts", "size", "halve_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"`{name}` (={getattr(self, name)}) must be at least 1")
         if not 0 <= self.weight_decay < float("inf"):
             decay = self.weight_decay
             raise InputError(f"`weight_decay` (={decay}) must be at least 0, and finite")
@@ -121,7 +118,7 @@ def init(key: Array, model: Network, config: Config, *, dtype: Any = jnp.float32
     return State(variables, optimiser(config).init(variables), data_key, jnp.int32(0))
 
 
-def laplacian(images: Array, model: Network) -> tuple[Array, list[Array]]:
+def image_pyramid(images: Array, model: Network) -> tuple[Array, list[Array]]:
     """What the network gets and what its levels should answer, by MATLAB's bicubic.
 
     (N, H, W, 1) to (N, H / factor, W / factor, 1) and one image for each of the levels.
@@ -156,10 +153,14 @@ def step(
 
     Returns:
       the next state, and `loss`, the weighted sum before the step.
+
+    Raises:
+      InputError: the patches hold no floats, or are not so many that `parts` divides them; or
+        `loss` is no function.
     """
 
     def objective(variables: Any, images: Array) -> Array:
-        low, targets = laplacian(images, model)
+        low, targets = image_pyramid(images, model)
         predictions: Any = model.apply(variables, low)
         return losses.pyramid(predictions, targets, weights=config.level_weights, loss=loss)
 
@@ -169,6 +170,10 @@ def step(
         found = jax.value_and_grad(objective)(state.variables, part)
         return jax.tree.map(lambda sum_, x: sum_ + x / config.parts, total, found), None
 
+    require_functions(loss=loss)
+    require_floats("the patches", images.dtype, within=" in [0, 1]")
+    if len(images) % config.parts:
+        raise InputError(f"`parts` (={config.parts}) must divide the {len(images)} patches")
     images = jnp.asarray(images, _dtype(state.variables))
     parts = images.reshape(config.parts, -1, *images.shape[1:])
     zero = jax.tree.map(jnp.zeros_like, (images[0, 0, 0, 0], state.variables))
@@ -230,7 +235,7 @@ def eval_step(variables: Any, images: Array, *, model: Network) -> Array:
     """
 
     def one(image: Array) -> Array:
-        low, _ = laplacian(image[None], model)
+        low, _ = image_pyramid(image[None], model)
         predictions: Any = model.apply(variables, low)
         return psnr(jnp.clip(predictions[-1], 0, 1), image[None], shave=model.factor)
 

@@ -15,11 +15,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, require_integers
 from jaxsr.losses import total_variation
-from jaxsr.operators import Operator
+from jaxsr.operators import Operator, require_observation
 
-BALANCE = 10.0  # primal over dual step: of 1, 3, 10, 30, 100 the fastest for weights about 1e-3
+# tau, the primal step; the dual ones are 1 / (2 tau) for A, 1 / (16 tau) for the differences. Of 1,
+# 3, 10, 30 and 100 the fastest for weights about 1e-3.
+PRIMAL_STEP = 10.0
 CHECK = 50  # iterations between two looks at the gap
 FLOOR = 0.25  # of the gap, in rounding errors of mean y^2: a flat image has no objective to beat
 PROGRAMS = 4  # kept
@@ -39,9 +41,9 @@ class Solution(NamedTuple):
 class _Iterate(NamedTuple):
     image: Array
     ahead: Array  # the image, extrapolated
-    fit: Array  # dual of A x - y
-    right: Array  # dual of the differences to the right
-    below: Array
+    fit: Array  # q, dual of A x - y
+    right: Array  # p, dual of the differences to the right
+    below: Array  # p, of those to the pixel below
 
 
 def least_squares(
@@ -63,23 +65,21 @@ def least_squares(
 
     Args:
       observation: y, (..., h, w, C).
-      operator: A, linear.
+      operator: A, linear in JAX's sense: `jax.linear_transpose` takes it.
       start: (..., H, W, C).
       weight: of the total variation, above 0.
       tolerance: above 0; in float32 not below about 1e-4.
       iterations: at most; rounded up to a multiple of CHECK.
 
     Raises:
-      InputError: `weight`, `tolerance` or `iterations` is out of its range, or the observation is
-        not of the shape that the operator gives.
+      InputError: `weight`, `tolerance` or `iterations` is out of its range; or the observation
+        holds no floats, some that are not finite, or is not of the shape that the operator gives.
     """
-    for name, value in {"weight": weight, "tolerance": tolerance, "iterations": iterations}.items():
+    require_integers(iterations=iterations)
+    for name, value in {"weight": weight, "tolerance": tolerance}.items():
         if not 0 < value < float("inf"):
             raise InputError(f"`{name}` (={value}) must be above 0, and finite")
-    seen = jax.eval_shape(operator, start)
-    if observation.shape != seen.shape:
-        rule = f"must be of shape {seen.shape}: the operator's of {start.shape}"
-        raise InputError(f"the observation (of shape {observation.shape}) {rule}")
+    require_observation(observation, operator, start)
     weight, tolerance = float(weight), float(tolerance)  # NumPy's would widen float32
     return _program(operator)(observation, start, weight, tolerance, iterations)
 
@@ -116,7 +116,7 @@ def _solve(
 
     right, below = _differences(start)
     limits = scale * weight / right.size, scale * weight / below.size
-    fit_step, slope_step = 0.5 / BALANCE, 0.5 / (8 * BALANCE)  # |D|^2 <= 8
+    fit_step, slope_step = 1 / (2 * PRIMAL_STEP), 1 / (16 * PRIMAL_STEP)  # |A| = 1, |D|^2 <= 8
 
     def step(_: Array, state: _Iterate) -> _Iterate:
         fit = (state.fit + fit_step * (forward(state.ahead) - y)) / (1 + fit_step)
@@ -127,7 +127,7 @@ def _solve(
             )
         )
         dual = state._replace(fit=fit, right=right, below=below)
-        image = jnp.clip(state.image - BALANCE * backward(dual), 0, 1)
+        image = jnp.clip(state.image - PRIMAL_STEP * backward(dual), 0, 1)
         return dual._replace(image=image, ahead=2 * image - state.image)
 
     def measured(state: _Iterate) -> tuple[Array, Array]:

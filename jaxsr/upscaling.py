@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsr import images
-from jaxsr.errors import InputError, require_integers
+from jaxsr.errors import InputError, require_floats, require_integers
 from jaxsr.models.luma import Network
 from jaxsr.resample import imresize
 
@@ -91,9 +91,8 @@ def bicubic(
     Raises:
       InputError: as `upscale`.
     """
-    if not scale >= 1 or scale % 1:
-        raise InputError(f"`scale` (={scale}) must be an integer of at least 1")
-    return _by_windows(image, lambda window: imresize(window, scale), int(scale), 2, tile, dtype)
+    require_integers(scale=scale)
+    return _by_windows(image, lambda window: imresize(window, scale), scale, 2, tile, dtype)
 
 
 def margin(model: Network, *, scale: int | None = None) -> int:
@@ -108,7 +107,7 @@ def margin(model: Network, *, scale: int | None = None) -> int:
     scale, levels, enlargement = _route(model, scale)
     # imresize looks at less than 2 enlargement / scale on either side of a result's centre.
     reach = -((scale - 3 * enlargement) // (2 * scale)) if enlargement != scale else 0
-    first, last = model.sees(-reach, enlargement - 1 + reach, levels=levels)
+    first, last = model.receptive_field(-reach, enlargement - 1 + reach, levels=levels)
     return max(-first, last)
 
 
@@ -159,14 +158,11 @@ def _by_windows(
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
         raise InputError(f"the image (of shape {image.shape}) must be (H, W, 1) or (H, W, 3)")
-    if not jnp.issubdtype(image.dtype, jnp.floating):
-        raise InputError(f"the image (of {image.dtype}) must hold floats in [0, 1]")
+    require_floats("the image", image.dtype, within=" in [0, 1]")
     if not np.isfinite(image).all():
         raise InputError("the image must be finite: it holds NaN or infinite values")
     if tile is not None:
         require_integers(tile=tile)
-        if tile < 1:
-            raise InputError(f"`tile` (={tile}) must be at least 1")
     try:
         dtype = np.dtype(dtype)
     except TypeError as error:

@@ -21,10 +21,11 @@ from jax import Array
 
 TILE = 6
 
-# A polynomial is known by its values in these and its highest coefficient, its "value at infinity".
+# A polynomial is known by its values at these and its highest coefficient, its "value at infinity".
 POINTS = np.array([0, 1, -1, 2, -2])
 SCALES = np.array([4, -6, -6, 24, 24, 1])
 
+# The input transform: B' d B.
 B = np.array(
     [
         [4, 0, 0, 0, 0, 0],
@@ -44,12 +45,12 @@ def values(coefficients: int) -> np.ndarray:
 
 
 def A(taps: int) -> np.ndarray:
-    """Transposed, of the outputs of filters of so many taps a side."""
+    """The output transform, (6, 7 - taps), of filters of so many taps a side: Y = A' M A."""
     return values(TILE + 1 - taps)
 
 
 def G(taps: int) -> np.ndarray:
-    """Of filters of so many taps a side."""
+    """The filter transform, (6, taps), of filters of so many taps a side: G g G'."""
     return values(taps) / SCALES[:, None]
 
 

@@ -62,7 +62,7 @@ def test_peer_trains_as_we_do(x64, peer_module):
     config = training.Config(level_weights=(1, 2), batch=2, size=16, weight_decay=0.1)
     state = training.init(jax.random.key(0), model, config, dtype=jnp.float64)
     images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 1), jnp.float64)
-    low, targets = jax.tree.map(np.asarray, training.laplacian(images, model))
+    low, targets = jax.tree.map(np.asarray, training.image_pyramid(images, model))
     network = peer_module.lapsrn(model, state.variables)
     trainings = [
         peer_module.Training(

@@ -208,17 +208,19 @@ def test_a_foreign_folder_is_refused(tmp_path, content):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"step": jnp.float32(0)}, r"it holds int32\[\] and not float32\[\] as `.step`"),
-        ({"step": jnp.zeros(3, jnp.int32)}, r"it holds int32\[\] and not int32\[3\] as `.step`"),
-        ({"average": None}, r"it holds float32\[4\] and not nothing as `.average\['host'\]`"),
-        ({"opt_state": jnp.zeros(2)}, r"it holds nothing and not float32\[2\] as `.opt_state`"),
-        ({"key": jax.random.key(0, impl="rbg")}, r"it holds key<fry>\[\] and not key<rbg>\[\] as"),
+        ({"step": jnp.float32(0)}, r"must hold float32\[\] as `.step`: it holds int32\[\]"),
+        ({"step": jnp.zeros(3, jnp.int32)}, r"must hold int32\[3\] as `.step`: it holds int32\[\]"),
+        ({"average": None}, r"must hold nothing as `.average\['host'\]`: it holds float32\[4\]"),
+        ({"opt_state": jnp.zeros(2)}, r"must hold float32\[2\] as `.opt_state`: it holds nothing"),
+        ({"key": jax.random.key(0, impl="rbg")}, r"must hold key<rbg>\[\] as `.key`: it holds key"),
     ],
 )
 def test_another_tree_is_refused_by_name(tmp_path, change, message):
     saved(tmp_path, 4)
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match=message):
-        checkpoints.restore(make_state()._replace(**change))
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(InputError, match=message) as error:
+            checkpoints.restore(make_state()._replace(**change))
+        assert "delete" not in str(error.value)  # the checkpoint is sound
 
 
 def test_bad_folders_and_settings_are_refused(tmp_path):
@@ -229,6 +231,13 @@ def test_bad_folders_and_settings_are_refused(tmp_path):
         Checkpoints(tmp_path, keep=0)
     with pytest.raises(InputError, match=r"`keep` \(=1.5\) must be an integer"):
         Checkpoints(tmp_path, keep=1.5)
+    with Checkpoints(tmp_path / "steps") as checkpoints:
+        for step, said in ((1.5, "must be an integer"), (-1, "must be at least 0")):
+            with pytest.raises(InputError, match=rf"`step` \(={step}\) {said}"):
+                checkpoints.save(step, make_state())
+        with pytest.raises(InputError, match=r"`\['b'\]` \(of int\) must be an array"):
+            checkpoints.save(1, {"a": jnp.zeros(2), "b": 3})
+    assert list((tmp_path / "steps").iterdir()) == []
     with Checkpoints(tmp_path / "empty") as checkpoints:
         with pytest.raises(InputError, match=r"empty` holds no checkpoint$"):
             checkpoints.restore(make_state())

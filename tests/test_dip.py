@@ -288,6 +288,54 @@ def test_fit_refuses_what_it_cannot_go_on_from():
             fit(longer, resume=(stopped.state, history))
 
 
+def test_fit_refuses_a_state_of_another_kind():
+    """Else patience would be ignored, or the columns of one history would differ in length."""
+    stopped, detecting = fit(dip.Config(iterations=9)), fit(dip.Config(iterations=9, patience=5))
+    truth = jnp.full((1, 8, 8, 3), 0.5)
+    for result, options, said in (
+        (stopped, {"patience": 5}, r"with no detection .* must fit `patience` \(=5\)"),
+        (detecting, {}, r"with a detection .* must fit `patience` \(=None\)"),
+        (
+            stopped,
+            {"reference": truth},
+            r"the history \(of loss, psnr_fit\) must be of loss, psnr,",
+        ),
+    ):
+        config = dip.Config(iterations=20, patience=options.pop("patience", None))
+        with pytest.raises(InputError, match=said):
+            fit(config, resume=(result.state, result.history), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"loss": "mse"}, "`loss` \\(='mse'\\) must be a function"),
+        ({"operator": "identity"}, "`operator` \\(='identity'\\) must be a function"),
+        ({"apply_fn": "net"}, "`apply_fn` \\(='net'\\) must be a function"),
+        ({"size": 8}, r"`size` \(=8\) must be \(height, width\)"),
+        ({"size": (8, 8, 2)}, r"`size` \(=\(8, 8, 2\)\) must be \(height, width\)"),
+        ({"size": (-8, 8)}, r"`height` \(=-8\) must be at least 1"),
+    ],
+)
+def test_fit_refuses_what_is_no_function_or_size(options, said):
+    with pytest.raises(InputError, match=said):
+        fit(dip.Config(iterations=1), **options)
+
+
+def test_a_score_cannot_take_the_place_of_the_fit():
+    """A score by the truth would else decide, as `psnr_fit`, on what is done again."""
+
+    def score(image, reference):
+        return {"psnr_fit": jnp.float32(-99), "loss": jnp.float32(-99), "mean": image.mean()}
+
+    truth = jnp.full((1, 8, 8, 3), 0.5)
+    plain = fit(dip.Config(iterations=3))
+    scored = fit(dip.Config(iterations=3), reference=truth, score=score)
+    for name in ("loss", "psnr_fit"):
+        np.testing.assert_array_equal(scored.history[name], plain.history[name])
+    assert np.isfinite(scored.history["mean"]).all()
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [

@@ -208,6 +208,14 @@ def test_a_pyramid_has_one_of_each_a_level(counts):
         losses.pyramid(predictions, targets, weights=weights)
 
 
+def test_a_level_is_not_broadcast():
+    level = [jnp.ones((1, 8, 8, 1))], [jnp.ones((1, 8, 8, 3))]
+    with pytest.raises(InputError, match=r"must be alike: \(1, 8, 8, 1\), \(1, 8, 8, 3\)"):
+        losses.pyramid(*level, weights=[1.0])
+    with pytest.raises(InputError, match="`loss` \\(='mse'\\) must be a function"):
+        losses.pyramid(level[0], level[0], weights=[1.0], loss="mse")
+
+
 @pytest.mark.parametrize("alpha", [0.05, -0.05, 1e-3, 1.95, 2.05])
 def test_general_near_its_limits_is_the_papers_formula(x64, alpha):
     d = np.geomspace(1e-2, 10, 20)

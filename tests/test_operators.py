@@ -124,9 +124,28 @@ def test_any_size_of_at_least_the_factor(kernel):
         operator(jnp.zeros((1, 3, 9, 1)))
 
 
+@pytest.mark.parametrize(
+    ("operator", "seen", "said"),
+    [
+        ("identity", np.zeros((1, 4, 4, 1), np.float32), "`operator` .* must be a function"),
+        (operators.identity, np.zeros((1, 4, 4, 1), np.uint8), r"\(of uint8\) must hold floats"),
+        (operators.identity, np.full((1, 4, 4, 1), np.nan), "observation must be finite"),
+        (
+            operators.identity,
+            np.zeros((1, 4, 4, 3), np.float32),
+            r"must be of shape \(1, 4, 4, 1\)",
+        ),
+    ],
+)
+def test_an_observation_that_no_image_gives(x64, operator, seen, said):
+    images = jax.ShapeDtypeStruct((1, 4, 4, 1), jnp.float32)
+    with pytest.raises(InputError, match=said):
+        operators.require_observation(seen, operator, images)
+
+
 @pytest.mark.parametrize("factor", [0, 1, -2, 2.5, 4.0, True, "4", None])
 def test_bad_factor(factor):
-    rule = rf"`factor` \(={factor}\) must be an integer of at least 2"
+    rule = rf"`factor` \(={factor}\) must be (an integer|at least 2)"
     with pytest.raises(InputError, match=rule):
         operators.downsample(factor)
 
@@ -179,7 +198,7 @@ def test_crop_keeps_the_middle():
     np.testing.assert_array_equal(operators.crop(24, 20)(x), x)
     with pytest.raises(InputError, match="must fit"):
         operators.crop(25, 3)(x)
-    with pytest.raises(InputError, match="at least 1x1"):
+    with pytest.raises(InputError, match=r"`height` \(=0\) must be at least 1"):
         operators.crop(0, 3)
     with pytest.raises(InputError, match=r"`height` \(=2.5\) must be an integer"):
         operators.crop(2.5, 3)

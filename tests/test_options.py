@@ -18,7 +18,7 @@ class Settings:
 
     out: pathlib.Path
     """Where the results go."""
-    loss: Literal["mse", "l1", "huber"] | None = None
+    loss: options.Given[Literal["mse", "l1", "huber"]] = None
     """One by its name."""
     learning_rate: float = 0.01
     """Of Adam, which is a long story that needs more than one row of the box that tyro draws."""
@@ -31,13 +31,20 @@ def test_a_line_becomes_settings():
     assert options.parse(Settings, line) == Settings(pathlib.Path("a"), "l1", 0.5, (64, 128))
 
 
+def test_help_knows_no_none(capsys):
+    with pytest.raises(SystemExit) as end:
+        options.parse(Settings, ["--help"])
+    told = capsys.readouterr().out
+    assert end.value.code == 0 and "None" not in told
+    assert "--loss {mse,l1,huber}" in told and "(default: 0.01)" in told
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
         (
             "--out a --loss l2",
-            "invalid choice 'l2' for argument '--loss'. Expected one of "
-            "('None', 'huber', 'l1', 'mse').",
+            "invalid choice 'l2' for argument '--loss'. Expected one of ('huber', 'l1', 'mse').",
         ),
         ("--loss l1", "Missing from {prog}: --out PATH"),
         (
@@ -51,6 +58,7 @@ def test_a_line_becomes_settings():
         ("--out a --learning-rate", "Missing value for argument '--learning-rate'."),
         ("--out a --learning-rate fast", "Error parsing --learning-rate: "),
         ("--out a --sizes 64 x", "Error parsing --sizes: "),
+        ("--out a --loss None", "Error parsing --loss: "),
     ],
 )
 @pytest.mark.parametrize("terminal", ["file", "terminal", "ascii"])

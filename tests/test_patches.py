@@ -98,6 +98,7 @@ def test_a_patch_depends_on_its_own_key_alone():
         ([np.zeros((30, 15, 3), np.uint8)], r"\(of 15x30 pixels\) is smaller than a patch \(=16\)"),
         ([np.full((16, 16, 1), 0.5, np.float32)], r"\(of float32\) must be of uint8"),
         ([np.zeros((16, 16, 4), np.uint8)], r"\(of shape \(16, 16, 4\)\) must be"),
+        (np.zeros((2, 3, 16, 16, 3), np.uint8), r"\(of shape \(3, 16, 16, 3\)\) must be"),
     ],
 )
 def test_a_bank_refuses(images, said):

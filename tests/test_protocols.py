@@ -111,6 +111,15 @@ def test_gray_images_have_no_rgb_figures(name):
 
 
 @pytest.mark.parametrize("name", protocols.PROTOCOLS)
+@pytest.mark.parametrize("factor", [4.0, "4", True, -4, 0])
+def test_a_factor_is_a_whole_number(name, factor):
+    with pytest.raises(
+        InputError, match=rf"`factor` \(={factor}\) must be (an integer|at least 1)"
+    ):
+        protocols.PROTOCOLS[name].degrade(np.full((32, 32, 3), 0.25), factor)
+
+
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
 def test_integers_are_refused(name):
     """They would be taken for values in [0, 1]."""
     protocol, values = protocols.PROTOCOLS[name], np.zeros((32, 32, 3), np.uint8)

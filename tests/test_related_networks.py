@@ -89,7 +89,7 @@ def expected(model, params, image):
     found = []
     for _ in range(model.depth):
         x = relu(convolve(x, params["infer"]))
-        wide = relu(convolve(x, params[f"draw_{model.features}"]))
+        wide = relu(convolve(x, params["draw_0"]))
         found.append(enlarged + convolve(wide, params["draw_1"]))
     weights = np.exp(params["weights"]) / np.exp(params["weights"]).sum()
     return [*found, sum(w * image for w, image in zip(weights, found, strict=True))]
@@ -143,7 +143,8 @@ def test_levels_give_the_first_images(x64, model):
         for ours, theirs in zip(found, whole, strict=False):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
     for levels in (-1, 0, len(whole) + 1):
-        said = rf"`levels` \(={levels}\) must be in \[1, {len(whole)}\]"
+        rule = "at least 1" if levels < 1 else f"at most {len(whole)}"
+        said = rf"`levels` \(={levels}\) must be {rule}"
         with pytest.raises(InputError, match=said):
             apply(variables, image, levels=levels)
 
@@ -159,7 +160,7 @@ def test_the_images_of_drcn_see_ever_further(x64):
     impulse = jnp.zeros((1, 2 * middle + 1, 2 * middle + 1, 1)).at[0, middle, middle].set(1.0)
     for levels, result in enumerate(jax.jit(model.apply)(variables, impulse), start=1):
         touched = np.flatnonzero(np.abs(np.asarray(result[0, ..., 0])).max(1) > 1e-15)
-        sees = [model.sees(p, p, levels=levels) for p in range(result.shape[1])]
+        sees = [model.receptive_field(p, p, levels=levels) for p in range(result.shape[1])]
         expected = [p for p, (first, last) in enumerate(sees) if first <= middle <= last]
         assert (touched.min(), touched.max()) == (expected[0] + 1, expected[-1])
 
@@ -210,6 +211,7 @@ def test_trains_and_comes_back(compiled_quickly, tmp_path, model):
         (DRCN(depth=0), r"`depth` \(=0\) must be at least 1"),
         (LapSRN(features=0), r"`features` \(=0\) must be at least 1"),
         (LapSRN(depth=2.0), r"`depth` \(=2.0\) must be an integer"),
+        (LapSRN(factor=4.0, pyramid=False), r"`factor` \(=4.0\) must be an integer"),
     ],
 )
 def test_settings_that_no_network_has(model, said):

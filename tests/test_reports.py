@@ -55,9 +55,33 @@ def test_csv_reads_back_bit_for_bit(tmp_path, dtype):
     back = np.array([dtype(row[1]) for row in rows])
     np.testing.assert_array_equal(back.view(integers), values.view(integers))
     assert [int(row[2]) for row in rows] == counts.tolist()
+    found = reports.read_csv(tmp_path / "a.csv")
+    assert list(found) == ["iteration", "loss", "a, b"]
+    np.testing.assert_array_equal(found["iteration"], counts + 1)
+    np.testing.assert_array_equal(found["loss"].astype(dtype), values)
     first = (tmp_path / "a.csv").read_bytes()
     reports.write_csv(tmp_path / "a.csv", {"loss": values, "a, b": counts})
     assert (tmp_path / "a.csv").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    "text", ["", "iteration,loss\n1,0.5\n2\n", "iteration,loss\n1,x\n", "a,b\n1,2,3\n1,2,3\n"]
+)
+def test_a_damaged_csv_is_told(tmp_path, text):
+    path = tmp_path / "a.csv"
+    for _ in range(2):  # damaged, then missing
+        path.write_text(text) if text is not None else path.unlink()
+        with pytest.raises(InputError, match=r"a.csv` is damaged .*: it must be as a run wrote it"):
+            reports.read_csv(path)
+        text = None
+
+
+def test_a_csv_of_no_lines_has_its_columns(tmp_path):
+    reports.write_csv(tmp_path / "a.csv", {"loss": []})
+    assert {k: len(x) for k, x in reports.read_csv(tmp_path / "a.csv").items()} == {
+        "iteration": 0,
+        "loss": 0,
+    }
 
 
 def test_csv_writes_short_numbers(tmp_path):

@@ -38,8 +38,13 @@ def test_imresize_to_a_size_takes_the_scale_of_each_axis():
     tripled = resample.imresize(ramp, None, size=(16, 36))
     expected = (np.arange(36) + 0.5) / 3 - 0.5
     np.testing.assert_allclose(tripled[5, 6:-6, 1], expected[6:-6], atol=1e-12)
-    with pytest.raises(InputError, match=r"`scale` \(=None\) must be a number where `size`"):
-        resample.imresize(image, None)
+    for scale in (None, 0, -1, np.inf, np.nan):
+        with pytest.raises(InputError, match=rf"`scale` \(={scale}\) must be above 0, and finite"):
+            resample.imresize(image, scale)
+    with pytest.raises(InputError, match=r"`size` \(=32\) must be \(height, width\)"):
+        resample.imresize(image, None, size=32)
+    with pytest.raises(InputError, match=r"`width` \(=0\) must be at least 1"):
+        resample.imresize(image, None, size=(4, 0))
 
 
 @pytest.mark.parametrize("a", [-0.5, -0.75])

@@ -100,7 +100,7 @@ def test_refuses_sizes_it_cannot_halve(scales, height, width):
     network = SkipUNet(down=(4,) * scales, up=(4,) * scales, skip=(4,) * scales)
     latent = jax.ShapeDtypeStruct((1, height, width, 8), jnp.float32)
     with pytest.raises(
-        InputError, match=rf"\(={height}x{width}\) must be multiples of {2**scales}"
+        InputError, match=rf"\(={width}x{height}\) must be multiples of {2**scales}"
     ):
         jax.eval_shape(network.init, jax.random.key(0), latent)
 
@@ -113,6 +113,23 @@ def test_refuses_settings_that_differ_in_their_scales(settings):
     latent = jax.ShapeDtypeStruct((1, 8, 8, 5), jnp.float32)
     with pytest.raises(InputError, match=r"`down`, `up` and `skip` \(=\(.*\)\) must hold one"):
         jax.eval_shape(network.init, jax.random.key(0), latent)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "said"),
+    [
+        ({"down": 128}, (1, 8, 8, 5), r"`down`, `up` and `skip` \(=128, "),
+        ({"down": [8, 8]}, (1, 8, 8, 5), "must hold one"),
+        ({"channels": 0}, (1, 8, 8, 5), r"`channels` \(=0\) must be at least 1"),
+        ({"down": (8, 0, 8)}, (1, 16, 16, 5), r"`down` \(=0\) must be at least 1"),
+        ({"skip": (4, -1, 4)}, (1, 16, 16, 5), r"`skip` \(=-1\) must be at least 0"),
+        ({}, (16, 16, 5), r"the latent \(of shape \(16, 16, 5\)\) must be \(N, H, W, C\)"),
+    ],
+)
+def test_refuses_settings_and_latents(settings, shape, said):
+    network = SkipUNet(**{"down": (8,) * 3, "up": (8,) * 3, "skip": (4,) * 3} | settings)
+    with pytest.raises(InputError, match=said):
+        network.init(jax.random.key(0), jnp.zeros(shape))
 
 
 def test_smallest_and_oblong_images():

@@ -3,8 +3,10 @@
 import ast
 import importlib
 import inspect
+import itertools
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -15,8 +17,9 @@ FILES = sorted((ROOT / "jaxsr").rglob("*.py"))
 
 # Lowest first: a file imports only from the floors below its own or from above it on its floor.
 FLOORS = (
-    ("errors", "options", "files", "chunks", "tracing", "images", "resample", "losses"),
-    ("storage", "checkpoints"),
+    ("errors", "options", "files", "chunks", "tracing", "decoding", "images"),
+    ("resample", "losses"),
+    ("storage", "quiet", "checkpoints"),
     ("winograd", "im2col", "convolution", "strips", "layers"),
     ("operators", "metrics", "protocols", "models.skip_unet"),
     (
@@ -117,6 +120,27 @@ def test_everything_public_is_documented():
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_every_module_is_documented(path):
     assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_sections_of_docstrings_are_indented_by_two(path):
+    lines = path.read_text().splitlines()
+    for head, first in itertools.pairwise(lines):
+        if re.fullmatch(r" *(Args|Returns|Raises|Attributes)( \(.*\))?:", head):
+            indent = len(head) - len(head.lstrip()) + 2
+            assert len(first) - len(first.lstrip()) == indent, first
+
+
+def test_no_command_is_another_files_library():
+    files = {path.stem: path.read_text() for path in (ROOT / "experiments").glob("*.py")}
+    commands = {name for name, text in files.items() if '__name__ == "__main__"' in text}
+    assert {"dip", "table1"} <= commands
+    for name, text in files.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and node.module == "experiments":
+                assert not commands & {alias.name for alias in node.names}, name
+            if isinstance(node, ast.ImportFrom):
+                assert (node.module or "").removeprefix("experiments.") not in commands, name
 
 
 def test_the_key_comes_first():

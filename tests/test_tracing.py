@@ -11,6 +11,8 @@ import numpy as np
 import optax
 import pytest
 
+import experiments
+import jaxsr
 from experiments import command, networks, problem, traces
 from experiments import dip as dip_
 from experiments.recipes import Settings
@@ -334,19 +336,18 @@ def test_missing_pixels_are_known_by_where_they_are(cache, picture):
 
 def test_code_and_networks_have_traces_of_their_own(cache, picture, monkeypatch):
     found = {folder(Settings(hr=picture)), folder(Settings(hr=picture), down=(64,) * 5)}
-    monkeypatch.setattr(traces, "_SOURCES", "other code")
+    monkeypatch.setattr(traces, "_CODE", "other code")
     found.add(folder(Settings(hr=picture)))
     assert len(found) == 3
 
 
-@pytest.mark.parametrize("package", ["jaxsr", "experiments"])
-def test_the_digest_of_the_code_is_of_every_file(tmp_path, monkeypatch, package):
-    assert traces._sources() == traces._SOURCES
-    monkeypatch.setattr(traces, package, types.SimpleNamespace(__path__=[str(tmp_path)]))
+def test_the_digest_of_the_code_is_of_every_file(tmp_path):
+    assert tracing.code(jaxsr) == tracing._CODE and tracing.code(experiments) == traces._CODE
+    package = types.SimpleNamespace(__path__=[str(tmp_path)])
     digests = []
     for name, text in (("a.py", "x = 1"), ("b/c.py", ""), ("a.py", "x = 2"), ("b/d.txt", "")):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-        digests.append(traces._sources())
+        digests.append(tracing.code(package))
     assert len(set(digests)) == 3 and digests[2] == digests[3]

@@ -35,19 +35,19 @@ def test_the_learning_rate_is_halved_in_steps():
         assert float(rate(step)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_laplacian_is_matlabs_pyramid(x64):
+def test_image_pyramid_is_matlabs_pyramid(x64):
     pictures = images(2, 24)
-    low, targets = training.laplacian(pictures, MODEL)
+    low, targets = training.image_pyramid(pictures, MODEL)
     for actual, scale in ((low, 1 / 4), (targets[0], 1 / 2), (targets[1], 1)):
         np.testing.assert_allclose(actual, resample.imresize(pictures, scale), atol=1e-12)
     jump = LapSRN(factor=4, depth=1, features=4, pyramid=False)
-    assert len(training.laplacian(pictures, jump)[1]) == 1
+    assert len(training.image_pyramid(pictures, jump)[1]) == 1
 
 
 @jax.jit
 def level_losses(variables, pictures):
     """Both levels' Charbonnier losses, each a mean (the paper's eq. 1)."""
-    low, targets = training.laplacian(pictures, MODEL)
+    low, targets = training.image_pyramid(pictures, MODEL)
     levels = zip(MODEL.apply(variables, low), targets, strict=True)
     return jnp.array([jnp.sqrt((x - y) ** 2 + 1e-6).mean() for x, y in levels])
 
@@ -210,6 +210,21 @@ def test_four_devices_train_as_one():
 def test_bad_settings_are_told(settings, said):
     with pytest.raises(InputError, match=said):
         training.init(jax.random.key(0), MODEL, training.Config(**settings))
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "said"),
+    [
+        (np.full((2, 16, 16, 1), 9, np.uint8), {}, r"the patches \(of uint8\) must hold floats"),
+        (np.ones((3, 16, 16, 1), np.float32), {}, r"`parts` \(=2\) must divide the 3 patches"),
+        (np.ones((2, 16, 16, 1), np.float32), {"loss": "mse"}, "`loss` .* must be a function"),
+    ],
+)
+def test_a_step_refuses(images, options, said):
+    config = dataclasses.replace(CONFIG, batch=2, parts=2, size=16)
+    state = training.init(jax.random.key(0), MODEL, config)
+    with pytest.raises(InputError, match=said):
+        training.step(state, images, model=MODEL, config=config, **options)
 
 
 def test_settings_may_be_given_as_a_list_and_by_numpy():

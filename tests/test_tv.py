@@ -163,3 +163,17 @@ def test_an_observation_of_another_shape_is_refused():
 def test_numbers_out_of_range(wrong):
     with pytest.raises(InputError, match="must be above 0"):
         tv.least_squares(jnp.zeros((4, 4, 1)), operators.identity, start=jnp.zeros(1), **wrong)
+
+
+@pytest.mark.parametrize("iterations", [0, 0.5])
+def test_iterations_are_counted(iterations):
+    image = jnp.zeros((4, 4, 1))
+    with pytest.raises(InputError, match=rf"`iterations` \(={iterations}\) must be"):
+        tv.least_squares(image, operators.identity, start=image, weight=1, iterations=iterations)
+
+
+@pytest.mark.parametrize("value", [np.float32("nan"), np.uint8(7)])
+def test_an_observation_of_integers_or_nan_is_refused(value):
+    start = jnp.zeros((4, 4, 1))
+    with pytest.raises(InputError, match=r"the observation .*must (hold floats|be finite)"):
+        tv.least_squares(np.full((4, 4, 1), value), operators.identity, start=start, weight=1)

@@ -63,10 +63,13 @@ def load(
             raise ValueError(f"{len(examples)} images in {split}, not {COUNTS[split]}")
     except InputError:
         raise
+    except MemoryError:
+        raise InputError("BSDS300 is too large for this machine's memory") from None
     except Exception as error:  # TFDS and ArrayRecord raise all kinds of exceptions
         folder = root / BSDS300.name
         reason = textwrap.shorten(str(error) or type(error).__name__, 200)
         if (folder / str(BSDS300.VERSION)).exists():
-            raise InputError(f"`{folder}` cannot be read, delete it: {reason}") from error
+            what = f"`{folder}` cannot be read: {reason}; if its files are damaged, delete it"
+            raise InputError(what) from error
         raise InputError(f"BSDS300 cannot be prepared in `{root}`: {reason}") from error
     return examples

@@ -11,9 +11,9 @@ from jaxsr.errors import InputError
 
 
 def files(path: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """The image files of a folder, known by their suffixes and sorted by name; hidden ones are not.
+    """The image files of a folder, known by their suffixes and sorted by name.
 
-    Those in its folders are left out.
+    Hidden files and sub-folders are left out.
 
     Raises:
       InputError: there is none, or `path` is not a folder that can be read.

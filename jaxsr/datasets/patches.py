@@ -58,13 +58,13 @@ def bank(images: Sequence[np.ndarray], *, size: int) -> Bank:
         pixels), or one is smaller than a patch, of another type or neither gray nor RGB.
     """
     require_integers(size=size)
-    if size < 1:
-        raise InputError(f"`size` (={size}) must be at least 1")
-    if not images:
+    if not len(images):
         raise InputError("there are no training images: give at least one")
     for image in images:
         if image.dtype != np.uint8:
             raise InputError(f"a training image (of {image.dtype}) must be of uint8")
+        if image.ndim != 3:
+            raise InputError(f"a training image (of shape {image.shape}) must be (H, W, C)")
     shapes = np.array([image.shape[:2] for image in images], np.int64)
     if shapes.min() < size:
         height, width = shapes[shapes.min(1).argmin()]
@@ -84,7 +84,7 @@ def bank(images: Sequence[np.ndarray], *, size: int) -> Bank:
 
 
 def draw(key: Array, bank: Bank, *, size: int, dtype: Any = jnp.float32) -> View:
-    """A random view, `size` a side, every part of it uniform (the paper's section 3.2).
+    """A random view, `size` a side, every part of it uniform (Indulkar and Upadhyay, section 3.2).
 
     The scale is from [0.5, 1], or from what still holds a patch. Key consumed.
     """

@@ -39,14 +39,11 @@ class Config:
             iterations=self.iterations, latent_channels=self.latent_channels, patience=patience
         )
         rules = (
-            ("iterations", self.iterations >= 1, "at least 1"),
             ("iterations", self.iterations <= 10**7, "at most 10 million"),
             ("learning_rate", 0 < self.learning_rate < float("inf"), "above 0, and finite"),
             ("noise_std", 0 <= self.noise_std < float("inf"), "at least 0, and finite"),
             ("average", 0 <= self.average < 1, "in [0, 1)"),
             ("tv_weight", 0 <= self.tv_weight < float("inf"), "at least 0, and finite"),
-            ("latent_channels", self.latent_channels >= 1, "at least 1"),
-            ("patience", patience >= 1, "at least 1"),
         )
         for name, holds, rule in rules:
             if not holds:

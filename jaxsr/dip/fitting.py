@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,9 +16,9 @@ from jax import Array
 from jaxsr import chunks, tracing
 from jaxsr.dip.config import Config
 from jaxsr.dip.solver import Params, Score, State, _run, init, rgb_score
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, require_floats, require_functions
 from jaxsr.losses import Loss
-from jaxsr.operators import Operator
+from jaxsr.operators import Operator, require_observation
 
 History = dict[str, np.ndarray]
 
@@ -51,11 +51,11 @@ class DIPResult(NamedTuple):
     history: History  # loss, psnr_fit and the scores: arrays of one number an iteration
     finite: bool  # False: the loss or a parameter overflowed; all here is from before that window
     state: State
-    compile_seconds: float
+    compile_seconds: float  # until the first iteration: tracing, compiling, the initial state
     iterations: int  # done by this call, not by what it resumed
-    seconds: float  # that they took, compilation and what was done again left out
+    seconds: float  # that they took, compilation and what was rolled back left out
     rollbacks: int  # in this call
-    over: bool = True  # all iterations are done, or `patience` is spent; False: ended from outside
+    over: bool = True  # all iterations done, or `patience` spent; False: stopped, or overflowed
 
 
 def fit(
@@ -75,77 +75,73 @@ def fit(
     resume: tuple[State, History] | None = None,
     traces: str | os.PathLike[str] | None = None,
 ) -> DIPResult:
-    """Fit a network to an observation, in chunks of two seconds; of eight iterations within thirty.
+    """Fit a network to an observation, in chunks of compiled iterations.
 
-    Adam may throw a fit back: where its PSNR against the observation has fallen by over FALL dB
-    from the start of a window to its end, the window is done again with fresh noise, at most
-    ROLLBACKS times (the released denoising has the rule). Windows end after every WINDOW
-    iterations, at the `pauses`, and at the end, also where `patience` is it. The first of all, at
-    whose start there is nothing to fall from, stays.
+    A chunk takes about two seconds, or has eight iterations where these take longer, but up to
+    thirty.
+
+    Adam may throw a fit off. So it is rolled back: where its PSNR against the observation has
+    fallen by over FALL dB from the start of a window to its end, the window is done again with
+    fresh noise, at most ROLLBACKS times (the released denoising has the rule). Windows end after
+    every WINDOW iterations, at the `pauses`, and at the end, also where `patience` is it. The
+    first, at whose start there is nothing to fall from, stays.
 
     Args:
       key: consumed; with `resume` not looked at: the state holds its own.
       observation: y, (N, h, w, C), of a float type.
-      operator: A, (N, H, W, C) -> (N, h, w, C).
+      operator: A, (N, H, W, C) -> (N, h, w, C); like the other functions hashable, since it is a
+        static argument of `jax.jit`.
       init_fn: (key, latent) -> params, such as a Flax module's `init`.
       apply_fn: (params, latent) -> images (N, H, W, C), such as a Flax module's `apply`.
       size: (H, W).
       loss: elementwise.
       config: the solver's settings.
       reference: the true image, if known; reported on, never used.
-      score: (image, reference) -> named scalars for the history.
+      score: (image, reference) -> named scalars for the history, as in `step`.
       on_chunk: called between chunks; a true answer ends the fit there.
       pauses: iterations after which a chunk ends, so that `on_chunk` sees their states.
       resume: state and history of an earlier fit under the same arguments, to go on from;
-        `config.iterations` may have grown.
+        `config.iterations` and `config.patience` may have grown.
       traces: a folder of these functions alone (operator, network, loss, score, and what they
         hold), where the programs are kept as traced: the next process starts seconds sooner. See
-        `jaxsr.tracing`, which compares all else.
+        `jaxsr.tracing`, which compares all else, this package's code among it.
 
     Raises:
       InputError: the observation is not (N, h, w, C), holds no floats or some that are not finite,
-        or is not of the shape that the operator gives; or the history is not the state's.
+        or is not of the shape that the operator gives; `size` is not two integers of at least 1;
+        a function is none; or state, history and these arguments are not of one fit.
     """
+    require_functions(loss=loss, score=score)
     observation = jnp.asarray(observation)
     if observation.ndim != 4:
         raise InputError(f"the observation (of shape {observation.shape}) must be (N, h, w, C)")
-    if not jnp.issubdtype(observation.dtype, jnp.floating):
-        raise InputError(f"the observation (of {observation.dtype}) must hold floats")
-    if not jnp.isfinite(observation).all():
-        raise InputError("the observation must be finite: it holds NaN or infinite values")
+    require_floats("the observation", observation.dtype)
     # The total is no part of the program: without it, a fit that grows finds it in the cache.
     program_config = dataclasses.replace(config, iterations=1, patience=None)
     if resume is None:
-        seen_as = observation.shape[0], str(observation.dtype)
-        known = ("init", program_config, bool(config.patience), size, seen_as)
-        of_seen = {"batch": observation.shape[0], "dtype": observation.dtype}
-        short = dataclasses.replace(program_config, patience=1 if config.patience else None)
-        fresh = _start(init_fn=init_fn, apply_fn=apply_fn, size=(*size,), config=short, **of_seen)
-        traced = tracing.trace(fresh, key, folder=traces, known=known, compiler_options=HARDLY)
+        settings = {
+            "size": tuple(size) if isinstance(size, Sequence) else size,
+            "config": dataclasses.replace(program_config, patience=1 if config.patience else None),
+            "batch": observation.shape[0],
+            "dtype": str(observation.dtype),
+        }
+        fresh = _start(init_fn=init_fn, apply_fn=apply_fn, **settings)
+        kept: dict[str, Any] = {"folder": traces, "known": ("init", settings)}
+        traced = tracing.trace(fresh, key, **kept, compiler_options=HARDLY)
         shapes, history = traced.out_info, History()
     else:
-        # Without the arrays' own device, which would make another program of the same.
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), resume[0])
-        step, history = int(resume[0].step), dict(resume[1])
-        if (lengths := {len(x) for x in history.values()} or {0}) != {step}:
-            these = ", ".join(map(str, sorted(lengths)))
-            raise InputError(
-                f"`resume`: the history (of length {these}) must be as long as its state has "
-                f"iterations (={step})"
-            )
-    seen = jax.eval_shape(operator, shapes.average)
-    if observation.shape != seen.shape:
-        rule = f"must be of shape {seen.shape}: the operator's of {shapes.average.shape}"
-        raise InputError(f"the observation (of shape {observation.shape}) {rule}")
+        shapes, history = _resumed(*resume, config)
+    require_observation(observation, operator, shapes.average)
     functions = {"apply_fn": apply_fn, "operator": operator, "loss": loss, "score": score}
     start = time.perf_counter()
     program = _program(length=chunks.LENGTH, config=program_config, **functions)
-    run = tracing.trace(
-        *(program, shapes, observation, reference, 0),
-        folder=traces,
-        known=("run", program_config, chunks.LENGTH),
-        donate_argnums=(0,),
-    )
+    known = ("run", program_config, chunks.LENGTH)
+    inputs = (shapes, observation, reference, 0)
+    run = tracing.trace(program, *inputs, folder=traces, known=known, donate_argnums=(0,))
+    columns = sorted(run.out_info[1])
+    if history and sorted(history) != columns:
+        these = ", ".join(sorted(history))
+        raise InputError(f"`resume`: the history (of {these}) must be of {', '.join(columns)}")
     lowered = run.lower()
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
         compiled = beside.submit(lowered.compile)
@@ -198,6 +194,22 @@ def fit(
         rollbacks=rollbacks,
         over=finite and done >= _end(state, config),
     )
+
+
+def _resumed(state: State, history: History, config: Config) -> tuple[State, History]:
+    """The shapes of the state, and its history."""
+    step, lengths = int(state.step), {len(x) for x in history.values()} or {0}
+    if lengths != {step}:
+        these = ", ".join(map(str, sorted(lengths)))
+        rule = f"must be as long as its state has iterations (={step})"
+        raise InputError(f"`resume`: the history (of length {these}) {rule}")
+    if (state.detection is None) != (config.patience is None):
+        has = "no" if state.detection is None else "a"
+        rule = f"must fit `patience` (={config.patience})"
+        raise InputError(f"`resume`: the state, with {has} detection of the least variance, {rule}")
+    # Without the arrays' own device, which would make another program of the same.
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+    return shapes, dict(history)
 
 
 @functools.lru_cache(maxsize=PROGRAMS)

@@ -14,6 +14,7 @@ from jax import Array, export, lax
 from jaxsr.dip import stopping
 from jaxsr.dip.config import Config
 from jaxsr.dip.stopping import Detection
+from jaxsr.errors import require_functions, require_size
 from jaxsr.losses import Loss, total_variation
 from jaxsr.metrics import psnr
 from jaxsr.operators import Operator
@@ -29,7 +30,8 @@ POLYNOMIAL = 20
 class State(NamedTuple):
     """All that a fit is, between two iterations; a checkpoint of it resumes to the same bits.
 
-    One from within a window that `fit` later does again resumes differently: save at its `pauses`.
+    Resuming from a state inside a window that `fit` later repeats gives other bits: save at its
+    `pauses`.
     """
 
     params: Params  # the network's variables
@@ -41,11 +43,11 @@ class State(NamedTuple):
     detection: Detection | None = None  # of the least variance, where it is asked for
 
 
-# That `jax.export` can write programs over states.
+# So that `jax.export` can write programs over states.
 export.register_namedtuple_serialization(State, serialized_name="jaxsr.dip.State")
 export.register_namedtuple_serialization(Detection, serialized_name="jaxsr.dip.Detection")
 for _state in (optax.ScaleByAdamState, optax.EmptyState):
-    with contextlib.suppress(ValueError):  # others may have told it of optax's
+    with contextlib.suppress(ValueError):  # another library may have registered optax's
         export.register_namedtuple_serialization(_state, serialized_name=_state.__qualname__)
 
 
@@ -74,7 +76,12 @@ def init(
       config: the solver's settings.
       batch: images fitted by the one network.
       dtype: of the latent, a float type; `fit` passes the observation's.
+
+    Raises:
+      InputError: `size` is not two integers of at least 1, or a function none.
     """
+    require_size(size)
+    require_functions(init_fn=init_fn, apply_fn=apply_fn)
     params_key, latent_key, noise_key = jax.random.split(key, 3)
     shape = (batch, *size, config.latent_channels)
     latent = jax.random.uniform(latent_key, shape, dtype, maxval=0.1)
@@ -118,7 +125,8 @@ def step(
       operator: A, images -> observations.
       loss: E, elementwise.
       config: the solver's settings.
-      score: (image, reference) -> named scalars.
+      score: (image, reference) -> named scalars; of `loss`, `psnr_fit` and `variance` the solver's
+        own stand.
 
     Returns:
       The next state, and of this iteration: `loss`, `psnr_fit` (dB, of A x against y); with a
@@ -143,14 +151,15 @@ def step(
     count = (state.step + 1).astype(state.average.dtype)
     weight = jnp.maximum(1 - float(config.average), POLYNOMIAL / (count + POLYNOMIAL - 1))
     average = state.average + weight * (image - state.average)
-    record = {"loss": value, "psnr_fit": psnr(seen, observation)}
+    record: dict[str, Array] = {}
     if reference is not None:
         record |= score(average, reference)
         record |= {f"{name}_output": x for name, x in score(image, reference).items()}
+    record |= {"loss": value, "psnr_fit": psnr(seen, observation)}
     detection = state.detection
     if detection is not None:
         detection = stopping.update(detection, image, average, state.step + 1)
-        record["variance"] = stopping.unbiased(detection.variance, state.step + 1)
+        record["variance"] = stopping.bias_corrected(detection.variance, state.step + 1)
     params = optax.apply_updates(state.params, updates)
     after = State(params, opt_state, state.latent, state.key, state.step + 1, average, detection)
     return after, record

@@ -52,7 +52,7 @@ def update(detection: Detection, output: Array, result: Array, iteration: Array)
     mean = jnp.where(first, output, detection.mean + FORGET * off)
     variance = (1 - FORGET) * (detection.variance + FORGET * jnp.mean(off**2))
     variance = jnp.where(first, 0, variance)
-    found = unbiased(variance, iteration)
+    found = bias_corrected(variance, iteration)
     better = found < detection.least
     return Detection(
         mean=mean,
@@ -63,7 +63,7 @@ def update(detection: Detection, output: Array, result: Array, iteration: Array)
     )
 
 
-def unbiased(variance: Array, iteration: Array) -> Array:
+def bias_corrected(variance: Array, iteration: Array) -> Array:
     """A detection's variance after an iteration, from 1, over the weight of what it has seen."""
     updates = jnp.maximum(iteration - 1, 1).astype(variance.dtype)
     return jnp.where(iteration == 1, jnp.inf, variance / (1 - (1 - FORGET) ** updates))

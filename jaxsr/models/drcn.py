@@ -35,9 +35,9 @@ class DRCN(Network):
     def enlargements(self) -> tuple[int, ...]:
         return (self.factor,) * (self.depth + 1)
 
-    def sees(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
+    def receptive_field(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
         radius = min(levels, self.depth) + 4
-        return luma.bicubic_sees(first - radius, last + radius, self.factor)
+        return luma.bicubic_field(first - radius, last + radius, self.factor)
 
     @nn.compact
     def __call__(self, image: Array, *, levels: int | None = None) -> tuple[Array, ...]:
@@ -46,7 +46,10 @@ class DRCN(Network):
         for i in range(2):
             x = nn.relu(luma.conv(x, self.features, f"embed_{i}", dtype=self.dtype)(x))
         infer = luma.conv(x, self.features, "infer", dtype=self.dtype)
-        draw = [luma.conv(x, f, f"draw_{f}", dtype=self.dtype) for f in (self.features, 1)]
+        draw = [
+            luma.conv(x, features, f"draw_{i}", dtype=self.dtype)
+            for i, features in enumerate((self.features, 1))
+        ]
         found = []
         for _ in range(self.depth if levels is None else min(levels, self.depth)):
             x = nn.relu(infer(x))

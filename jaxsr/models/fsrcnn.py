@@ -32,8 +32,8 @@ class FSRCNN(Network):
     depth: int = 4
     dtype: Any = None
 
-    def sees(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
-        first, last = luma.spread_sees(first, last, 9, self.factor)
+    def receptive_field(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
+        first, last = luma.conv_transpose_field(first, last, 9, self.factor)
         radius = 2 + self.depth
         return first - radius, last + radius
 
@@ -51,4 +51,4 @@ class FSRCNN(Network):
             x = jnp.where(x > 0, x, slope.astype(x.dtype) * x)
         # An output sees (9 / factor)^2 pixels of the filter's 81.
         init = nn.initializers.normal(math.sqrt(self.factor**2 / (81 * self.features)))
-        return (luma.Spread(1, 9, self.factor, init, dtype=self.dtype, name="up")(x),)
+        return (luma.ConvTranspose(1, 9, self.factor, init, dtype=self.dtype, name="up")(x),)

@@ -13,7 +13,7 @@ from jax import Array
 
 from jaxsr.errors import InputError
 from jaxsr.models import luma
-from jaxsr.models.luma import Network, Spread
+from jaxsr.models.luma import ConvTranspose, Network
 from jaxsr.strips import by_rows
 
 FACTORS = (2, 4, 8)
@@ -41,7 +41,7 @@ def _centred_he_normal(key: Array, shape: Sequence[int], dtype: Any = jnp.float3
     return filters - filters.mean((0, 1, 2), keepdims=True)
 
 
-def _read(up: Spread, detail: nn.Module, x: Array) -> Array:
+def _read(up: ConvTranspose, detail: nn.Module, x: Array) -> Array:
     """`detail(leaky_relu(up(x)))`, by strips of rows."""
     (up, filters), (detail, kernel) = up.unbind(), detail.unbind()
 
@@ -51,7 +51,7 @@ def _read(up: Spread, detail: nn.Module, x: Array) -> Array:
         return details
 
     # A detail looks at a pixel on either side of its own.
-    first, last = luma.spread_sees(-1, up.stride, up.size, up.stride)
+    first, last = luma.conv_transpose_field(-1, up.stride, up.size, up.stride)
     return by_rows(read, x, filters, kernel, scale=up.stride, reach=max(-first, last))
 
 
@@ -61,8 +61,8 @@ class LapSRN(Network):
     A level filters its features, spreads them over twice the sides, and adds what it reads off them
     to the enlarged image of the level before. The defaults are the 4x network of "Robust Loss with
     Deep Image Prior" (section 3.2); `depth=10, spread=3` is the released one, of 814,242
-    parameters. Three switches take out what Lai et al. say it lives on: `pyramid`, `residual`, and,
-    in training, the robust loss.
+    parameters. What Lai et al. find essential can be switched off: `pyramid` and `residual` here,
+    the robust loss in training.
 
     Attributes:
       factor: 2, 4 or 8.
@@ -99,11 +99,11 @@ class LapSRN(Network):
             return 2, self.spread, self.depth
         return self.factor, 2 * self.factor, self.depth * int(math.log2(self.factor))
 
-    def sees(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
+    def receptive_field(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
         stride, spread, depth = self._jump()
         first, last = first - 1, last + 1  # the image's convolution
         for _ in range(levels):
-            first, last = luma.spread_sees(first, last, spread, stride)
+            first, last = luma.conv_transpose_field(first, last, spread, stride)
             first, last = first - depth, last + depth
         return first - 1, last + 1
 
@@ -135,7 +135,7 @@ class LapSRN(Network):
             for i in range(depth):
                 layer = conv(x, self.features, f"level_{level}_conv_{i}")
                 x = nn.leaky_relu(layer(x), 0.2)
-            up = Spread(
+            up = ConvTranspose(
                 self.features, spread, stride, he_spread, dtype=self.dtype, name=f"level_{level}_up"
             )
             detail = conv(x, 1, f"level_{level}_detail")
@@ -145,7 +145,7 @@ class LapSRN(Network):
             else:  # Nothing else looks at the last features: they need not exist as a whole.
                 found = _read(up, detail, x)
             if self.residual:
-                image = Spread(
+                image = ConvTranspose(
                     1, 2 * stride, stride, _bilinear, False, self.dtype, name=f"level_{level}_image"
                 )(image)
                 found = image + found

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from jaxsr.convolution import conv_general_dilated, conv_transpose
-from jaxsr.errors import InputError, require_integers
+from jaxsr.errors import InputError, require_floats, require_integers
 from jaxsr.operators import separable
 from jaxsr.resample import matlab_matrix
 
@@ -28,7 +28,7 @@ class Network(nn.Module):
         """Of the images that a call returns, the result last."""
         return (self.factor,)
 
-    def sees(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
+    def receptive_field(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
         """Which pixels of low resolution those in [first, last] of the last of so many images see,
         along either axis."""
         raise NotImplementedError
@@ -70,7 +70,7 @@ def conv(
     )
 
 
-class Spread(nn.Module):
+class ConvTranspose(nn.Module):
     """A transposed convolution: (N, H, W, C) to (N, stride H, stride W, features)."""
 
     features: int
@@ -93,8 +93,8 @@ class Spread(nn.Module):
         return y if bias is None else y + bias[None, None, None]
 
 
-def spread_sees(first: int, last: int, size: int, stride: int) -> tuple[int, int]:
-    """Which pixels the results in [first, last] of a `Spread` look at."""
+def conv_transpose_field(first: int, last: int, size: int, stride: int) -> tuple[int, int]:
+    """Which pixels the results in [first, last] of a `ConvTranspose` look at."""
     cut = (size - stride) // 2
     return -((size - 1 - cut - first) // stride), (last + cut) // stride
 
@@ -105,7 +105,7 @@ def bicubic(image: Array, factor: int) -> Array:
     return separable(image, rows, cols)
 
 
-def bicubic_sees(first: int, last: int, factor: int) -> tuple[int, int]:
+def bicubic_field(first: int, last: int, factor: int) -> tuple[int, int]:
     """Which pixels those in [first, last] of an enlarged image look at."""
     # Pixel p lies at (p + 1/2) / factor - 1/2 of low resolution, and looks at two on either side.
     return (2 * first + 1 - factor) // (2 * factor) - 1, (2 * last + 1 - factor) // (2 * factor) + 2
@@ -122,18 +122,19 @@ def check(
 
     Raises:
       InputError: its factor is none of those, a count or side is no integer of at least 1, the
-        image is no luma, or it makes not so many levels.
+        image is no luma or holds no floats, or it makes not so many levels.
     """
     for name in ("depth", "features", "shrunk", "sizes"):
         for value in np.ravel(getattr(network, name, ())):
             require_integers(**{name: value})
-            if value < 1:
-                raise InputError(f"`{name}` (={value}) must be at least 1")
+    require_integers(factor=network.factor)
     if network.factor not in factors:
         *most, last = map(str, factors)
         raise InputError(f"`factor` (={network.factor}) must be {', '.join(most)} or {last}")
     if image.ndim != 4 or image.shape[-1] != 1:
         raise InputError(f"the image (of shape {image.shape}) must be luma, (N, H, W, 1)")
-    made = len(network.enlargements)
-    if levels is not None and not 1 <= levels <= made:
-        raise InputError(f"`levels` (={levels}) must be in [1, {made}]")
+    require_floats("the image", image.dtype)
+    if levels is not None:
+        require_integers(levels=levels)
+        if levels > (made := len(network.enlargements)):
+            raise InputError(f"`levels` (={levels}) must be at most {made}")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, require_integers
 from jaxsr.layers import Conv, Norm
 from jaxsr.resample import double_bilinear, double_nearest
 
@@ -82,19 +82,27 @@ class SkipUNet(nn.Module):
 
         Raises:
           InputError: H or W is no multiple of 2**scales or under 2 * 2**scales (the coarsest
-            scale needs two pixels to mirror its border); or `down`, `up` and `skip` differ in
-            length or are empty.
+            scale needs two pixels to mirror its border); `down`, `up` and `skip` are no tuples of
+            one length, or empty; or a number of channels is none.
         """
-        if not len(self.down) == len(self.up) == len(self.skip) > 0:
+        lengths = {len(x) if isinstance(x, tuple) else 0 for x in (self.down, self.up, self.skip)}
+        if len(lengths) > 1 or 0 in lengths:
             raise InputError(
                 f"`down`, `up` and `skip` (={self.down}, {self.up}, {self.skip}) must hold one "
                 "number a scale, of at least one scale"
             )
+        require_integers(channels=self.channels)
+        for down, up, skip in zip(self.down, self.up, self.skip, strict=True):
+            require_integers(down=down, up=up)
+            require_integers(skip=skip, least=0)
+        if z.ndim != 4:
+            raise InputError(f"the latent (of shape {z.shape}) must be (N, H, W, C)")
+        _, height, width, _ = z.shape
         stride = 2 ** len(self.down)
-        if any(side % stride or side < 2 * stride for side in z.shape[1:3]):
+        if any(side % stride or side < 2 * stride for side in (height, width)):
             raise InputError(
-                f"the latent's size (={z.shape[1]}x{z.shape[2]}) must be multiples of "
-                f"{stride}, at least {2 * stride}, for {len(self.down)} scales"
+                f"the latent's size (={width}x{height}) must be multiples of {stride}, at least "
+                f"{2 * stride}, for {len(self.down)} scales"
             )
         image = Conv(self.channels, 1, dtype=self.dtype, name="image")(self._scale(z, 0))
         return nn.sigmoid(image.astype(jnp.promote_types(image.dtype, jnp.float32)))

@@ -27,9 +27,9 @@ class SRCNN(Network):
     features: tuple[int, int] = (64, 32)
     dtype: Any = None
 
-    def sees(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
+    def receptive_field(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
         radius = sum(size // 2 for size in self.sizes)
-        return luma.bicubic_sees(first - radius, last + radius, self.factor)
+        return luma.bicubic_field(first - radius, last + radius, self.factor)
 
     @nn.compact
     def __call__(self, image: Array, *, levels: int | None = None) -> tuple[Array, ...]:

@@ -26,8 +26,8 @@ class VDSR(Network):
     features: int = 64
     dtype: Any = None
 
-    def sees(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
-        return luma.bicubic_sees(first - self.depth, last + self.depth, self.factor)
+    def receptive_field(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
+        return luma.bicubic_field(first - self.depth, last + self.depth, self.factor)
 
     @nn.compact
     def __call__(self, image: Array, *, levels: int | None = None) -> tuple[Array, ...]:
