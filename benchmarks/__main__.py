@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 from benchmarks import comparison, peers, plots
 from jaxsr import reports
 from jaxsr.errors import InputError
+from jaxsr.options import Given
 
 Part = Literal[
     "compiling",
@@ -54,9 +55,9 @@ class Options:
     """File for the results, with machine and versions; begun at once, complete after each part."""
     parts: tuple[Part, ...] = get_args(Part)
     """Which. `benchmarks.losses`, `.quality` and `.tricks` take long: they run by themselves."""
-    compare: pathlib.Path | None = None
+    compare: Given[pathlib.Path] = None
     """An earlier file: what changed since is printed at the end."""
-    plot: pathlib.Path | None = None
+    plot: Given[pathlib.Path] = None
     """A PNG of seconds an iteration by the image's size."""
 
 

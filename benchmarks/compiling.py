@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks import peers, timing
 from jaxsr.errors import InputError
+from jaxsr.options import Given
 
 DEMO = ("experiments.dip", "--loss", "charbonnier")
 _DONE = re.compile(rb"\D[1-9]\d*/\d+ ")  # of the bar: at least one iteration of all
@@ -30,7 +31,7 @@ _DONE = re.compile(rb"\D[1-9]\d*/\d+ ")  # of the bar: at least one iteration of
 class Options:
     """Seconds to the demo's first iteration."""
 
-    json: pathlib.Path | None = None
+    json: Given[pathlib.Path] = None
     """File for the results, with machine and versions."""
     rounds: int = 3
     """Measurements of each; their median is reported."""

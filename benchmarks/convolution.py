@@ -22,6 +22,7 @@ from jax import Array, lax
 from benchmarks import peers, timing
 from jaxsr import convolution, im2col, reports, winograd
 from jaxsr.errors import InputError
+from jaxsr.options import Given
 
 Gradients = tuple[Array, Array]
 Way = Callable[[Array, Array, Array], tuple[Array, Gradients]]
@@ -35,13 +36,13 @@ class Options:
     """Of the output, HEIGHTxWIDTH in pixels, multiples of 4 from 4."""
     channels: int = 128
     """Of the image."""
-    features: int | None = None
+    features: Given[int] = None
     """Of the output; as many as channels if not given."""
     taps: int = 3
     """The filters' side in pixels; the way `winograd` is for 3."""
-    json: pathlib.Path | None = None
+    json: Given[pathlib.Path] = None
     """File for the results, with machine and versions."""
-    megapixels: float | None = None
+    megapixels: Given[float] = None
     """Convolved in one measurement, in iterations of the loop. By default 0.05 on a CPU and 2 on a
     GPU, where a program must outlast its start."""
     rounds: int = 5

@@ -26,6 +26,7 @@ import numpy as np
 from benchmarks import ceilings, ours, peers, work
 from jaxsr import reports, weights
 from jaxsr.models import SkipUNet
+from jaxsr.options import Given
 
 Loss = Literal["mse", "l1", "charbonnier"]
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -39,18 +40,18 @@ class Options:
 
     sizes: tuple[str, ...] = ("128x128", "320x480")
     """Image sizes, HEIGHTxWIDTH in pixels, multiples of 32 from 64."""
-    json: pathlib.Path | None = None
+    json: Given[pathlib.Path] = None
     """File for the results, with machine and versions."""
     losses: tuple[Loss, ...] = ("charbonnier",)
     """Losses of the fit."""
     precisions: tuple[Precision, ...] = ("float32",)
     """Arithmetic of the convolutions, in all programs alike; tf32 needs a GPU that has it."""
     remat: bool = False
-    """Compute inner results again for the gradient (`SkipUNet(remat=True)`)."""
-    iterations: int | None = None
-    """Iterations in one measurement, one call. By default ten at 128x128 on a CPU and a thousand on
-    a GPU, fewer in proportion to the pixels, at least two; on a CPU eight up to half a megapixel
-    and four of a whole one, about as many as a fit has."""
+    """Recompute activations for the gradient (`SkipUNet(remat=True)`)."""
+    iterations: Given[int] = None
+    """Iterations in one measurement (one call). Default: at 128x128 a thousand on a GPU, ten on a
+    CPU, fewer in proportion to the pixels, but at least two, and on a CPU at least as many as a
+    fit takes in a call: about eight up to half a megapixel, four at one."""
     rounds: int = 7
     """Measurements of each program; their median is reported."""
     alone: bool = False

@@ -23,6 +23,7 @@ from benchmarks import ours, peers, timing
 from benchmarks.dip import default_iterations, parse_size
 from jaxsr import reports
 from jaxsr.models import SkipUNet
+from jaxsr.options import Given
 
 WAYS = ("in turn", "vmap", "devices")
 
@@ -35,9 +36,9 @@ class Options:
     """Image sizes, HEIGHTxWIDTH in pixels, multiples of 32 from 64."""
     fits: tuple[int, ...] = (2, 4, 8)
     """Fits at once."""
-    json: pathlib.Path | None = None
+    json: Given[pathlib.Path] = None
     """File for the results, with machine and versions."""
-    iterations: int | None = None
+    iterations: Given[int] = None
     """Iterations of each fit in one measurement. By default the fewer, the more pixels the fits
     have together."""
     rounds: int = 7

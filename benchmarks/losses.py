@@ -37,6 +37,7 @@ from benchmarks.loss_fits import FACTOR, LOSSES, PROTOCOL, Key, Record
 from benchmarks.psnr_curves import figures_of, over_seeds
 from jaxsr import dip, images, operators, plots, reports
 from jaxsr.errors import InputError
+from jaxsr.options import Given
 from jaxsr.reports import cores
 
 GAIN = 1  # dB over bicubic, to be reached
@@ -46,9 +47,9 @@ GAIN = 1  # dB over bicubic, to be reached
 class Options:
     """Losses for Deep Image Prior's 4x super-resolution: PSNR, iterations needed, and speed."""
 
-    hr: pathlib.Path | None = None
+    hr: Given[pathlib.Path] = None
     """A ground-truth image, degraded here. By default a built-in photograph."""
-    size: str | None = None
+    size: Given[str] = None
     """Of the image's middle, which alone is used: HEIGHTxWIDTH in pixels, multiples of 32 from 64.
     By default 96x96 on a CPU and 320x480 on a GPU."""
     losses: tuple[str, ...] = tuple(LOSSES)

@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks import dip, peers
 from jaxsr.errors import InputError
+from jaxsr.options import Given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Options:
     sizes: tuple[str, ...] = ("512x512", "1024x1024")
     """Image sizes, HEIGHTxWIDTH in pixels, multiples of 32 from 64. On a GPU from 512x512: the
     arrays that the machine's ceilings are measured with, 1.5 GiB, are more than smaller fits."""
-    json: pathlib.Path | None = None
+    json: Given[pathlib.Path] = None
     """File for the results, with machine and versions."""
     rounds: int = 3
     """Measurements of the time of two or more iterations; their median is reported."""

@@ -9,7 +9,6 @@ same run at the same size, metrics off). Compilation is left out of both; ours, 
 is told.
 """
 
-import csv
 import dataclasses
 import functools
 import json
@@ -20,12 +19,11 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from benchmarks import dip, peers
 from benchmarks.psnr_curves import stays_at
-from jaxsr import images
+from jaxsr import images, reports
 from jaxsr.errors import InputError
+from jaxsr.options import Given
 
 PUBLISHED_ITERATIONS = 2000
 
@@ -44,7 +42,7 @@ class Options:
     """Of each fit: enough to see that it stays above."""
     rounds: int = 5
     """Measurements of PyTorch's speed; their median is taken."""
-    json: pathlib.Path | None = None
+    json: Given[pathlib.Path] = None
     """File for the results, with machine and versions."""
     alone: bool = False
     """Leave PyTorch out even where it is installed."""
@@ -81,8 +79,7 @@ def measure(seed: int, options: Options, published: Callable[[], float | None]) 
             raise InputError(f"`--hr` (={options.hr}) cannot be fitted: {reason}")
         run = pathlib.Path(folder, "run")
         metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-        with (run / "history.csv").open(encoding="utf-8", newline="") as file:
-            psnr = np.array([float(row["psnr_y"]) for row in csv.DictReader(file)])
+        psnr = reports.read_csv(run / "history.csv")["psnr_y"]
     each = metrics["seconds"] / metrics["iterations"]  # what was done again is in it
     passed = stays_at(psnr, options.psnr)
     ours, theirs = None if passed is None else passed * each, published()

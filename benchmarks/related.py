@@ -20,6 +20,7 @@ import jax
 from benchmarks import lapsrn, peers
 from jaxsr import pretrained
 from jaxsr.errors import InputError
+from jaxsr.options import Given
 
 NETWORKS = {name.lower(): network for name, network in pretrained.NETWORKS.items()}
 
@@ -34,7 +35,7 @@ class Options:
     """Of the enlargement."""
     networks: tuple[str, ...] = tuple(NETWORKS)
     """Which, by name."""
-    json: pathlib.Path | None = None
+    json: Given[pathlib.Path] = None
     """File for the results, with machine and versions."""
     calls: int = 3
     """Images in one measurement."""

@@ -24,6 +24,7 @@ from benchmarks import dip, lapsrn, ours, peers, plain, timing
 from benchmarks.plain import Plain
 from jaxsr import training
 from jaxsr.models import SkipUNet
+from jaxsr.options import Given
 
 Program = Callable[[], Any]
 Work = Literal["dip", "image", "training"]
@@ -37,7 +38,7 @@ class Options:
     """An iteration of Deep Image Prior, an image of LapSRN, a step of its training."""
     sizes: tuple[str, ...] = ("128x128", "256x256")
     """Of the images, HEIGHTxWIDTH in pixels, multiples of 32 from 64."""
-    json: pathlib.Path | None = None
+    json: Given[pathlib.Path] = None
     """File for the results, with machine and versions."""
     iterations: int = 10
     """Iterations of Deep Image Prior in one measurement."""

@@ -3,7 +3,6 @@
 import functools
 import itertools
 import pathlib
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,27 +12,11 @@ import jax
 from experiments import fits, methods, pictures, rows
 from experiments.inputs import Input
 from experiments.ledger import Ledger, Record
+from experiments.omissions import Omissions
 from experiments.tables import Cell
 from jaxsr import images, reports
 from jaxsr.errors import InputError, within_memory
 from jaxsr.protocols import PROTOCOLS
-
-
-class Omissions:
-    """What could not be computed, each told in one line, once."""
-
-    def __init__(self) -> None:
-        self._told: set[str] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self._told)
-
-    def add(self, what: str, why: object) -> None:
-        """Tells it."""
-        line = f"left out {what}: {why}"
-        if line not in self._told:
-            print(line, file=sys.stderr, flush=True)
-        self._told.add(line)
 
 
 def fill(
@@ -57,7 +40,8 @@ def fill(
         if not here:
             continue
         made = {"row": row, "protocol": rows.protocol_name(row, table)}
-        made["precision"] = places.precision
+        if row not in rows.INTERPOLATIONS:  # which are NumPy's and Pillow's
+            made["precision"] = places.precision
         of_images = [{"image": cell.image, "input_sha256": inputs[cell.image][1]} for cell in here]
         try:
             method = rows.method(row, table, recipe, seed, places)

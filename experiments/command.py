@@ -24,6 +24,7 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 Device = Literal["auto", "cpu", "gpu", "tpu"]
 
 INTERRUPTED = 130
+ACKNOWLEDGED = b"\nstopping, and keeping what is done; Ctrl-C again ends at once, without it\n"
 WEEK = 7 * 24 * 3600  # for which a process waits at its end for the others
 
 
@@ -122,7 +123,10 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         if coordinator == "auto":
             jax.distributed.initialize(shutdown_timeout_seconds=WEEK)
         else:
-            if processes is None or process is None or not 0 <= process < processes:
+            if processes is None or process is None:
+                rule = "needs `--processes` and `--process`"
+                raise InputError(f"`--coordinator` (={coordinator}) {rule}")
+            if not 0 <= process < processes:
                 raise InputError(
                     f"`--process` (={process}) must be in [0, `--processes` (={processes}))"
                 )
@@ -154,13 +158,18 @@ def computing(on: jax.Device, precision: Precision) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether Ctrl-C was pressed; a second Ctrl-C ends the program."""
+    """Yields a function that tells whether Ctrl-C was pressed; a second Ctrl-C ends the program.
+
+    The first is acknowledged at once, for what is at work may take some seconds to end.
+    """
     pressed = False
 
     def handler(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
         pressed = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        with contextlib.suppress(OSError):
+            os.write(2, ACKNOWLEDGED)  # not by `sys.stderr`, which may be in the middle of a line
 
     before = signal.signal(signal.SIGINT, handler)
     try:

@@ -1,6 +1,5 @@
 """The paper's figures of numbers: PSNR by iteration and by epoch, and the prior's impedance."""
 
-import csv
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,7 @@ from experiments import rows, tables
 from experiments.drawing import TITLES, Drawn, Missing, Settings, fits
 from experiments.ledger import Ledger, Record
 from experiments.tables import Cell
-from jaxsr import plots
+from jaxsr import plots, reports
 from jaxsr.errors import InputError
 
 # Of the trainings in figure 4: the paper's recipe (section 3.2), whatever the level weights.
@@ -148,8 +147,8 @@ def _trainings(settings: Settings) -> Iterator[tuple[dict[str, Any], dict[str, A
             made = {"network": "lapsrn"} | record["settings"]  # which early records do not name
             history = record.get("history")
             if history is None:
-                lines = csv.DictReader((path.parent / "history.csv").read_text().splitlines())
-                history = {"psnr": [float(line["psnr"]) for line in lines if "psnr" in line]}
+                columns = reports.read_csv(path.parent / "history.csv")
+                history = {"psnr": list(columns.get("psnr", ()))}
             {name: made[name] for name in (*PAPER, "level_weights", "seed")}
             if len(history["psnr"]) == made["epochs"]:  # there were test images
                 yield made, history

@@ -17,15 +17,16 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from experiments import command, ensemble, recipes, restoration, several
+from experiments import command, ensemble, paths, recipes, restoration, several
 from experiments.problem import PHOTOGRAPH
 from experiments.record import as_config, claim
 from experiments.several import Fit
 from jaxsr.datasets import folders
-from jaxsr.errors import InputError
-from jaxsr.reports import environment
+from jaxsr.errors import require_integers
+from jaxsr.options import Given
 
-RECORDS = {"config.json", "scores.json", "scores.csv", "report.html"}  # of a folder of fits
+# No image of a folder may be called as what lies beside the fits.
+RESERVED = {"config.json", "scores.json", "scores.csv", "report.html"}
 
 # What may differ when a folder of fits is taken up again; each fit knows its own image and length.
 _FREE = (
@@ -36,21 +37,21 @@ _FREE = (
 
 @dataclasses.dataclass(frozen=True)
 class Settings(recipes.Settings):
-    """Images restored by Deep Image Prior. --hr and --lr may name a folder of images."""
+    """Restore images by Deep Image Prior. --hr and --lr may name a folder of images."""
 
     seeds: int = 1
-    """Fits of each image, by --seed and those after it: their mean is the result, their deviation
-    its seed spread."""
-    at_once: int | None = None
+    """Fits of each image, with seeds from --seed on: their mean is the result, their deviation its
+    seed spread."""
+    at_once: Given[int] = None
     """Fits at once in this process. Default: one on each GPU or TPU; on a CPU one for each core, at
     most 4."""
-    coordinator: str | None = None
+    coordinator: Given[str] = None
     """HOST:PORT of process 0, for several hosts on one file system (the same command on each, with
     --process); auto asks the cluster's scheduler for all three. Images and seeds are shared out."""
-    processes: int | None = None
-    """How many take part."""
-    process: int | None = None
-    """Which one this is, from 0."""
+    processes: Given[int] = None
+    """Number of processes."""
+    process: Given[int] = None
+    """This process's number, from 0."""
 
     def fits(self) -> tuple[pathlib.Path, list[Fit]]:
         """The folder of all results, and each fit with its own below it.
@@ -58,10 +59,7 @@ class Settings(recipes.Settings):
         Raises:
           InputError: the settings do not go together, or a folder holds no image.
         """
-        for name in ("seeds", "at_once"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"`--{name.replace('_', '-')}` (={value}) must be at least 1")
+        require_integers(seeds=self.seeds, at_once=1 if self.at_once is None else self.at_once)
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(recipes.Settings)}
         each = recipes.Settings(**own).resolved()
         each.config()
@@ -72,11 +70,9 @@ class Settings(recipes.Settings):
         many = source is not None and source.is_dir()
         files = folders.files(source) if source is not None and many else [source]
         out = self.out or self._folder(each, source)
-        names = [file.stem if file else "" for file in files]
-        if len(set(names)) < len(names) or RECORDS & {*names}:
-            names = [file.name if file else "" for file in files]
+        named = paths.named([file for file in files if file], taken=RESERVED)
         fits = []
-        for file, name in zip(files, names, strict=True):
+        for name, file in named.items() or [("", None)]:
             place = out / name if many else out
             for seed in range(self.seed, self.seed + self.seeds):
                 to = place / f"seed{seed}" if self.seeds > 1 else place
@@ -90,7 +86,8 @@ class Settings(recipes.Settings):
         folder = restoration.default_folder(each, name or (source.stem if source else PHOTOGRAPH))
         if self.seeds == 1:
             return folder
-        return folder.with_name(f"{folder.name}-{self.seed + self.seeds - 1}")
+        how, _, first = folder.name.rpartition("_seed")
+        return folder.with_name(f"{how}_seeds{first}")  # without their number, which may grow
 
 
 def run(settings: Settings) -> int:
@@ -101,7 +98,8 @@ def run(settings: Settings) -> int:
         command.device(settings.device)  # before JAX is asked for anything else
         return _alone(fits[0]) if several.share(fits) else _idle(fits)
     parts = sorted({fit.settings.out.relative_to(out).parts[0] for fit in fits if fit.settings.out})
-    claim(out, as_config(settings), free=_FREE, grows="seeds", parts=parts)
+    defaults = as_config(Settings())
+    claim(out, as_config(settings), free=_FREE, grows="seeds", parts=parts, absent=defaults)
     command.split_cpu(min(settings.at_once or 4, len(fits)))
     on = several.devices(settings.device, settings.at_once)
     mine = several.share(fits)
@@ -111,8 +109,7 @@ def run(settings: Settings) -> int:
     combine = functools.partial(ensemble.combine, fits)
     with command.interruptible() as interrupted:
         outcome = several.run(mine, on, stop=interrupted, after=combine)
-    if outcome.done:
-        ensemble.tabulate(fits, out, environment(on[0]) | {"precision": settings.precision})
+    ensemble.tabulate(fits, out)
     print(f"{len(outcome.done)} of {len(mine)} fits are finished, files in {out}")
     if outcome.stopped:
         print("the same command goes on from there")
@@ -129,7 +126,7 @@ def _alone(fit: Fit) -> int:
 
 
 def _idle(fits: Sequence[Fit]) -> int:
-    print(f"the other processes have all of the fits (={len(fits)}): none is left for this one")
+    print(f"nothing to do here: the other processes have all of the fits (={len(fits)})")
     return 0
 
 

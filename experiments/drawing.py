@@ -16,8 +16,9 @@ TITLES = {
     "dip-mse": "DIP (MSE)",
     "dip-charbonnier": "DIP (Charbonnier)",
 }
-FITS = "python -m experiments.table1 --bsds300 BSDS300 --only dip-mse dip-charbonnier"
-NETWORKS = "python -m experiments.table1 --bsds300 BSDS300 --lapsrn runs/lapsrn"
+TABLE = "python -m experiments.table1 --bsds300 BSDS300"
+FITS = f"{TABLE} --only dip-mse dip-charbonnier"
+NETWORKS = f"{TABLE} --lapsrn runs/lapsrn"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from experiments import finished, pages, problem, scores
+from experiments import fits as kept
 from experiments.record import asked_for, read_metrics, whole
 from experiments.several import Fit
 from jaxsr import images, reports
@@ -52,8 +53,7 @@ def combine(fits: Sequence[Fit], one: Fit) -> None:
     scored = ("psnr", "ssim", task.baseline_name) if task.hr is not None else ()
     needed = ("precision", "device", "versions", *scored)
     each = [_of_one(folder, needed) for folder in folders]
-    record |= {name: each[0][name] for name in ("precision", "device", "versions")}
-    record |= {name: each[0][name] for name in ("commit",) if name in each[0]}
+    record |= kept.environment(folders)
     if task.hr is not None:
         record |= task.protocol.score(mean, task.hr, task.factor)
         record |= {"baseline": task.baseline_name, task.baseline_name: each[0][task.baseline_name]}
@@ -124,10 +124,11 @@ def _read(path: pathlib.Path) -> np.ndarray:
         raise InputError(f"`{path}` is damaged ({error}): delete its folder to fit anew") from error
 
 
-def tabulate(fits: Sequence[Fit], out: pathlib.Path, environment: dict[str, Any]) -> None:
+def tabulate(fits: Sequence[Fit], out: pathlib.Path) -> None:
     """Of several images: `scores.json` and `report.html`; with their truths a table, `scores.csv`.
 
-    An image that is not finished yet, by whichever process, is missing there.
+    An image that is not finished yet, by whichever process, is missing there. Where none is, those
+    of shorter fits go.
 
     Raises:
       InputError: a record is damaged, or a file cannot be written.
@@ -137,6 +138,7 @@ def tabulate(fits: Sequence[Fit], out: pathlib.Path, environment: dict[str, Any]
         by_image.setdefault(fit.folder, []).append(fit)
     if len(by_image) == 1:
         return
+    by_name = {folder.name: own for folder, own in by_image.items()}
     found, written = _found(by_image), None
     while found and found != written:  # another process may have finished the last meanwhile
         rows = [(name, _figures(record)) for name, record in found.items() if "psnr" in record]
@@ -146,7 +148,7 @@ def tabulate(fits: Sequence[Fit], out: pathlib.Path, environment: dict[str, Any]
             "protocol_description": first.get("protocol_description"),
             "images": [{"name": name, **_figures(each)} for name, each in found.items()],
             "missing": sorted({folder.name for folder in by_image} - found.keys()),
-            **environment,
+            **kept.environment(_folder(fit) for name in found for fit in by_name[name]),
         }
         if rows:
             record["mean"] = scores.mean([figures for _, figures in rows])
@@ -158,6 +160,9 @@ def tabulate(fits: Sequence[Fit], out: pathlib.Path, environment: dict[str, Any]
         print(scores.summary([*rows, ("mean", record["mean"])], beside=first["baseline"]))
     if found:
         pages.beside(finished.read, out)
+        return
+    for stale in ("scores.json", "scores.csv", pages.NAME):
+        (out / stale).unlink(missing_ok=True)
 
 
 def _found(by_image: Mapping[pathlib.Path, Sequence[Fit]]) -> dict[str, dict[str, Any]]:

@@ -67,8 +67,8 @@ def train(
             seconds = time.perf_counter() - started
             if not (math.isfinite(loss) and _is_finite(state.variables)):
                 folder.say(
-                    f"the loss or a weight became NaN or infinite in epoch {epoch + 1}; {epoch} "
-                    f"are kept in {folder.path}; try a lower --learning-rate "
+                    f"the loss or a weight became NaN or infinite in epoch {epoch + 1}; "
+                    f"{_kept(epoch)} in {folder.path}; try a lower --learning-rate "
                     f"(={settings.learning_rate})"
                 )
                 return 1
@@ -91,9 +91,13 @@ def train(
 
 def _stopped(folder: TrainingFolder, bar: tqdm.tqdm, epochs: int) -> int:
     bar.close()
-    folder.say(f"stopped, {epochs} epochs are kept in {folder.path}")
+    folder.say(f"stopped, {_kept(epochs)} in {folder.path}")
     folder.say("the same command goes on from there")
     return command.INTERRUPTED
+
+
+def _kept(epochs: int) -> str:
+    return "1 epoch is kept" if epochs == 1 else f"{epochs} epochs are kept"
 
 
 def _is_finite(variables: Any) -> bool:

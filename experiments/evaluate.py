@@ -19,9 +19,11 @@ from typing import Any, Literal
 import numpy as np
 import tqdm
 
-from experiments import command, finished, lumas, methods, pages, recipes, scores, upscale
+from experiments import command, finished, lumas, methods, pages, paths, recipes, scores
+from experiments import fits as kept
 from jaxsr import images, protocols, reports
 from jaxsr.errors import InputError, within_memory
+from jaxsr.options import Given, option
 
 PLACES = ("images", "bicubic", "hr")  # of results, baselines and ground truths
 RECORDS = ("scores.json", "scores.csv", pages.NAME)
@@ -38,31 +40,31 @@ class Settings:
     out: pathlib.Path
     """Output folder: report.html, scores.csv, scores.json, and the results in images/."""
     scale: int = 4
-    """Of the enlargement: an integer from 2, and one that the checkpoint's network makes."""
+    """Enlargement: an integer from 2, and one that the checkpoint's network makes."""
     protocol: recipes.ProtocolName = "standard"
     """How the images are cropped and degraded, and what the figures mean."""
-    method: Literal["bicubic", "lapsrn", "dip", "restored"] | None = None
+    method: Given[Literal["bicubic", "lapsrn", "dip", "restored"]] = None
     """Default: lapsrn where a checkpoint is given, restored where images are, else bicubic."""
-    checkpoint: pathlib.Path | None = None
-    """Of lapsrn: the folder of a trained network."""
+    checkpoint: Given[pathlib.Path] = None
+    """For lapsrn: the folder of a trained network."""
     self_ensemble: bool = False
-    """Of lapsrn: the mean over the eight flips and rotations."""
-    restored: pathlib.Path | None = None
-    """Of restored: a folder of images that another program made of the protocol's low resolution,
+    """For lapsrn: the mean over the eight flips and rotations."""
+    restored: Given[pathlib.Path] = None
+    """For restored: a folder of images that another program made of the protocol's low resolution,
     by the ground truths' names, of their size as the protocol crops them."""
-    iterations: int | None = None
-    """Of dip. Default by scale: 2000 for 4, 4000 for 8, as released; 1150 for 2, 2000 below 6, else
-    4000."""
-    loss: recipes.LossName | None = None
-    """Of dip. Default: charbonnier."""
-    recipe: recipes.Recipe | None = None
-    """Of dip: reference makes the released code's choices but for the loss. Default: best."""
-    seed: int | None = None
-    """Of dip. Default: 0."""
+    iterations: Given[int] = None
+    """For dip. Default by scale: 2000 for 4, 4000 for 8, as released; 1150 for 2, 2000 below 6,
+    else 4000."""
+    loss: Given[recipes.LossName] = None
+    """For dip. Default: charbonnier."""
+    recipe: Given[recipes.Recipe] = None
+    """For dip: reference makes the released code's choices but for the loss. Default: best."""
+    seed: Given[int] = None
+    """For dip. Default: 0."""
     explain: bool = False
     """Print PSNR on RGB, on Pillow's Y and on MATLAB's Y, and why they differ."""
     precision: command.Precision = "float32"
-    """Of products of matrices; bfloat16 computes the whole network in half precision."""
+    """Precision of matrix products; bfloat16 computes the whole network in half precision."""
     device: command.Device = "auto"
     """Where to compute; auto is JAX's choice."""
 
@@ -90,8 +92,8 @@ class Settings:
             for name in names:
                 value = getattr(self, name)
                 if owner != method and value is not None and value is not False:
-                    option = f"`--{name.replace('_', '-')}` (={value})"
-                    raise InputError(f"{option} goes with `--method {owner}` alone, not {method}")
+                    rule = f"goes with `--method {owner}` alone, not {method}"
+                    raise InputError(f"{option(name)} (={value}) {rule}")
         return dataclasses.replace(self, method=method)
 
     def restorer(self, stop: Callable[[], bool]) -> methods.Method:
@@ -116,7 +118,7 @@ def run(settings: Settings) -> int:
     """The evaluation of one method; the exit code, 1 if an image had to be left out."""
     settings = settings.resolved()
     files = image_files(settings.data)
-    read = [*files.values(), *(upscale.find([settings.restored]) if settings.restored else [])]
+    read = [*files.values(), *(paths.matching([settings.restored]) if settings.restored else [])]
     written = {(settings.out / p / f"{name}.png").resolve() for name in files for p in PLACES}
     for path in read:
         if path.resolve() in written:
@@ -137,10 +139,13 @@ def run(settings: Settings) -> int:
                 except InputError as error:
                     left_out[name] = str(error)
         except KeyboardInterrupt:
-            print(f"stopped after {len(rows)} of {len(files)} images, no scores were written")
+            then = "; finished fits are kept, the same command goes on" if fits else ""
+            print(f"stopped after {len(rows)} of {len(files)} images, no scores were written{then}")
             return command.INTERRUPTED
     if rows:
         environment = reports.environment(on) | {"precision": settings.precision}
+        if method.fits:
+            environment = kept.environment(method.fits / name for name, _ in rows)
         write_scores(settings, method, files, rows, left_out, environment)
         pages.beside(finished.read, settings.out)
     for name, reason in left_out.items():
@@ -156,11 +161,7 @@ def image_files(data: pathlib.Path) -> dict[str, pathlib.Path]:
     """
     if not data.exists():
         raise InputError(f"`--data` (={data}) does not exist: give a folder of images, or an image")
-    files = upscale.find([data])
-    names = [path.stem for path in files]
-    if len(set(names)) < len(files):
-        names = [path.name for path in files]
-    return dict(zip(names, files, strict=True))
+    return paths.named(paths.matching([data]))
 
 
 def evaluate(

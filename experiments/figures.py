@@ -171,8 +171,11 @@ def _side_by_side(
         caption = f"a crop of {image}, PSNR of the whole image by the protocol named"
         if "paper-lapsrn" in protocols.values():
             caption += "; paper-lapsrn has the truth's chroma"
-        if lacking := [TITLES[row] for row in wanted if row not in found]:
-            caption += f" (missing: {', '.join(lacking)}; {shown_fits(settings)})"
+        if lacking := [row for row in wanted if row not in found]:
+            titles, recipe = ", ".join(TITLES[row] for row in lacking), settings.recipe
+            command = f"{NETWORKS} --only {' '.join(lacking)} --images {image}"
+            command += f" --recipes {recipe}" * (recipe != "reference")
+            caption += f" (missing: {titles}; {command})"
         drawn = True
         yield path, caption
     if not drawn:

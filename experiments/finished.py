@@ -24,14 +24,14 @@ def read(folder: pathlib.Path, name: str, *, megabytes: float = MEGABYTES) -> pa
       InputError: there is none, or its records are damaged.
     """
     if not folder.is_dir():
-        raise InputError(f"`RUN` (={folder}) must be a folder that is there")
+        raise InputError(f"`RUNS` (={folder}) must be a folder that is there")
     kinds = ("scores.json", _of_images), ("metrics.json", _training_or_fit)
     record = next((kind for kind in kinds if (folder / kind[0]).exists()), None)
     if record is None:
         if any((folder / trace).exists() for trace in ("config.json", "images")):
             raise _unfinished(folder)
         commands = "experiments.dip, .evaluate, .lapsrn or .table1"
-        raise InputError(f"`RUN` (={folder}) must be a folder that {commands} left: it is not")
+        raise InputError(f"`RUNS` (={folder}) must be a folder that {commands} left: it is not")
     file, reader = record
     try:
         return reader(folder, name, _read_json(folder / file), megabytes)
@@ -49,7 +49,7 @@ class Unfinished(InputError):
 
 
 def _unfinished(folder: pathlib.Path) -> Unfinished:
-    return Unfinished(f"`RUN` (={folder}) must be finished: give its own command again")
+    return Unfinished(f"`RUNS` (={folder}) must be finished: give its own command again")
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:

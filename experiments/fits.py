@@ -1,32 +1,14 @@
 """What a ledger keeps of a finished fit of `experiments.dip`, so that its folder may go."""
 
-import csv
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from experiments.record import read_metrics, whole
-from jaxsr.errors import InputError
+from jaxsr import reports
 
 EVERY = 10
 DIGITS = 6
-
-
-def history(folder: pathlib.Path) -> dict[str, Any]:
-    """The columns of a run's history, thinned and rounded: `history` in `experiments.ledger`.
-
-    Raises:
-      InputError: the file is missing or damaged.
-    """
-    path = folder / "history.csv"
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            (_, *names), *lines = csv.reader(file)
-        kept = [[_rounded(x) for x in values] for _, *values in lines[EVERY - 1 :: EVERY]]
-        columns = zip(*kept, strict=True) if kept else [()] * len(names)
-        return {"every": EVERY, **dict(zip(names, map(list, columns), strict=True))}
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"`{path}` is damaged ({error}): delete its folder to fit anew") from error
 
 
 def kept(folder: pathlib.Path) -> dict[str, Any]:
@@ -35,11 +17,13 @@ def kept(folder: pathlib.Path) -> dict[str, Any]:
     Raises:
       InputError: a file is missing or damaged.
     """
-    return {"rollbacks": read_metrics(folder).get("rollbacks"), "history": history(folder)}
+    columns = reports.read_csv(folder / "history.csv")
+    del columns["iteration"]
+    return {"rollbacks": read_metrics(folder).get("rollbacks"), "history": thinned(columns)}
 
 
 def thinned(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """The same of a history at hand, of arrays."""
+    """A history, thinned and rounded: `history` in `experiments.ledger`."""
     kept = {
         name: [_rounded(x) for x in values[EVERY - 1 :: EVERY]] for name, values in columns.items()
     }
@@ -48,6 +32,23 @@ def thinned(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 def _rounded(value: Any) -> float:
     return float(f"{float(value):.{DIGITS}g}")
+
+
+def environment(folders: Iterable[pathlib.Path]) -> dict[str, Any]:
+    """On what and by what finished fits were computed; where they differ, a list of what there was.
+
+    Raises:
+      InputError: the metrics of one are damaged.
+    """
+    found: dict[str, list[Any]] = {
+        name: [] for name in ("precision", "device", "versions", "commit")
+    }
+    for folder in folders:
+        metrics = read_metrics(folder)
+        for name, values in found.items():
+            if name in metrics and metrics[name] not in values:
+                values.append(metrics[name])
+    return {name: x if len(x) > 1 else x[0] for name, x in found.items() if x}
 
 
 def cost(folder: pathlib.Path) -> tuple[float, dict[str, Any]]:
@@ -61,6 +62,6 @@ def cost(folder: pathlib.Path) -> tuple[float, dict[str, Any]]:
         if "seconds" not in metrics:
             # Of a version that kept no total: exact where the fit was never resumed.
             metrics["seconds"] = metrics["iterations"] / metrics["iterations_per_second"]
-        environment = {name: metrics[name] for name in ("device", "versions")}
-        environment |= {name: metrics[name] for name in ("commit",) if name in metrics}
-        return float(metrics["seconds"]), environment
+        made_by = {name: metrics[name] for name in ("device", "versions")}
+        made_by |= {name: metrics[name] for name in ("commit",) if name in metrics}
+        return float(metrics["seconds"]), made_by

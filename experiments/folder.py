@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -83,7 +84,7 @@ class RunFolder:
         like = {"state": jax.eval_shape(start), "history": history}
         tree = self._checkpoints.restore(like)
         before = self._spent().get(str(step), {})
-        self._seconds = self._saved = float(before.get("seconds", "nan"))
+        self._seconds = self._saved = before.get("seconds", math.nan)
         self._rollbacks = before.get("rollbacks")
         print(f"resuming {self.path} from iteration {step}")
         return tree["state"], tree["history"]
@@ -123,8 +124,11 @@ class RunFolder:
         """What was spent up to each checkpoint, by its step; unknown where the file is damaged."""
         try:
             spent = json.loads((self.path / "spent.json").read_text(encoding="utf-8"))
-            return {step: dict(entry) for step, entry in spent.items()}
-        except (OSError, ValueError, AttributeError, TypeError):
+            return {
+                step: {"seconds": float(entry["seconds"]), "rollbacks": entry["rollbacks"]}
+                for step, entry in spent.items()
+            }
+        except (OSError, ValueError, AttributeError, KeyError, TypeError, OverflowError):
             return {}
 
     def _all_rollbacks(self, progress: dip.Progress | dip.DIPResult) -> int | None:

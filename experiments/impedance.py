@@ -20,11 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import command, fits, middle, networks, problem
+from experiments import budget, command, fits, middle, networks, problem
 from experiments.ledger import Ledger, Record
 from jaxsr import dip, losses, operators, reports
 from jaxsr.errors import InputError
 from jaxsr.models import SkipUNet
+from jaxsr.options import Given
 
 SIGMA = 25 / 255  # of the noise added; that alone is uniform in [0, 1]
 
@@ -47,26 +48,25 @@ def targets(key: jax.Array, image: np.ndarray) -> dict[str, np.ndarray]:
 class Settings:
     """Loss curves of an image, the image with noise, its pixels shuffled, and noise."""
 
-    hr: pathlib.Path | None = None
+    hr: Given[pathlib.Path] = None
     """An image. Default: a built-in photograph."""
     size: int = 128
     """Side of the square that is cut from its middle, in pixels: a multiple of 32 from 64."""
     iterations: int = 2000
-    """Of each fit."""
+    """Iterations of each fit."""
     seed: int = 0
-    """Of weights, latent, noise and order."""
+    """Seed of weights, latent, noise and order."""
     results: pathlib.Path = pathlib.Path("results/impedance")
     """Folder of the records."""
     precision: command.Precision = "float32"
-    """Of products of matrices."""
+    """Precision of matrix products."""
     device: command.Device = "auto"
     """Where to compute; auto is JAX's choice."""
 
 
 def run(settings: Settings) -> int:
     """Fits what is missing; the exit code."""
-    if settings.seed < 0 or settings.seed >= 2**32:
-        raise InputError(f"`--seed` (={settings.seed}) must be in [0, 2^32)")
+    budget.check_seed(settings.seed)
     config = dip.Config(iterations=settings.iterations, noise_std=0.0)
     name, image = middle.square(settings.hr, settings.size)
     ledger = Ledger(settings.results, figures=("loss",))
@@ -77,15 +77,17 @@ def run(settings: Settings) -> int:
     network = networks.prior(settings.precision, channels=image.shape[-1])
     with command.computing(on, settings.precision), command.interruptible() as pressed:
         key, fit_key = jax.random.split(jax.random.key(settings.seed))
+        missing = False
         for what, target in targets(key, image).items():
             cell, made = f"{name}/{what}_seed{settings.seed}", shared | {"target": what}
             known = functools.partial(ledger.read, cell, made)
             fit = (ledger, cell, made, fit_key, network, target, config, on, pressed)
             make = functools.partial(_fit, *fit)
             record = known() if pressed() else ledger.settled(cell, known, make)
+            missing = missing or record is None
             shown = "missing" if record is None else f"{record['loss']:.6f}"
             print(f"{what:16s} mean squared error after {settings.iterations}: {shown}")
-        if pressed():
+        if pressed() and missing:
             print("stopped: what is finished is kept, the same command goes on from there")
             return command.INTERRUPTED
     return 0

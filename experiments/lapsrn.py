@@ -19,12 +19,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from experiments import command, epochs, networks, training_data
+from experiments import budget, command, epochs, networks, training_data
 from experiments.training_folder import TrainingFolder
 from jaxsr import training
 from jaxsr.datasets import patches
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, require_integers
 from jaxsr.models.luma import Network
+from jaxsr.options import Given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,20 +35,20 @@ class Settings:
     data: str = "bsds300"
     """Training images: bsds300 (its 200, downloaded on first use; needs the extra `data`) or a
     folder."""
-    test: pathlib.Path | None = None
+    test: Given[pathlib.Path] = None
     """Folder of images whose PSNR is told after every epoch. Default: BSDS300's 100 with
     --data bsds300, else none. Nothing is chosen by it."""
-    manual_dir: pathlib.Path | None = None
+    manual_dir: Given[pathlib.Path] = None
     """Where BSDS300 lies already: its folder or its archive."""
     scale: Literal[2, 4, 8] = 4
-    """Of the enlargement."""
+    """Enlargement."""
     level_weights: tuple[float, ...] = ()
-    """Of each level's loss, from the coarsest (the paper's w1, w2). Default: ones; for
+    """Weight of each level's loss, from the coarsest (the paper's w1, w2). Default: ones; for
     drcn half for the recursions together, half for the result."""
     network: networks.Name = "lapsrn"
     """--depth, --no-pyramid and --no-residual are of lapsrn; the others are as published."""
     loss: Literal["mse", "l1", "charbonnier", "huber"] = "charbonnier"
-    """Of each level's image; means over pixels."""
+    """Loss of each level's image, mean over pixels."""
     depth: int = 5
     """3x3 convolutions in a level."""
     pyramid: bool = True
@@ -55,38 +56,38 @@ class Settings:
     residual: bool = True
     """Otherwise the network draws the whole image, not what bilinear enlargement lacks."""
     epochs: int = 50
-    """Of --iterations steps; PSNR and a checkpoint after each."""
+    """Number of epochs, of --iterations steps each; PSNR and a checkpoint after each."""
     iterations: int = 30
     """Steps in an epoch."""
     batch: int = 16
     """Patches in a step."""
-    parts: int | None = None
-    """In which a batch's gradient is computed, one after another. Default 1; on a CPU, whose caches
-    are small, 4 where the batch allows."""
+    parts: Given[int] = None
+    """Number of parts that a batch is split into; their gradients are computed one after another.
+    Default 1; on a CPU, whose caches are small, 4 where the batch allows."""
     patch: int = 128
     """Side of a patch at high resolution, in pixels."""
     learning_rate: float = 1e-3
-    """Of Adam, at the start."""
+    """Adam's, at the start."""
     halve_every: int = 10
     """Epochs after which the learning rate is halved."""
     weight_decay: float = 1e-4
     """As an L2 term, before Adam."""
     seed: int = 0
-    """Of the weights and of all patches."""
+    """Seed of the weights and of all patches."""
     precision: command.Precision = "float32"
-    """Of products of matrices; bfloat16 computes the whole network in half precision."""
+    """Precision of matrix products; bfloat16 computes the whole network in half precision."""
     device: command.Device = "auto"
     """Where to compute; auto is JAX's choice."""
     devices: Literal["one", "all"] = "one"
     """all spreads each batch over every device of that kind, on all hosts."""
-    coordinator: str | None = None
+    coordinator: Given[str] = None
     """HOST:PORT of process 0, for training on several hosts (the same command on each, with
     --process); auto asks the cluster's scheduler for all three."""
-    processes: int | None = None
-    """How many take part."""
-    process: int | None = None
-    """Which one this is, from 0."""
-    out: pathlib.Path | None = None
+    processes: Given[int] = None
+    """Number of processes."""
+    process: Given[int] = None
+    """This process's number, from 0."""
+    out: Given[pathlib.Path] = None
     """Output folder. Default: named by scale, loss, weights and seed under runs/lapsrn/."""
 
     def resolved(self) -> "Settings":
@@ -95,23 +96,20 @@ class Settings:
         Raises:
           InputError: a setting is out of its range.
         """
-        for name in ("epochs", "iterations", "halve_every"):
-            if getattr(self, name) < 1:
-                option = f"`--{name.replace('_', '-')}`"
-                raise InputError(f"{option} (={getattr(self, name)}) must be at least 1")
+        require_integers(
+            epochs=self.epochs, iterations=self.iterations, halve_every=self.halve_every
+        )
         for name in ("epochs", "halve_every"):
             if getattr(self, name) * self.iterations >= training.MOST_STEPS:
-                option = f"`--{name.replace('_', '-')}`"
                 raise InputError(
-                    f"{option} (={getattr(self, name)}) times `--iterations` (={self.iterations}) "
+                    f"`{name}` (={getattr(self, name)}) times `--iterations` (={self.iterations}) "
                     f"must be below {training.MOST_STEPS}"
                 )
         if self.patch < 1 or self.patch % self.scale:
             raise InputError(
                 f"`--patch` (={self.patch}) must be a multiple of the scale {self.scale}, above 0"
             )
-        if self.seed < 0 or self.seed >= 2**32:
-            raise InputError(f"`--seed` (={self.seed}) must be in [0, 2^32)")
+        budget.check_seed(self.seed)
         weights = self.level_weights or networks.level_weights(self.model())
         named = "-".join(f"{weight:g}" for weight in weights)
         switches = ("" if self.pyramid else "_jump") + ("" if self.residual else "_direct")

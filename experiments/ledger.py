@@ -161,8 +161,9 @@ def _claim(path: pathlib.Path) -> str | None:
             # Of the processes of a host one at a time looks whether the owner lives.
             with contextlib.suppress(OSError):  # a file system without locks
                 fcntl.flock(folder, fcntl.LOCK_EX)
-            if path.exists() and _left_behind(path.read_bytes(), own):
-                path.unlink()
+            with contextlib.suppress(FileNotFoundError):  # its owner may be done by now
+                if _left_behind(path.read_bytes(), own):
+                    path.unlink()
             with open(path, "x", encoding="utf-8") as file:
                 try:
                     json.dump(own, file)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import command, recipes, restoration, upscale
+from experiments import command, paths, recipes, restoration
 from experiments.record import read_metrics, whole
 from jaxsr import images, pretrained, protocols, upscaling
 from jaxsr.errors import InputError
@@ -52,11 +52,11 @@ def restored(folder: pathlib.Path) -> Method:
     Raises:
       InputError: the folder holds no image.
     """
-    paths = upscale.find([folder])
+    files = paths.matching([folder])
 
     def restore(case: Case) -> tuple[np.ndarray, None]:
-        same = [path for path in paths if path.name == case.name]
-        same = same or [path for path in paths if path.stem == case.name]
+        same = [path for path in files if path.name == case.name]
+        same = same or [path for path in files if path.stem == case.name]
         if len(same) != 1:
             how_many = " and ".join(path.name for path in same) or "none"
             rule = f"must have one image called {case.name}, of any kind, but has {how_many}"

@@ -34,7 +34,8 @@ def build(name: Name, scale: int, dtype: Any, **of_lapsrn: Any) -> Network:
     default = LapSRN()
     for setting, value in of_lapsrn.items():
         if value != getattr(default, setting):
-            raise InputError(f"`--{setting}` (={value}) goes with `--network lapsrn` alone")
+            given = f"`--no-{setting}`" if value is False else f"`--{setting}` (={value})"
+            raise InputError(f"{given} goes with `--network lapsrn` alone")
     network: Network = NETWORKS[name.upper()](factor=scale, dtype=dtype)
     return network
 

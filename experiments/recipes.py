@@ -11,6 +11,7 @@ from experiments import command
 from jaxsr import dip, losses
 from jaxsr.errors import InputError
 from jaxsr.operators import Kernel
+from jaxsr.options import Given, option
 from jaxsr.protocols import PROTOCOLS
 
 Task = Literal["sr", "denoise", "inpaint", "deblur"]
@@ -24,81 +25,80 @@ class Settings:
     """An image restored by Deep Image Prior."""
 
     task: Task = "sr"
-    """What befell the image: a lower resolution, noise, missing pixels, blur. Choose the main one;
-    --sigma, --mask, --missing and --blur add others."""
-    hr: pathlib.Path | None = None
-    """A ground-truth image: degraded here, the result is compared with it."""
-    lr: Annotated[pathlib.Path | None, tyro.conf.arg(aliases=["--observed"])] = None
+    """The image's main degradation: low resolution, noise, missing pixels or blur. --sigma, --mask,
+    --missing and --blur add others."""
+    hr: Given[pathlib.Path] = None
+    """A ground-truth image: it is degraded, restored and compared with the result."""
+    lr: Annotated[Given[pathlib.Path], tyro.conf.arg(aliases=["--observed"])] = None
     """A degraded image to restore. With neither, a built-in photograph stands for --hr."""
-    loss: LossName | None = None
-    """Of the output, as observed, against the observation; means over pixels. Default charbonnier
-    for sr, else mse, as released."""
-    loss_alpha: float | None = None
+    loss: Given[LossName] = None
+    """Loss between the degraded output and the observation, mean over pixels. Default: charbonnier
+    for sr (released: mse), else mse."""
+    loss_alpha: Given[float] = None
     """Shape of --loss general (Barron, CVPR 2019): 2 least robust, -inf most; default 1."""
-    loss_scale: float | None = None
-    """Width of --loss general, in units of the image's range [0, 1]; default 0.05."""
-    factor: int | None = None
-    """Of the enlargement, for sr: an integer from 2; default 4."""
-    kernel: Kernel | None = None
+    loss_scale: Given[float] = None
+    """Scale of --loss general, in units of the image's range [0, 1]; default 0.05."""
+    factor: Given[int] = None
+    """Enlargement, for sr: an integer from 2; default 4."""
+    kernel: Given[Kernel] = None
     """How the low resolution is modelled. Default: as it was made here; for --lr matlab-bicubic,
     what the field's data sets were made with. Choose pillow-lanczos or pillow-bicubic for images
     shrunk by Pillow, area for averages of pixels (a sensor's, OpenCV's INTER_AREA), lanczos2 or
     lanczos3 to compare with the released code's strided convolution."""
-    sigma: float | None = None
-    """Standard deviation of Gaussian noise, in units of 1/255: put on what --hr gives, known to be
-    on --lr. Default 25 for denoise, else none."""
-    mask: pathlib.Path | None = None
-    """An image of the observation's size: white where a pixel was observed, black where not; what
-    is between counts as the nearer."""
-    missing: float | None = None
+    sigma: Given[float] = None
+    """Standard deviation of Gaussian noise, in units of 1/255: added with --hr, present already
+    with --lr. Default 25 for denoise, else none."""
+    mask: Given[pathlib.Path] = None
+    """An image of the observation's size: white where a pixel was observed, black where not; gray
+    counts as the nearer of the two."""
+    missing: Given[float] = None
     """Share of pixels, drawn at random, that --hr loses; default 0.5 for inpaint without --mask."""
-    blur: float | None = None
+    blur: Given[float] = None
     """Standard deviation of a Gaussian blur, in pixels; default 1.6 for deblur of --hr."""
-    blur_kernel: pathlib.Path | None = None
-    """Or a file of the blur's kernel, of odd sides: an image (gray values) or numbers saved by
-    NumPy (.npy), divided by their sum. It is what a point becomes; beyond the image its border is
-    repeated."""
+    blur_kernel: Given[pathlib.Path] = None
+    """Instead of --blur, a file of the kernel (a point's image), with odd sides: an image (gray
+    values) or NumPy's .npy; divided by its sum. The image's border is repeated beyond it."""
     degrade_seed: int = 0
-    """Of the noise and the missing pixels that --hr gets."""
-    iterations: int | None = None
+    """Seed of the noise and the missing pixels that --hr gets."""
+    iterations: Given[int] = None
     """Default by task, as released: sr 2000 for --factor 4, 4000 for 8; denoise 3000, inpaint 6001.
-    Of what is not: sr 1150 for --factor 2, 2000 below 6, else 4000; deblur 2000."""
+    Not released: sr 1150 for --factor 2, 2000 below 6, else 4000; deblur 2000."""
     learning_rate: float = 0.01
-    """Of Adam (released: 0.01)."""
-    noise_std: float | None = None
-    """Of the noise added to the latent, itself in [0, 0.1], in each iteration. Default by task, as
-    released: sr 0.03 for --factor 4, 0.05 for 8; denoise 1/30, 1/20 from --sigma 50; inpaint 0.03.
-    Of what is not: sr 0.01 for --factor 2, 0.03 below 6, else 0.05; deblur 0.01."""
+    """Adam's (released: 0.01)."""
+    noise_std: Given[float] = None
+    """Standard deviation of the noise added in each iteration to the latent, which is in [0, 0.1].
+    Default by task, as released: sr 0.03 for --factor 4, 0.05 for 8; denoise 1/30, 1/20 from
+    --sigma 50; inpaint 0.03. Not released: sr 0.01 for --factor 2, 0.03 below 6, else 0.05; deblur
+    0.01."""
     tv_weight: float = 0.0
     """Weight of the output's total variation in the loss."""
-    average: float | None = None
+    average: Given[float] = None
     """Decay of the running average of the outputs, in [0, 1); 0 takes the last output alone.
-    Default 0.99, as the released denoising has it, which here takes over after 1981 iterations
-    (0.95: 381) from a polynomial decay, that forgets the first outputs sooner."""
-    patience: int | None = None
+    Default 0.99, as in the released denoising (0 with --recipe reference). Before iteration 1981
+    (0.95: 381) the decay is polynomial, which forgets the first outputs sooner."""
+    patience: Given[int] = None
     """Iterations after which the fit ends unless the variance of its outputs has fallen to a new
     minimum (ES-EMV); the result is the image at the minimum. 0 runs through and takes the last.
     Default 1000, as released, where there is noise (--sigma), else 0."""
     seed: int = 0
-    """Of all the fit's randomness: weights, latent, noise."""
+    """Seed of the whole fit: weights, latent, noise."""
     precision: command.Precision = "float32"
-    """Of products of matrices. tf32 is faster on NVIDIA GPUs since Ampere; bfloat16 computes the
-    whole network in half precision."""
+    """Precision of matrix products. tf32 is faster on NVIDIA GPUs since Ampere; bfloat16 computes
+    the whole network in half precision."""
     device: command.Device = "auto"
     """Where to compute; auto is JAX's choice."""
     remat: bool = False
-    """Compute inner results again for the gradient instead of keeping them: for images that do not
-    fit into memory otherwise; `python -m benchmarks.memory` shows what it saves and costs."""
+    """Recompute activations for the gradient instead of keeping them, for images that otherwise do
+    not fit into memory; `python -m benchmarks.memory` shows what it saves and costs."""
     recipe: Recipe = "best"
-    """For sr, reference makes the released code's choices: kernel lanczos2, the last noisy
-    output. What `dip.fit` does about spikes stays."""
+    """For sr, reference makes the released code's choices but for the loss (add --loss mse):
+    kernel lanczos2, the last noisy output. `dip.fit` still rolls back."""
     protocol: ProtocolName = "plain"
-    """How --hr is cropped and degraded for sr, and what the figures mean; spelled out beside
-    them."""
+    """How --hr is cropped and degraded for sr, and what the figures mean (printed with them)."""
     checkpoint_every: int = 200
-    """Iterations between checkpoints, which are not closer than 10 seconds: a killed run loses what
-    came since the last."""
-    out: pathlib.Path | None = None
+    """Iterations between checkpoints, which are at least 10 seconds apart: a killed run loses what
+    came after the last. A run goes on only under the number that it began with."""
+    out: Given[pathlib.Path] = None
     """Output folder. Default: runs/dip/IMAGE_xFACTOR_LOSS_seedSEED, or _TASK_ for xFACTOR."""
 
     def resolved(self) -> "Settings":
@@ -109,6 +109,7 @@ class Settings:
         """
         self._check()
         sigma = 25.0 if self.task == "denoise" and self.sigma is None else self.sigma
+        patience = 1000 if sigma and self.patience is None else self.patience
         factor = (self.factor or 4) if self.task == "sr" else None
         noise, iterations = _released(self.task, factor or 1, sigma or 0.0)
         reference = self.recipe == "reference"
@@ -129,7 +130,7 @@ class Settings:
             iterations=iterations if self.iterations is None else self.iterations,
             noise_std=noise if self.noise_std is None else self.noise_std,
             average=(0.0 if reference else 0.99) if self.average is None else self.average,
-            patience=1000 if sigma and self.patience is None else self.patience,
+            patience=patience if sigma else patience or None,
         )
 
     def _check(self) -> None:
@@ -140,7 +141,11 @@ class Settings:
             "recipe": None if self.recipe == "best" else self.recipe,
         }
         general = {"loss_alpha": self.loss_alpha, "loss_scale": self.loss_scale}
-        made = {"missing": self.missing, "protocol": sr["protocol"]}
+        made = {
+            "missing": self.missing,
+            "degrade_seed": self.degrade_seed or None,
+            "protocol": sr["protocol"],
+        }
         groups: tuple[tuple[Mapping[str, object], bool, str], ...] = (
             (sr, self.task == "sr", "--task sr"),
             (made, not self.lr, "--hr"),
@@ -149,13 +154,11 @@ class Settings:
         for settings, goes, owner in groups:
             for name, value in settings.items():
                 if value is not None and not goes:
-                    option = f"`--{name.replace('_', '-')}` (={value})"
-                    raise InputError(f"{option} goes with `{owner}` alone")
+                    raise InputError(f"{option(name)} (={value}) goes with `{owner}` alone")
         for one, other in (("hr", "lr"), ("mask", "missing"), ("blur", "blur_kernel")):
             values = getattr(self, one), getattr(self, other)
             if None not in values:
-                names = [f"`--{name.replace('_', '-')}`" for name in (one, other)]
-                pair = f"{names[0]} (={values[0]}) and {names[1]} (={values[1]})"
+                pair = f"{option(one)} (={values[0]}) and {option(other)} (={values[1]})"
                 raise InputError(f"{pair} exclude each other: give one")
         if self.lr and self.task == "inpaint" and self.mask is None:
             raise InputError(f"`--observed` (={self.lr}) to inpaint needs `--mask`: what is known")
@@ -179,8 +182,7 @@ class Settings:
         )
         for name, holds, rule in rules:
             if not holds:
-                option = f"`--{name.replace('_', '-')}` (={getattr(self, name)})"
-                raise InputError(f"{option} must be {rule}")
+                raise InputError(f"{option(name)} (={getattr(self, name)}) must be {rule}")
 
     def loss_function(self) -> losses.Loss:
         """The elementwise loss by its name; of resolved settings."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxsr import reports
 from jaxsr.errors import InputError
+from jaxsr.options import option
 
 _PIXELS = {
     "input_sha256": "the image",
@@ -40,11 +41,23 @@ def read_metrics(path: pathlib.Path) -> dict[str, Any]:
     Raises:
       InputError: the file is damaged.
     """
-    metrics = path / "metrics.json"
+    return _read(path / "metrics.json", "delete it to write it anew")
+
+
+def read_config(path: pathlib.Path) -> dict[str, Any]:
+    """The settings in a run's folder; empty where there are none.
+
+    Raises:
+      InputError: the file is damaged.
+    """
+    return _read(path / "config.json", "it must be as a run wrote it")
+
+
+def _read(path: pathlib.Path, advice: str) -> dict[str, Any]:
     try:
-        return _object(metrics) if metrics.exists() else {}
+        return _object(path) if path.exists() else {}
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"`{metrics}` is damaged ({error}): delete it to write it anew") from error
+        raise InputError(f"`{path}` is damaged ({error}): {advice}") from error
 
 
 @contextlib.contextmanager
@@ -77,8 +90,18 @@ def _object(path: pathlib.Path) -> dict[str, Any]:
     return content
 
 
-def by_name(folders: Sequence[pathlib.Path]) -> dict[str, pathlib.Path]:
-    """Folders by as much of the ends of their paths as tells them apart; none of them twice."""
+def by_name(paths: Sequence[pathlib.Path]) -> dict[str, pathlib.Path]:
+    """Folders by as much of the ends of their paths as tells them apart; none of them twice.
+
+    Files, which a glob may name too, are passed over.
+
+    Raises:
+      InputError: there is no folder.
+    """
+    folders = [path for path in paths if not path.is_file()]
+    if not folders:
+        given = " ".join(map(str, paths)) or "none"
+        raise InputError(f"`RUNS` (={given}) must name at least one folder")
     distinct = {folder.resolve(): folder for folder in reversed(folders)}
     parts, depth = [path.parts for path in reversed(distinct)], 1
     while len({p[-depth:] for p in parts}) < len(parts):
@@ -117,6 +140,7 @@ def claim(
         theirs = {p.name for p in path.iterdir() if not p.name.startswith(".")}
         earlier = _object(record) if record.exists() else None
         if earlier:
+            _require_kind(path, config, earlier)
             _compare(path, config, {**(absent or {}), **earlier}, (*free, grows), grows)
         elif theirs - {*parts, "checkpoints"}:
             raise InputError(f"`--out` (={path}) must be new, empty, or of an earlier run")
@@ -147,6 +171,16 @@ def _kind(config: Mapping[str, Any]) -> str:
     return "several fits" if config["seeds"] != 1 else "one fit of each image"
 
 
+def _require_kind(
+    path: pathlib.Path, config: Mapping[str, Any], earlier: Mapping[str, Any]
+) -> None:
+    if _kind(earlier) != _kind(config):
+        raise InputError(
+            f"`--out` (={path}) must be new, empty, or of an earlier run of this kind: it holds "
+            f"{_kind(earlier)}, not {_kind(config)}"
+        )
+
+
 def _compare(
     path: pathlib.Path,
     config: dict[str, Any],
@@ -154,11 +188,6 @@ def _compare(
     free: Sequence[str],
     grows: str,
 ) -> None:
-    if _kind(earlier) != _kind(config):
-        raise InputError(
-            f"`--out` (={path}) must be new, empty, or of an earlier run of this kind: it holds "
-            f"{_kind(earlier)}, not {_kind(config)}"
-        )
     length = earlier.get(grows)
     if not isinstance(length, int):
         raise ValueError(f"it must hold `{grows}`, an integer")
@@ -169,7 +198,7 @@ def _compare(
         elif name in free:
             same = True
         if not same:
-            setting = _PIXELS.get(name, f"`--{name.replace('_', '-')}`")
+            setting = _PIXELS.get(name, option(name))
             raise InputError(
                 f"{setting} (={value}) differs from the run in {path} "
                 f"(={earlier.get(name)}): choose another `--out`"

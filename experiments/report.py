@@ -25,7 +25,8 @@ class Settings:
     """Finished runs as one HTML page."""
 
     runs: tyro.conf.Positional[tuple[pathlib.Path, ...]]
-    """Folders that experiments.dip, .evaluate or .lapsrn left, or ledgers of experiments.table1."""
+    """Folders that experiments.dip, .evaluate or .lapsrn left, or ledgers of experiments.table1;
+    files, which a glob may name too, are passed over."""
     out: pathlib.Path = pathlib.Path("report.html")
     """The page to write."""
     megabytes: float = finished.MEGABYTES
@@ -38,8 +39,6 @@ def run(settings: Settings) -> int:
         raise InputError(f"`--out` (={settings.out}) must end in .html")
     if not settings.megabytes >= 0:
         raise InputError(f"`--megabytes` (={settings.megabytes}) must be at least 0")
-    if not settings.runs:
-        raise InputError("`RUN` (=nothing) must be at least one folder of a finished run")
     runs, left_out = [], list[finished.Unfinished]()
     for name, folder in by_name(settings.runs).items():
         try:

@@ -85,9 +85,9 @@ def run(
             results.write_images(result)
             done = int(result.state.step)
             if not result.finite:
-                kept = f"that state is kept in {out}; " if done else ""
+                kept = f"the state of iteration {done} is kept in {out}; " if done else ""
                 print(
-                    f"the loss or a weight became NaN or infinite after iteration {done}: {kept}"
+                    f"the loss or a weight became NaN or infinite: {kept}"
                     f"try a lower --learning-rate (={settings.learning_rate})"
                 )
                 return 1

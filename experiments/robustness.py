@@ -16,7 +16,6 @@ import functools
 import itertools
 import pathlib
 import sys
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,12 +23,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import command, fits, heat_map, middle, networks, problem
-from experiments.cells import Omissions
+from experiments import budget, command, fits, heat_map, middle, networks, problem
 from experiments.corruptions import CORRUPTIONS
 from experiments.ledger import Ledger, Record
+from experiments.omissions import Omissions
 from jaxsr import dip, losses, operators, reports
 from jaxsr.errors import InputError
+from jaxsr.options import Given
 from jaxsr.protocols import PROTOCOLS
 
 PROTOCOL, FACTOR, SCALE = PROTOCOLS["paper-dip"], 4, 0.05
@@ -45,24 +45,24 @@ SHOWN = {  # file, and what it shows
 class Settings:
     """Deep Image Prior by several losses from corrupted low resolutions."""
 
-    hr: pathlib.Path | None = None
+    hr: Given[pathlib.Path] = None
     """A ground-truth image. Default: a built-in photograph."""
     size: int = 128
     """Side of the square that is cut from its middle, in pixels: a multiple of 32 from 64."""
     losses: tuple[str, ...] = tuple(LOSSES)
-    """Which losses; general-A is Barron's of shape A and width 0.05."""
+    """Which losses; general-A is Barron's of shape A and scale 0.05."""
     corruptions: tuple[str, ...] = tuple(CORRUPTIONS)
-    """Of the low resolution."""
+    """Which corruptions of the low resolution."""
     seeds: tuple[int, ...] = (0,)
     """One fit of each loss and corruption a seed."""
     iterations: int = 1000
-    """Of each fit."""
-    budget: float | None = None
+    """Iterations of each fit."""
+    budget: Given[float] = None
     """Minutes after which to stop; the fit at hand is begun anew the next time."""
     results: pathlib.Path = pathlib.Path("results/robustness")
     """Folder of the records, and of the heat maps."""
     precision: command.Precision = "float32"
-    """Of products of matrices."""
+    """Precision of matrix products."""
     device: command.Device = "auto"
     """Where to compute; auto is JAX's choice."""
 
@@ -76,10 +76,7 @@ class Settings:
             for name in getattr(self, option):
                 if name not in known:
                     raise InputError(f"`--{option}` (={name}) must be among {', '.join(known)}")
-        if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 2**32:
-            raise InputError(f"`--seeds` (={self.seeds}) must be one or more in [0, 2^32)")
-        if self.budget is not None and not 0 < self.budget < float("inf"):
-            raise InputError(f"`--budget` (={self.budget}) must be above 0, and finite")
+        budget.check(self.seeds, self.budget)
 
 
 def run(settings: Settings) -> int:
@@ -101,12 +98,12 @@ def run(settings: Settings) -> int:
         own = made | {"corruption": corruption, "loss": loss, "seed": seed}
         return f"{name}/{corruption}/{loss}_seed{seed}", own
 
-    end = time.monotonic() + 60 * (settings.budget or float("inf"))
+    over = budget.spent(settings.budget)
     on, omissions = command.device(settings.device), Omissions()
     with command.computing(on, settings.precision), command.interruptible() as pressed:
 
         def stop() -> bool:
-            return pressed() or time.monotonic() > end
+            return pressed() or over()
 
         order = itertools.product(settings.seeds, settings.corruptions, settings.losses)
         wanted = [(loss, corruption, seed) for seed, corruption, loss in order]

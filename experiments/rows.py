@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments import baselines, command, methods
 from experiments.recipes import ProtocolName, Recipe, Settings
+from experiments.training_folder import require_finished
 from jaxsr import operators
 from jaxsr.protocols import PROTOCOLS, Protocol
 
@@ -59,7 +60,7 @@ def method(name: str, table: str, recipe: Recipe, seed: int, places: Places) -> 
     """How a row restores an image.
 
     Raises:
-      InputError: a trained network is missing.
+      InputError: a trained network is missing, not finished, or not the row's.
     """
     chosen = protocol_name(name, table)
     if name == "bicubic":
@@ -71,6 +72,8 @@ def method(name: str, table: str, recipe: Recipe, seed: int, places: Places) -> 
     if name in LAPSRN:
         weights = name.removeprefix("lapsrn-")
         folder = places.lapsrn / f"x{FACTOR}_charbonnier_w{weights}_seed{seed}"
+        of_the_row = {"loss": "charbonnier", "level_weights": [*map(float, weights.split("-"))]}
+        require_finished(folder, **of_the_row, seed=seed)
         trained = methods.lapsrn(folder, FACTOR, places.precision, self_ensemble=False)
         return trained._replace(settings=trained.settings | {"seed": seed})
     settings = Settings(
@@ -82,7 +85,8 @@ def method(name: str, table: str, recipe: Recipe, seed: int, places: Places) -> 
         device=places.device,
         precision=places.precision,
     )
-    folder = places.fits / table / f"{name}_{recipe}_seed{seed}"
+    precision = "" if places.precision == "float32" else f"_{places.precision}"
+    folder = places.fits / table / f"{name}_{recipe}_seed{seed}{precision}"
     return methods.deep_image_prior(settings, folder, stop=places.stop)
 
 

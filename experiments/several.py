@@ -6,6 +6,7 @@ array is larger than one fit's. What is finished is a record in its folder, and 
 """
 
 import concurrent.futures
+import os
 import pathlib
 import queue
 import sys
@@ -16,7 +17,8 @@ import jax
 
 from experiments import command, restoration
 from experiments.recipes import Settings
-from jaxsr.errors import InputError
+from jaxsr import options
+from jaxsr.errors import InputError, within_memory
 
 
 class Fit(NamedTuple):
@@ -79,20 +81,28 @@ def run(
             return
         device = free.get()
         try:
-            code = restoration.run(fit.settings, on=device, stop=stop)
+            with within_memory(fit.name):
+                code = restoration.run(fit.settings, on=device, stop=stop)
+                if code == 0:
+                    after(fit)
             if code == 0:
-                after(fit)
                 done.append(fit.name)
             elif code != command.INTERRUPTED:
                 left_out[fit.name] = "its fit diverged"
         except InputError as error:
             left_out[fit.name] = str(error)
+        except OSError as error:
+            left_out[fit.name] = options.refused(error)
         finally:
             free.put(device)
 
     with concurrent.futures.ThreadPoolExecutor(len(on)) as pool:
-        for future in concurrent.futures.as_completed([pool.submit(one, fit) for fit in fits]):
-            future.result()
+        try:
+            for future in concurrent.futures.as_completed([pool.submit(one, fit) for fit in fits]):
+                future.result()
+        except KeyboardInterrupt:  # the second Ctrl-C: nothing else ends threads at work
+            print("stopped", file=sys.stderr, flush=True)
+            os._exit(command.INTERRUPTED)
     for name, reason in left_out.items():
         print(f"left out {name}: {reason}", file=sys.stderr)
     return Outcome(tuple(done), left_out, len(done) + len(left_out) < len(fits))

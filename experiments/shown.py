@@ -1,12 +1,11 @@
 """An image in a file, and the history of a run, as `jaxsr.page` shows them."""
 
-import csv
 import math
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from jaxsr import images, page
+from jaxsr import images, page, reports
 from jaxsr.errors import InputError
 
 LOSS = "loss (log)"
@@ -57,16 +56,9 @@ def curve(path: pathlib.Path, name: str, scene: str, titles: Mapping[str, str]) 
     Raises:
       InputError: the file is missing or damaged.
     """
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            (count, *names), *rows = csv.reader(file)
-        _, *columns = zip(*[map(float, row) for row in rows], strict=True)
-        history = dict(zip(names, map(finite, columns), strict=True))
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"`{path}` is damaged ({error}): it must be as a run wrote it") from error
-    return page.Curve(
-        name, scene, count, {t: history[k] for k, t in titles.items() if k in history}
-    )
+    columns = reports.read_csv(path)
+    shown = {title: finite(columns[key]) for key, title in titles.items() if key in columns}
+    return page.Curve(name, scene, next(iter(columns)), shown)
 
 
 def finite(column: Iterable[Any]) -> list[float | None]:

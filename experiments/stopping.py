@@ -9,7 +9,6 @@ iteration, and at its peak, which only an oracle knows; and the iterations that 
 saved. A run's own patience only ends it: the outputs until then are those of any other patience.
 """
 
-import csv
 import dataclasses
 import math
 import pathlib
@@ -23,6 +22,7 @@ from experiments import command, scores
 from experiments.record import asked_for, by_name, read_metrics
 from jaxsr import reports
 from jaxsr.errors import InputError
+from jaxsr.options import Given
 
 OF_THE_RUN = ("iterations", "seed", "precision", "device", "versions")
 
@@ -35,7 +35,7 @@ class Settings:
     """Their folders; files, which a glob may name too, are passed over."""
     patience: int = 1000
     """Iterations without a new minimum after which a fit ends."""
-    json: pathlib.Path | None = None
+    json: Given[pathlib.Path] = None
     """A file for the figures."""
 
 
@@ -70,19 +70,21 @@ def read(run: pathlib.Path, patience: int) -> tuple[Stop, dict[str, Any]]:
     if not run.is_dir():
         raise InputError(f"`RUNS` (={run}) must be folders of finished runs")
     metrics = read_metrics(run)
+    if not metrics:
+        raise InputError(f"`{run}` must be finished: give its own command again")
     path = run / "history.csv"
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            columns = list(csv.DictReader(file))
-        variances = [float(row["variance"]) for row in columns]
-        psnr = [float(row["psnr"]) for row in columns]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    columns = reports.read_csv(path)
+    if not {"psnr", "variance"} <= columns.keys():
         raise InputError(
             f"`{path}` must hold the columns psnr and variance, as a finished run of "
-            f"experiments.dip --hr IMAGE --patience N leaves them ({error!r})"
-        ) from error
+            f"experiments.dip --hr IMAGE --patience N leaves them"
+        )
+    variances, psnr = columns["variance"].tolist(), columns["psnr"].tolist()
     if not metrics.get("iterations") == asked_for(metrics) == len(variances) > 0:
-        raise InputError(f"`{run}` must have done all its iterations: choose a larger --patience")
+        raise InputError(
+            f"`{run}` must have done all its iterations, which its patience may have cut short: "
+            "fit it elsewhere with a larger `--patience` of experiments.dip"
+        )
     return detect(variances, psnr, patience), metrics
 
 
@@ -90,11 +92,7 @@ def run(settings: Settings) -> int:
     """Prints the table; the exit code."""
     if settings.patience < 1:
         raise InputError(f"`--patience` (={settings.patience}) must be at least 1")
-    folders = [path for path in settings.runs if not path.is_file()]
-    if not folders:
-        given = " ".join(map(str, settings.runs)) or "none"
-        raise InputError(f"`RUNS` (={given}) must name at least one folder")
-    found = {name: read(path, settings.patience) for name, path in by_name(folders).items()}
+    found = {name: read(path, settings.patience) for name, path in by_name(settings.runs).items()}
     lines = [
         ["image", "stop", "ended", "saved", "at the stop", "at the end", "peak (oracle)", "off"]
     ]

@@ -14,30 +14,31 @@ question for future work. Each finished cell (method, image, seed) is a record u
 import dataclasses
 import pathlib
 import sys
-import time
 import typing
 from collections.abc import Iterator
 
-from experiments import command, inputs, pages, recorded, rows
-from experiments.cells import Omissions, fill
+from experiments import budget, command, inputs, pages, recorded, rows
+from experiments.cells import fill
 from experiments.ledger import Ledger
+from experiments.omissions import Omissions
 from experiments.recipes import Recipe
 from experiments.tables import Cell, TableName, names_of, show
 from jaxsr.errors import InputError
+from jaxsr.options import Given
 
 RUNS = pathlib.Path("runs/table1")  # of fits, and of the page
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Table 1, cell by cell; without --bsds300 and --set5 it shows what is there."""
+    """Compute Table 1, cell by cell; without --bsds300 and --set5, show the finished cells."""
 
-    bsds300: pathlib.Path | None = None
+    bsds300: Given[pathlib.Path] = None
     """A folder with the test images of BSDS300, at any depth."""
-    set5: pathlib.Path | None = None
+    set5: Given[pathlib.Path] = None
     """A folder with the five images of Set5."""
     lapsrn: pathlib.Path = pathlib.Path("runs/lapsrn")
-    """Where `experiments.lapsrn` left the networks of the three weights and of the seeds."""
+    """Folder of the networks that `experiments.lapsrn` trained, by level weights and seed."""
     tables: tuple[TableName, ...] = ()
     """Which tables. Default: those of the images given; without any, all."""
     only: tuple[str, ...] = rows.NAMES
@@ -45,15 +46,15 @@ class Settings:
     images: tuple[str, ...] = ()
     """Which images, by name. Default: all of the table."""
     seeds: tuple[int, ...] = (0,)
-    """Of the fits of Deep Image Prior, and of LapSRN's trainings."""
+    """Seeds of the fits of Deep Image Prior, and of LapSRN's trainings."""
     recipes: tuple[Recipe, ...] = ("reference",)
-    """Of the rows dip-mse and dip-charbonnier: as released, or `best`."""
-    budget: float | None = None
-    """Minutes after which to stop; an unfinished fit goes on from there the next time."""
+    """For the rows dip-mse and dip-charbonnier: `reference`, as released, or `best`, ours."""
+    budget: Given[float] = None
+    """Minutes after which to stop; the next call resumes an unfinished fit."""
     results: pathlib.Path = pathlib.Path("results/table1")
     """Folder of the records."""
     precision: command.Precision = "float32"
-    """Of products of matrices."""
+    """Precision of matrix products."""
     device: command.Device = "auto"
     """Where to compute; auto is JAX's choice."""
 
@@ -72,10 +73,7 @@ class Settings:
         for name in self.images:
             if name not in known:
                 raise InputError(f"`--images` (={name}) must be among {', '.join(known)}")
-        if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 2**32:
-            raise InputError(f"`--seeds` (={self.seeds}) must be one or more in [0, 2^32)")
-        if self.budget is not None and not 0 < self.budget < float("inf"):
-            raise InputError(f"`--budget` (={self.budget}) must be above 0, and finite")
+        budget.check(self.seeds, self.budget)
         return dataclasses.replace(self, tables=tuple(dict.fromkeys(chosen)))
 
     def data(self, table: str) -> pathlib.Path | None:
@@ -97,7 +95,7 @@ def cells(settings: Settings) -> Iterator[Cell]:
 def run(settings: Settings) -> int:
     """Computes what is missing and can be, then shows the tables; the exit code, 1 if it cannot."""
     settings = settings.resolved()
-    end = time.monotonic() + 60 * (settings.budget or float("inf"))
+    over = budget.spent(settings.budget)
     ledger, omissions = Ledger(settings.results), Omissions()
     try:
         with command.interruptible() as pressed:
@@ -107,7 +105,7 @@ def run(settings: Settings) -> int:
                 RUNS,
                 settings.device,
                 settings.precision,
-                stop=lambda: pressed() or time.monotonic() > end,
+                stop=lambda: pressed() or over(),
             )
             try:
                 with command.computing(on, settings.precision):

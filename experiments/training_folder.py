@@ -7,14 +7,35 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from experiments.record import as_config, claim, read_metrics, whole
+from experiments.record import as_config, claim, read_config, read_metrics, whole
 from jaxsr import plots, pretrained, reports, training
 from jaxsr.checkpoints import Checkpoints
+from jaxsr.errors import InputError
 from jaxsr.models.luma import Network
+from jaxsr.options import option
 
 # What may differ when a training is taken up again; the images are known by their pixels.
-_FREE = ("out", "data", "test", "manual_dir")
+_FREE = ("out", "data", "test", "manual_dir", "device")
+RECORDS = ("metrics.json", "curve.png")
 _OWN = ("coordinator", "process")  # of one process
+
+
+def require_finished(folder: pathlib.Path, **settings: Any) -> None:
+    """Refuses the folder of a training that goes on, or had other settings than these.
+
+    Of a folder that no training left, of imported weights say, nothing is known.
+
+    Raises:
+      InputError: it is one, or its records are damaged.
+    """
+    config = read_config(folder)
+    if not config:
+        return
+    for name, value in settings.items():
+        if config.get(name) != value:
+            raise InputError(f"`{folder}` was trained with {option(name)} (={config.get(name)})")
+    if read_metrics(folder).get("epochs") != config.get("epochs"):
+        raise InputError(f"the training in `{folder}` is not finished: give its command again")
 
 
 class TrainingFolder:
@@ -41,7 +62,8 @@ class TrainingFolder:
         columns = ["loss", "learning_rate", "images_per_second", *(["psnr"] if is_tested else [])]
         self._history: dict[str, np.ndarray] = {name: np.zeros(0, np.float32) for name in columns}
         config = {k: v for k, v in as_config(settings).items() if k not in _OWN} | digests
-        claim(self.path, config, free=_FREE, grows="epochs")
+        defaults = as_config(type(settings)())
+        claim(self.path, config, free=_FREE, grows="epochs", absent=defaults)
         self._checkpoints = Checkpoints(self.path / "checkpoints", keep_best=is_tested)
 
     def __enter__(self) -> "TrainingFolder":
@@ -83,6 +105,8 @@ class TrainingFolder:
         # The checkpoint comes last: after a kill, what it does not hold is written again.
         pretrained.save(self.path, model, state.variables)
         if self.leads:
+            for record in RECORDS:  # of fewer epochs
+                (self.path / record).unlink(missing_ok=True)
             reports.write_csv(self.path / "history.csv", self._history, count="epoch")
         tree = {"state": state, "history": self._history}
         self._checkpoints.save(epoch, tree, score=row.get("psnr"))

@@ -13,7 +13,6 @@ command goes on.
 """
 
 import dataclasses
-import glob
 import pathlib
 import sys
 from collections.abc import Iterable
@@ -25,11 +24,11 @@ import PIL.Image
 import tqdm
 import tyro
 
-from experiments import command
+from experiments import command, paths
 from jaxsr import images, pretrained, upscaling
-from jaxsr.datasets import folders
 from jaxsr.errors import InputError, within_memory
 from jaxsr.models.luma import Network
+from jaxsr.options import Given
 
 _RESULT = 1024  # pixels a side of a tile's result: with the released network 0.7 GB of memory
 
@@ -41,13 +40,13 @@ class Settings:
     paths: tyro.conf.Positional[tuple[pathlib.Path, ...]]
     """Files, folders and globs. Of a folder its image files are taken, not those in its folders."""
     checkpoint: pathlib.Path
-    """Of the network: a folder that experiments.import_lapsrn or a training run wrote."""
+    """The network: a folder that experiments.import_lapsrn or a training run wrote."""
     out: pathlib.Path
     """Output folder."""
-    scale: int | None = None
-    """Of the enlargement: the network's factor, the default, or less. A power of two costs only its
-    own levels; another is the next level's image, shrunk."""
-    tile: int | None = None
+    scale: Given[int] = None
+    """Enlargement: the network's factor, the default, or less. A power of two costs only its own
+    levels; another is the next level's image, shrunk."""
+    tile: Given[int] = None
     """Pixels of the input, a side, that are upscaled at once; changes memory and time, not the
     result. Default: 1024 over the scale."""
     self_ensemble: bool = False
@@ -55,43 +54,10 @@ class Settings:
     overwrite: bool = False
     """Replace files in --out; otherwise the file whose result is there already is left alone."""
     precision: command.Precision = "float32"
-    """Of products of matrices. tf32 is faster on NVIDIA GPUs since Ampere; bfloat16 computes the
-    whole network in half precision."""
+    """Precision of matrix products. tf32 is faster on NVIDIA GPUs since Ampere; bfloat16 computes
+    the whole network in half precision."""
     device: command.Device = "auto"
     """Where to compute; auto is JAX's choice."""
-
-
-def find(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
-    """The files that `paths` name, in their order, each once.
-
-    Raises:
-      InputError: there is none, or one of the paths names none.
-    """
-    found: dict[pathlib.Path, pathlib.Path] = {}
-    for path in paths:
-        try:
-            files = _files(path)
-        except OSError as error:
-            raise InputError(f"`{path}` cannot be read: {error.strerror}") from error
-        for file in files:
-            found.setdefault(file.resolve(), file)
-    if not found:
-        raise InputError("nothing to upscale: give files, folders or globs")
-    return list(found.values())
-
-
-def _files(path: pathlib.Path) -> list[pathlib.Path]:
-    if path.is_dir():
-        return folders.files(path)
-    if path.exists():
-        return [path]
-    if not glob.has_magic(str(path)):
-        raise InputError(f"`{path}` does not exist: give files, folders or globs")
-    files = [pathlib.Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-    files = [file for file in files if file.is_file()]
-    if not files:
-        raise InputError(f"`{path}` matches no file")
-    return files
 
 
 def plan(
@@ -151,7 +117,7 @@ def run(settings: Settings) -> int:
     """All files, one after another; the exit code."""
     if settings.tile is not None and settings.tile < 1:
         raise InputError(f"`--tile` (={settings.tile}) must be at least 1")
-    files = find(settings.paths)
+    files = paths.matching(settings.paths)
     on = command.device(settings.device)
     with command.computing(on, settings.precision), command.interruptible() as interrupted:
         model, variables = pretrained.load(settings.checkpoint)
@@ -192,7 +158,8 @@ def run(settings: Settings) -> int:
         counts += f", {len(there)} there already (see --overwrite)"
     print(f"{counts}, {len(failures)} failed" if failures else counts)
     if left:
-        print(f"stopped with {left} to go: the same command leaves what is done and goes on")
+        how = "without --overwrite the same" if settings.overwrite else "the same"
+        print(f"stopped with {left} to go: {how} command leaves what is done and goes on")
         return command.INTERRUPTED
     return 1 if failures else 0
 

@@ -224,17 +224,18 @@ def test_a_grown_fit_that_is_stopped_keeps_no_records_of_the_shorter(tmp_path, m
     assert all(path.exists() for path in records)
 
 
-def test_ctrl_c_keeps_everything(tmp_path, monkeypatch, capsys):
+def test_ctrl_c_keeps_everything(tmp_path, monkeypatch, capfd):
     hr = picture(tmp_path / "ramp.png")
     with monkeypatch.context() as patch:
         patch.setattr(folder.Bar, "show", ctrl_c_at(4))
         args = ("--hr", hr, "--iterations", 8, "--out", "out", "--checkpoint-every", 2)
         assert run(*args) == command.INTERRUPTED
-    printed = capsys.readouterr().out
+    printed, told = capfd.readouterr()
+    assert command.ACKNOWLEDGED.decode() in told
     assert "stopped at iteration 4 of 8" in printed and "same command goes on" in printed
     assert (tmp_path / "out/sr.png").exists() and not (tmp_path / "out/metrics.json").exists()
     assert run(*args) == 0
-    assert "resuming out from iteration 4" in capsys.readouterr().out
+    assert "resuming out from iteration 4" in capfd.readouterr().out
 
 
 def test_divergence_says_what_to_try(tmp_path, capsys):
@@ -242,7 +243,7 @@ def test_divergence_says_what_to_try(tmp_path, capsys):
     args = ("--hr", hr, "--iterations", 6, "--learning-rate", 1e38, "--out", "out")
     assert run(*args) == 1
     printed = capsys.readouterr().out
-    assert "infinite after iteration 0: try a lower --learning-rate (=1e+38)" in printed
+    assert "infinite: try a lower --learning-rate (=1e+38)" in printed
     assert not (tmp_path / "out/metrics.json").exists()
 
 
@@ -301,16 +302,16 @@ def test_reference_recipe_and_general_loss(tmp_path):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("--hr", "missing.png"), "missing.png"),
-        (("--hr", "empty.png"), "empty.png"),
-        (("--hr", "truncated.png"), "truncated.png"),
-        (("--lr", "text.png"), "text.png"),
+        (("--hr", "missing.png"), "`missing.png` does not exist"),
+        (("--hr", "empty.png"), "`empty.png` is empty"),
+        (("--hr", "truncated.png"), "`truncated.png` is damaged or cut off"),
+        (("--lr", "text.png"), "`text.png` is not an image in a known format"),
         (("--lr", "one.png"), "at least 16"),
-        (("--hr", "bomb.png"), "bomb.png"),
+        (("--hr", "bomb.png"), "`bomb.png` is too large: an image has at most 1000"),
         (("--hr", "ramp.png", "--lr", "ramp.png"), "exclude each other"),
         (("--hr", "ramp.png", "--factor", "0"), "`--factor` (=0) must be an integer of at least 2"),
         (("--hr", "ramp.png", "--factor", "1"), "`--factor` (=1)"),
-        (("--hr", "ramp.png", "--factor", "65"), "65"),
+        (("--hr", "ramp.png", "--factor", "65"), "must have sides of at least 65"),
         (("--hr", "ramp.png", "--iterations", "-5"), "`--iterations` (=-5) must be at least 1"),
         (("--hr", "ramp.png", "--noise-std", "-1"), "`--noise-std` (=-1.0)"),
         (("--hr", "ramp.png", "--loss-alpha", "1"), "`--loss-alpha` (=1.0)"),
@@ -320,7 +321,7 @@ def test_reference_recipe_and_general_loss(tmp_path):
         (("--hr", "ramp.png", "--checkpoint-every", "0"), "`--checkpoint-every` (=0)"),
         (("--hr", "ramp.png", "--seed", "-1"), "`--seed` (=-1)"),
         (("--hr", "ramp.png", "--device", "tpu"), "`--device` (=tpu)"),
-        (("--hr", "ramp.png", "--out", "text.png/out"), "text.png/out"),
+        (("--hr", "ramp.png", "--out", "text.png/out"), "`--out` (=text.png/out) cannot be used"),
         (("--hr", "ramp.png", "--out", "theirs"), "must be new, empty"),
     ],
 )

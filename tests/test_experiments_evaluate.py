@@ -213,7 +213,7 @@ def test_restored_images_of_truths_that_differ_in_their_kind_alone(tmp_path):
     assert run("--data", "data", "--out", "out", "--restored", "made", "--protocol", "plain") == 0
     record, _ = results(tmp_path / "out")
     for image in record["images"]:
-        pair = (stored(tmp_path / x / image["name"]) for x in ("data", "made"))
+        pair = (stored(tmp_path / x / image["file"]) for x in ("data", "made"))
         expected = peak_signal_noise_ratio(*pair, data_range=255)
         assert image["psnr"] == pytest.approx(expected, abs=1e-6)
 
@@ -323,7 +323,7 @@ def test_one_bad_image_does_not_stop_the_rest(tmp_path, capsys):
     data = tmp_path / "data"
     good = picture(data / "good.png").read_bytes()
     picture(data / "gray.png", (48, 40, 1))
-    picture(data / "good.bmp", seed=3)  # the same stem: names keep their suffix
+    picture(data / "good.bmp", seed=3)  # the same stem: these two keep their suffix
     picture(data / "tiny.png", (3, 40, 3))
     (data / "cut.png").write_bytes(good[:300])
     (data / "notes.txt").write_text("no image")
@@ -331,20 +331,17 @@ def test_one_bad_image_does_not_stop_the_rest(tmp_path, capsys):
     assert run("--data", "data", "--out", "out", "--explain") == 1
     captured = capsys.readouterr()
     record, rows = results(tmp_path / "out")
-    assert [image["name"] for image in record["images"]] == ["good.bmp", "good.png", "gray.png"]
-    assert record["count"] == 3 and [*record["left_out"]] == ["cut.png", "tiny.png"]
+    assert [image["name"] for image in record["images"]] == ["good.bmp", "good.png", "gray"]
+    assert record["count"] == 3 and [*record["left_out"]] == ["cut", "tiny"]
     assert "3 of 5 images" in captured.out
-    assert "sides of at least 4" in record["left_out"]["tiny.png"]
+    assert "sides of at least 4" in record["left_out"]["tiny"]
     first, second = captured.err.splitlines()[-2:]
-    assert first.startswith("left out cut.png: ") and second.startswith("left out tiny.png: ")
+    assert first.startswith("left out cut: ") and second.startswith("left out tiny: ")
     mean = np.mean([image["psnr"] for image in record["images"]])
     assert record["mean"]["psnr"] == pytest.approx(mean, abs=1e-12)
-    assert "psnr_rgb" not in record["mean"] and rows["gray.png"]["psnr_rgb"] == ""
-    assert rows["good.png"]["psnr_rgb"] and images.read("out/images/gray.png.png").pixels.shape == (
-        48,
-        40,
-        1,
-    )
+    assert "psnr_rgb" not in record["mean"] and rows["gray"]["psnr_rgb"] == ""
+    assert rows["good.png"]["psnr_rgb"]
+    assert images.read("out/images/gray.png").pixels.shape == (48, 40, 1)
 
     assert run("--data", data / "cut.png", "--out", "none") == 1
     assert "left out cut: " in capsys.readouterr().err
@@ -369,7 +366,7 @@ def test_stopped_it_leaves_no_scores_of_other_images(tmp_path, checkpoint, monke
         stopped.setattr(images, "read", press)
         again = run("--data", "data", "--out", "out", "--checkpoint", checkpoint)
     assert again == command.INTERRUPTED
-    assert "stopped after 1 of 2 images, no scores were written" in capsys.readouterr().out
+    assert "stopped after 1 of 2 images, no scores were written\n" in capsys.readouterr().out
     assert not [p.name for p in (tmp_path / "out").iterdir() if p.is_file()]
     assert run("--data", "data/b.png", "--out", "out", "--scale", 1) == 2
     assert run("--data", "data", "--out", "out", "--checkpoint", checkpoint) == 0

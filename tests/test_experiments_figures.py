@@ -1,8 +1,10 @@
 """`experiments.figures` from records of the real ledgers, and `experiments.impedance`."""
 
 import functools
+import itertools
 import json
 import pathlib
+import signal
 
 import jax
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from experiments import command, figures, impedance, networks, problem, rows, table1, tables
 from experiments.ledger import Ledger
-from jaxsr import images, plots, reports
+from jaxsr import dip, images, plots, reports
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 
@@ -329,6 +331,39 @@ def test_impedance_is_higher_for_noise(small, tmp_path, measured, capsys):
     assert "was made with `iterations` (=" in capsys.readouterr().err
     assert command.main(impedance.Settings, impedance.run, ["--size", "65"]) == 2
     assert "`--size` (=65) must be a multiple of 32" in capsys.readouterr().err
+
+
+def test_a_stopped_fit_of_the_impedance_is_no_record(small, tmp_path, monkeypatch, capsys):
+    args = ["--size", "64", "--iterations", "20", "--results", str(tmp_path)]
+    fit, calls = dip.fit, itertools.count(1)
+
+    def pressed_in(call, chunks):
+        """Ctrl-C after some chunks of a fit."""
+
+        def interrupted(*arguments, on_chunk, **options):
+            left = itertools.count(1)
+
+            def chunk(progress):
+                if this == call and next(left) == chunks:
+                    signal.raise_signal(signal.SIGINT)
+                return on_chunk(progress)
+
+            this = next(calls)
+            return fit(*arguments, on_chunk=chunk, **options)
+
+        return interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dip, "fit", pressed_in(2, 1))
+        assert command.main(impedance.Settings, impedance.run, args) == command.INTERRUPTED
+    assert [path.stem for path in tmp_path.glob("*/*.json")] == ["image_seed0"]
+    out = capsys.readouterr().out
+    assert "goes on from there" in out and out.count("missing") == 3
+    with monkeypatch.context() as patch:  # in the last chunk of the last: nothing is missing
+        patch.setattr(dip, "fit", pressed_in(5, 3))
+        assert command.main(impedance.Settings, impedance.run, args) == 0
+    assert len(list(tmp_path.glob("*/*.json"))) == 4
+    assert "goes on from there" not in capsys.readouterr().out
 
 
 def test_what_is_fitted():

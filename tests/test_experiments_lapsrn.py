@@ -121,7 +121,8 @@ def test_ctrl_c_within_an_epoch_loses_it_and_at_its_end_does_not(call, kept, mon
 
     monkeypatch.setattr(chunks, "following", interrupting)
     assert run("--out", "a", "--iterations", 3) == command.INTERRUPTED
-    assert f"stopped, {kept} epochs are kept in a" in capsys.readouterr().out
+    are = "epoch is" if kept == 1 else "epochs are"
+    assert f"stopped, {kept} {are} kept in a" in capsys.readouterr().out
 
 
 def test_ctrl_c_loses_one_epoch_at_most(monkeypatch, capsys):
@@ -135,12 +136,29 @@ def test_ctrl_c_loses_one_epoch_at_most(monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(TrainingFolder, "keep", interrupting)
         assert run("--out", "a") == command.INTERRUPTED
-    assert "stopped, 1 epochs are kept in a" in capsys.readouterr().out
+    assert "stopped, 1 epoch is kept in a" in capsys.readouterr().out
     assert run("--out", "a") == 0
     assert "resuming a after epoch 1" in capsys.readouterr().out
     assert run("--out", "whole") == 0
     for a, b in zip(arrays("whole"), arrays("a"), strict=True):
         np.testing.assert_array_equal(a, b)
+    assert {"metrics.json", "curve.png"} <= {*os.listdir("a")}
+    # One that grows and is stopped has no records of its shorter self beside longer weights.
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            TrainingFolder, "keep", lambda *args: (keep(*args), signal.raise_signal(signal.SIGINT))
+        )
+        assert run("--out", "a", "--epochs", 5) == command.INTERRUPTED
+    assert not {"metrics.json", "curve.png"} & {*os.listdir("a")}
+
+
+def test_goes_on_elsewhere_and_under_an_earlier_versions_record(tmp_path, capsys):
+    assert run("--out", "a") == 0
+    config = json.loads((tmp_path / "a/config.json").read_text())
+    del config["network"]  # as early ones
+    (tmp_path / "a/config.json").write_text(json.dumps(config))
+    assert run("--out", "a", "--device", "cpu") == 0
+    assert "a is finished" in capsys.readouterr().out
 
 
 # By its clock a process that is alone takes single steps; one of several must not look at it.
@@ -198,13 +216,16 @@ def test_two_processes_train_as_one(tmp_path):
         (("--patch", 0), "`--patch` (=0) must be a multiple of the scale 2, above 0"),
         (("--halve-every", 2**30), "`--halve-every` (=1073741824) times `--iterations` (="),
         (("--epochs", 2**31), "`--epochs` (=2147483648) times `--iterations` (="),
-        (("--data", "nowhere"), "nowhere"),
-        (("--data", "empty"), "empty"),
+        (("--data", "nowhere"), "`nowhere` must be a folder of images: no such file"),
+        (("--data", "empty"), "`empty` holds no image file"),
         (("--epochs", 0), "`--epochs` (=0) must be at least 1"),
         (("--parts", 3), "`--parts` (=3) must divide the batch (=2)"),
         (("--manual-dir", "x"), "`--manual-dir` (=x) goes with `--data bsds300` alone"),
         (("--processes", 2), "`--processes` and `--process` go with `--coordinator`"),
-        (("--coordinator", "a:1", "--processes", 2), "`--process` (=None) must be in [0,"),
+        (
+            ("--coordinator", "a:1", "--processes", 2),
+            "`--coordinator` (=a:1) needs `--processes` and `--process`",
+        ),
         (
             ("--coordinator", "host", "--processes", 2, "--process", 0),
             "`--coordinator` (=host) must be HOST:PORT, or auto",
@@ -231,7 +252,7 @@ def test_a_mistake_does_not_claim_the_folder(capsys):
 
 def test_weights_that_diverge_are_not_kept(capsys):
     assert run("--out", "a", "--learning-rate", 1e30, "--epochs", 2) == 1
-    assert "became NaN or infinite in epoch 1; 0 are kept" in capsys.readouterr().out
+    assert "became NaN or infinite in epoch 1; 0 epochs are kept" in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -234,8 +234,8 @@ FIT = pathlib.Path("fit")
         (lambda: (FIT / "metrics.json").write_text("[1]"), "must hold a JSON object"),
         (lambda: change(FIT / "metrics.json", bicubic=[1]), "`fit/metrics.json` is damaged"),
         (lambda: change(FIT / "config.json", iterations=None), "KeyError: 'iterations'"),
-        (lambda: shutil.rmtree("fit"), "`RUN` (=fit) must be a folder that is there"),
-        (lambda: empty(FIT), "`RUN` (=fit) must be a folder that experiments.dip, "),
+        (lambda: shutil.rmtree("fit"), "`RUNS` (=fit) must be a folder that is there"),
+        (lambda: empty(FIT), "`RUNS` (=fit) must be a folder that experiments.dip, "),
         (lambda: point_elsewhere(FIT), "the name '../../hr' must be that of a file"),
         (lambda: of_fits(empty(FIT), {"name": "."}), "the name '.' must be that of a file"),
         (lambda: of_fits(empty(FIT), {"name": "../low"}), "the name '../low' must be that"),
@@ -264,10 +264,10 @@ def test_damage_is_told_in_one_line(runs, capsys, harm, said):
 def test_what_is_not_finished_is_left_out(runs, capsys, harm):
     harm()
     assert run("scores/bicubic", "fit", "--out", "new.html") == 1
-    assert capsys.readouterr().err.startswith("left out: `RUN` (=fit) must be finished")
+    assert capsys.readouterr().err.startswith("left out: `RUNS` (=fit) must be finished")
     assert read("new.html").texts("h1") and "fit" not in read("new.html").texts("th")
     assert run("fit", "--out", "none.html") == 2
-    assert capsys.readouterr().err.startswith("error: `RUN` (=fit) must be finished")
+    assert capsys.readouterr().err.startswith("error: `RUNS` (=fit) must be finished")
     assert not (runs / "none.html").exists()
 
 
@@ -278,7 +278,7 @@ def test_what_is_not_finished_is_left_out(runs, capsys, harm):
         (("fit", "--out", "none/page.html"), "`none/page.html` cannot be written"),
         (("fit", "--megabytes", "-1"), "`--megabytes` (=-1.0) must be at least 0"),
         (("fit", "--megabytes", "nan"), "`--megabytes` (=nan) must be at least 0"),
-        ((), "`RUN` (=nothing) must be at least one"),
+        ((), "`RUNS` (=none) must name at least one folder"),
     ],
 )
 def test_bad_input_is_one_line(runs, capsys, args, said):

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import io
+import itertools
 import json
 import types
 
@@ -137,6 +138,19 @@ def test_a_fit_that_overflows_at_once_leaves_the_others(small, monkeypatch, tmp_
     captured = capsys.readouterr()
     assert "left out coffee/clean/l1_seed0: the fit overflowed" in captured.err
     assert (tmp_path / "coffee/clean/mse_seed0.json").exists()
+
+
+def test_a_fit_that_is_stopped_is_no_record(small, monkeypatch, tmp_path, capsys):
+    args = [*small, "--losses", "mse", "--corruptions", "clean"]
+    asked = itertools.count(1)
+    with monkeypatch.context() as patch:  # before the fit, then after its first chunk
+        patch.setattr(robustness.budget, "spent", lambda _: lambda: next(asked) > 1)
+        assert command.main(robustness.Settings, robustness.run, args) == command.INTERRUPTED
+    assert next(asked) > 2 and not list(tmp_path.rglob("*.json"))
+    assert "missing" in capsys.readouterr().out
+    assert command.main(robustness.Settings, robustness.run, args) == 0
+    record = json.loads((tmp_path / "coffee/clean/mse_seed0.json").read_text())
+    assert record["iterations"] == 20
 
 
 def test_what_is_missing_is_shown_as_missing(small, capsys):

@@ -5,9 +5,11 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import jax
 import numpy as np
@@ -20,6 +22,7 @@ from experiments import (
     dip,
     ensemble,
     networks,
+    paths,
     problem,
     record,
     report,
@@ -164,7 +167,7 @@ def test_a_process_without_a_fit_has_nothing_to_do(folder, monkeypatch, capsys):
     monkeypatch.setattr(several, "share", lambda fits: [])
     assert run("--hr", "in/a.png", "--factor", 2, *FIT, "--out", "one") == 0
     assert run("--hr", "in", "--factor", 2, *FIT, "--out", "two") == 0
-    assert capsys.readouterr().out.count("none is left for this one") == 2
+    assert capsys.readouterr().out.count("nothing to do here: the other processes") == 2
     assert not (folder / "one").exists()
 
 
@@ -290,7 +293,117 @@ def test_two_processes_may_claim_a_folder_at_once(tmp_path, monkeypatch):
 def test_no_image_takes_the_name_of_a_record(folder):
     (folder / "in" / "a.png").rename(folder / "in" / "scores.json.png")
     fits = dip.Settings(hr=folder / "in", out=folder / "out").fits()[1]
-    assert [fit.folder.name for fit in fits] == ["b.png", "scores.json.png"]
+    assert [fit.folder.name for fit in fits] == ["b", "scores.json.png"]
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["a.png", "b.png"], ["a", "b"]),
+        (["a.jpg", "a.png", "b.png"], ["a.jpg", "a.png", "b"]),  # b stays what it was
+        (["a.jpg", "a.png", "a.png.jpg"], ["a.jpg", "a.png", "a.png.jpg"]),
+        (["page.png"], ["page.png"]),
+    ],
+)
+def test_names_keep_the_suffix_where_they_must(files, names):
+    found = paths.named([pathlib.Path("in") / file for file in files], taken={"page"})
+    assert list(found) == names and [path.name for path in found.values()] == files
+
+
+def test_more_seeds_are_added(folder):
+    shared = ("--hr", "in/a.png", "--factor", 2, *FIT)
+    assert run(*shared, "--seeds", 2) == 0
+    out = folder / "runs/dip/a_x2_charbonnier_seeds0"
+    before = {p: p.stat().st_mtime_ns for p in out.glob("seed*/*.*") if p.suffix != ".html"}
+    assert json.loads((out / "metrics.json").read_text())["seeds"] == [0, 1] and before
+    assert run(*shared, "--seeds", 3) == 0
+    assert all(p.stat().st_mtime_ns == time for p, time in before.items())
+    mean = np.mean([np.load(out / f"seed{seed}/sr.npy") for seed in range(3)], axis=0)
+    np.testing.assert_allclose(np.load(out / "sr.npy"), mean, atol=1e-6)
+    assert json.loads((out / "metrics.json").read_text())["seeds"] == [0, 1, 2]
+
+
+def test_scores_name_where_the_fits_were_computed(folder):
+    """Not where they were put together."""
+    shared = ("--hr", "in", "--factor", 2, *FIT, "--out", "out")
+    assert run(*shared) == 0
+    path = folder / "out/a/metrics.json"
+    metrics = json.loads(path.read_text())
+    path.write_text(json.dumps(metrics | {"commit": "elsewhere", "device": {"kind": "another"}}))
+    assert run(*shared) == 0
+    scores = json.loads((folder / "out/scores.json").read_text())
+    other = json.loads((folder / "out/b/metrics.json").read_text())
+    assert scores["device"] == [{"kind": "another"}, other["device"]]
+    assert scores["commit"] in (["elsewhere", other.get("commit")], "elsewhere")
+    assert scores["versions"] == other["versions"] and scores["precision"] == "float32"
+
+
+def test_scores_of_shorter_fits_go(folder, monkeypatch):
+    shared = ("--hr", "in", "--factor", 2, "--out", "out")
+    assert run(*shared, *FIT) == 0
+    fit = restoration.run
+    monkeypatch.setattr(
+        restoration, "run", lambda *args, on, stop: fit(*args, on=on, stop=lambda: True)
+    )
+    assert run(*shared, "--iterations", 8, "--checkpoint-every", 3) == command.INTERRUPTED
+    assert not {"scores.json", "scores.csv", "report.html"} & {*os.listdir("out")}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(MemoryError(), "is too large for this machine"), (OSError(28, "disk", "f"), "`f` cannot be")],
+)
+def test_one_fit_that_fails_leaves_the_others(folder, monkeypatch, capsys, error, said):
+    fit = restoration.run
+
+    def failing(settings, **options):
+        if settings.hr.stem == "a":
+            raise error
+        return fit(settings, **options)
+
+    monkeypatch.setattr(restoration, "run", failing)
+    assert run("--hr", "in", "--factor", 2, *FIT, "--out", "out") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [said in line for line in lines if line.startswith("left out a: ")] == [True]
+    scores = json.loads((folder / "out/scores.json").read_text())
+    assert scores["missing"] == ["a"] and [x["name"] for x in scores["images"]] == ["b"]
+
+
+def test_a_second_ctrl_c_ends_fits_at_work(folder, monkeypatch, capsys):
+    """Threads cannot be ended; waiting for them is what the first one does."""
+    pressed, ended = threading.Event(), threading.Event()
+
+    def at_work(*_, on, stop):
+        main = threading.main_thread().ident
+        if not pressed.is_set():
+            pressed.set()
+            signal.pthread_kill(main, signal.SIGINT)
+            while not stop():
+                time.sleep(0.01)
+            signal.pthread_kill(main, signal.SIGINT)
+        assert ended.wait(60)
+        return command.INTERRUPTED
+
+    def leave(code):
+        ended.set()
+        raise SystemExit(code)
+
+    monkeypatch.setattr(restoration, "run", at_work)
+    monkeypatch.setattr(os, "_exit", leave)
+    with pytest.raises(SystemExit) as error:
+        run("--hr", "in", "--factor", 2, *FIT, "--out", "out")
+    assert error.value.code == command.INTERRUPTED
+    assert capsys.readouterr().err == "stopped\n"
+
+
+def test_goes_on_in_a_folder_of_an_earlier_version(folder):
+    shared = ("--hr", "in", "--factor", 2, *FIT, "--out", "out")
+    assert run(*shared) == 0
+    config = json.loads((folder / "out/config.json").read_text())
+    for name in ("task", "patience", "loss_alpha"):
+        del config[name]
+    (folder / "out/config.json").write_text(json.dumps(config))
+    assert run(*shared) == 0
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -217,12 +216,12 @@ def test_fits_are_of_their_row_recipe_and_seed(monkeypatch, small_fits, capsys):
     }
     assert len(asked) == 3  # the second was begun twice
     printed = capsys.readouterr().out
-    assert "resuming runs/table1/paper/dip-mse_reference_seed2/37073" in printed
+    assert "resuming runs/table1/paper/dip-mse_reference_seed2_tf32/37073" in printed
 
     kept, psnr = records(), []
     for seed in (0, 2):
         record = json.loads(kept[f"paper/dip-mse_reference/37073_seed{seed}.json"])
-        folder = pathlib.Path(f"runs/table1/paper/dip-mse_reference_seed{seed}/37073")
+        folder = pathlib.Path(f"runs/table1/paper/dip-mse_reference_seed{seed}_tf32/37073")
         metrics = json.loads((folder / "metrics.json").read_text())
         for name in ("psnr", "ssim_y", "seconds", "device", "versions"):
             assert record[name] == metrics[name]
@@ -243,7 +242,7 @@ def test_fits_are_of_their_row_recipe_and_seed(monkeypatch, small_fits, capsys):
 
     name = "results/table1/paper/dip-mse_reference/37073_seed0"
     record = json.loads(pathlib.Path(f"{name}.json").read_text())
-    run_folder = pathlib.Path("runs/table1/paper/dip-mse_reference_seed0/37073")
+    run_folder = pathlib.Path("runs/table1/paper/dip-mse_reference_seed0_tf32/37073")
     assert record["snapshots"] == [10, 20]
     tiles = [images.read(run_folder / "snapshots" / f"{i:06d}.png").pixels for i in (10, 20)]
     strip = np.concatenate([tile[8:40, 16:48] for tile in tiles], axis=1)
@@ -298,9 +297,12 @@ def test_crops_are_of_the_result_the_truth_and_what_was_seen(monkeypatch):
 
 
 def test_a_row_of_mixed_settings_has_no_mean(capsys):
-    args = ("--bsds300", "data", "--only", "bicubic", "--tables", "standard", "--images")
-    assert run(*args, "16077") == 0
-    assert run(*args, "37073", "--precision", "tf32") == 0
+    assert run("--bsds300", "data", "--only", "bicubic", "--tables", "standard") == 0
+    for image, precision in zip(IMAGES, ("float32", "tf32"), strict=True):
+        path = pathlib.Path(f"results/table1/standard/bicubic/{image}.json")
+        record = json.loads(path.read_text())
+        record["settings"]["precision"] = precision
+        path.write_text(json.dumps(record))
     capsys.readouterr()
     assert run("--only", "bicubic", "--tables", "standard") == 0
     line = capsys.readouterr().out.splitlines()[-2].split()
@@ -317,19 +319,79 @@ def test_a_mean_is_over_images_whatever_their_seeds():
 
 
 def test_budget_ends_between_cells(monkeypatch, capsys):
-    begun = []
+    begun, clock = [], [0.0]
     compute = cells.compute
 
     def slow(*args):
         begun.append(args)
         compute(*args)
-        time.sleep(0.6)
+        clock[0] += 61
 
     monkeypatch.setattr(cells, "compute", slow)
-    assert run("--bsds300", "data", "--only", "bicubic", "--budget", 0.01) == command.INTERRUPTED
+    monkeypatch.setattr("experiments.budget.time.monotonic", lambda: clock[0])
+    assert run("--bsds300", "data", "--only", "bicubic", "--budget", 1) == command.INTERRUPTED
     printed = capsys.readouterr().out
     assert "stopped: what is finished is kept" in printed and "table `standard`" in printed
     assert len(begun) == len(records()) == 1
+
+
+def test_interpolations_do_not_depend_on_the_precision():
+    args = ("--bsds300", "data", "--only", "nearest", "--tables", "standard")
+    assert run(*args) == 0
+    first = records()
+    assert run(*args, "--precision", "bfloat16") == 0
+    assert records() == first
+
+
+def test_fits_of_another_precision_have_folders_of_their_own(monkeypatch):
+    made = []
+    monkeypatch.setattr(rows.methods, "deep_image_prior", lambda *a, **_: made.append(a[1]))
+    for precision in ("float32", "tf32"):
+        places = rows.Places(pathlib.Path("l"), pathlib.Path("f"), "auto", precision)
+        rows.method("dip-mse", "paper", "best", 3, places)
+    assert [x.as_posix() for x in made] == [
+        "f/paper/dip-mse_best_seed3",
+        "f/paper/dip-mse_best_seed3_tf32",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("config", "metrics", "said"),
+    [
+        ({}, {}, r"is not finished: give its command again"),
+        ({}, {"epochs": 49}, r"is not finished"),
+        ({"loss": "mse"}, {"epochs": 50}, r"was trained with `--loss` \(=mse\)"),
+        ({"level_weights": [9.0, 9.0]}, {"epochs": 50}, r"`--level-weights` \(=\[9.0, 9.0\]\)"),
+        ({"seed": 1}, {"epochs": 50}, r"`--seed` \(=1\)"),
+    ],
+)
+def test_a_training_must_be_finished_and_of_its_row(tmp_path, config, metrics, said):
+    """Else the network after some epoch would be on record as the row's for good."""
+    folder = tmp_path / "x4_charbonnier_w2-1_seed0"
+    folder.mkdir()
+    whole = {"epochs": 50, "loss": "charbonnier", "level_weights": [2.0, 1.0], "seed": 0}
+    (folder / "config.json").write_text(json.dumps(whole | config))
+    if metrics:
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    places = rows.Places(tmp_path, tmp_path, "auto", "float32")
+    with pytest.raises(InputError, match=said):
+        rows.method("lapsrn-2-1", "paper", "reference", 0, places)
+
+
+def test_a_claim_may_vanish_while_it_is_looked_at(tmp_path, monkeypatch):
+    """Its owner takes it away without a lock."""
+    read = pathlib.Path.read_bytes
+
+    def vanishing(path):
+        if path.suffix == ".claim":
+            path.unlink()
+        return read(path)
+
+    (tmp_path / "a.claim").write_text("{}")
+    monkeypatch.setattr(pathlib.Path, "read_bytes", vanishing)
+    with Ledger(tmp_path).claim("a") as owner:
+        assert owner is None and (tmp_path / "a.claim").exists()
+    assert not (tmp_path / "a.claim").exists()
 
 
 @pytest.mark.parametrize("times", [1, 2])

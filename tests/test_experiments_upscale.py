@@ -235,7 +235,7 @@ def test_a_device_out_of_memory_does_not_stop_the_batch(network, tmp_path, monke
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ((), "nothing to upscale"),
+        ((), "there is no image"),
         (("missing.png",), "`missing.png` does not exist"),
         (("a.png", "no*.png"), "`no*.png` matches no file"),
         (("empty",), "`empty` holds no image file"),
