@@ -21,7 +21,7 @@ import tyro
 from experiments import command, scores
 from experiments.record import asked_for, by_name, read_metrics
 from jaxsr import reports
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, require_integers
 from jaxsr.options import Given
 
 OF_THE_RUN = ("iterations", "seed", "precision", "device", "versions")
@@ -90,8 +90,7 @@ def read(run: pathlib.Path, patience: int) -> tuple[Stop, dict[str, Any]]:
 
 def run(settings: Settings) -> int:
     """Prints the table; the exit code."""
-    if settings.patience < 1:
-        raise InputError(f"`--patience` (={settings.patience}) must be at least 1")
+    require_integers(patience=settings.patience)
     found = {name: read(path, settings.patience) for name, path in by_name(settings.runs).items()}
     lines = [
         ["image", "stop", "ended", "saved", "at the stop", "at the end", "peak (oracle)", "off"]

@@ -26,7 +26,7 @@ import tyro
 
 from experiments import command, paths
 from jaxsr import images, pretrained, upscaling
-from jaxsr.errors import InputError, within_memory
+from jaxsr.errors import InputError, require_integers, within_memory
 from jaxsr.models.luma import Network
 from jaxsr.options import Given
 
@@ -115,8 +115,8 @@ def upscale(
 
 def run(settings: Settings) -> int:
     """All files, one after another; the exit code."""
-    if settings.tile is not None and settings.tile < 1:
-        raise InputError(f"`--tile` (={settings.tile}) must be at least 1")
+    if settings.tile is not None:
+        require_integers(tile=settings.tile)
     files = paths.matching(settings.paths)
     on = command.device(settings.device)
     with command.computing(on, settings.precision), command.interruptible() as interrupted:
