@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from benchmarks import timing
 from jaxsr import reports
-from jaxsr.errors import InputError, within_memory
+from jaxsr.errors import InputError, require_integers, within_memory
 from jaxsr.options import as_option, parse, refused
 
 AGREEMENT = 1e-4
@@ -183,9 +183,7 @@ def check_counts(**counts: int | None) -> None:
     Raises:
       InputError: one is.
     """
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise InputError(f"`{name}` (={value}) must be at least 1")
+    require_integers(**{name: value for name, value in counts.items() if value is not None})
 
 
 def check_precisions(precisions: Sequence[str]) -> None:

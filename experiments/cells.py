@@ -40,8 +40,8 @@ def fill(
         if not here:
             continue
         made = {"row": row, "protocol": rows.protocol_name(row, table)}
-        if row not in rows.INTERPOLATIONS:  # which are NumPy's and Pillow's
-            made["precision"] = places.precision
+        # Interpolations are NumPy's and Pillow's, which know no other.
+        made["precision"] = "float32" if row in rows.INTERPOLATIONS else places.precision
         of_images = [{"image": cell.image, "input_sha256": inputs[cell.image][1]} for cell in here]
         try:
             method = rows.method(row, table, recipe, seed, places)

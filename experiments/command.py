@@ -24,7 +24,7 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 Device = Literal["auto", "cpu", "gpu", "tpu"]
 
 INTERRUPTED = 130
-ACKNOWLEDGED = b"\nstopping, and keeping what is done; Ctrl-C again ends at once, without it\n"
+ACKNOWLEDGED = b"\nstopping at the next chance; Ctrl-C again ends at once, and saves nothing more\n"
 WEEK = 7 * 24 * 3600  # for which a process waits at its end for the others
 
 
@@ -166,8 +166,8 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
     def handler(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
-        pressed = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        pressed = True
         with contextlib.suppress(OSError):
             os.write(2, ACKNOWLEDGED)  # not by `sys.stderr`, which may be in the middle of a line
 

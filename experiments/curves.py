@@ -13,17 +13,6 @@ from experiments.tables import Cell
 from jaxsr import plots, reports
 from jaxsr.errors import InputError
 
-# Of the trainings in figure 4: the paper's recipe (section 3.2), whatever the level weights.
-PAPER = {"network": "lapsrn", "data": "bsds300", "scale": 4, "loss": "charbonnier", "depth": 5}
-PAPER |= {
-    "pyramid": True,
-    "residual": True,
-    "epochs": 50,
-    "iterations": 30,
-    "batch": 16,
-    "patch": 128,
-}
-PAPER |= {"learning_rate": 1e-3, "halve_every": 10, "weight_decay": 1e-4, "precision": "float32"}
 AVERAGE = "running average"
 
 
@@ -72,7 +61,7 @@ def weights_by_epoch(settings: Settings) -> Drawn:
     """Figure 4: luma, on the whole test set; of several seeds the mean and the deviation."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for made, history in _trainings(settings):
-        if {name: made[name] for name in PAPER} == PAPER and made.get("test") is None:
+        if {name: made[name] for name in rows.PAPER} == rows.PAPER and made.get("test") is None:
             weights = ",".join(f"{w:g}" for w in made["level_weights"])
             found.setdefault(f"weights ({weights})", {}).setdefault(made["seed"], history)
     if not found:
@@ -149,9 +138,11 @@ def _trainings(settings: Settings) -> Iterator[tuple[dict[str, Any], dict[str, A
             if history is None:
                 columns = reports.read_csv(path.parent / "history.csv")
                 history = {"psnr": list(columns.get("psnr", ()))}
-            {name: made[name] for name in (*PAPER, "level_weights", "seed")}
+            {name: made[name] for name in (*rows.PAPER, "level_weights", "seed")}
             if len(history["psnr"]) == made["epochs"]:  # there were test images
                 yield made, history
+        except InputError:
+            raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             what = f"`{path}`, or the history beside it,"
             raise InputError(f"{what} is damaged ({error!r}): delete it to go on") from error

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from experiments import finished, pages, problem, scores
-from experiments import fits as kept
+from experiments.fits import environment
 from experiments.record import asked_for, read_metrics, whole
 from experiments.several import Fit
 from jaxsr import images, reports
@@ -53,7 +53,7 @@ def combine(fits: Sequence[Fit], one: Fit) -> None:
     scored = ("psnr", "ssim", task.baseline_name) if task.hr is not None else ()
     needed = ("precision", "device", "versions", *scored)
     each = [_of_one(folder, needed) for folder in folders]
-    record |= kept.environment(folders)
+    record |= environment(folders)
     if task.hr is not None:
         record |= task.protocol.score(mean, task.hr, task.factor)
         record |= {"baseline": task.baseline_name, task.baseline_name: each[0][task.baseline_name]}
@@ -136,6 +136,10 @@ def tabulate(fits: Sequence[Fit], out: pathlib.Path) -> None:
     by_image: dict[pathlib.Path, list[Fit]] = {}
     for fit in fits:
         by_image.setdefault(fit.folder, []).append(fit)
+    for folder, own in by_image.items():
+        if len(own) > 1 and not _record(own):
+            for stale in ("metrics.json", pages.NAME):  # of the mean of shorter or fewer fits
+                (folder / stale).unlink(missing_ok=True)
     if len(by_image) == 1:
         return
     by_name = {folder.name: own for folder, own in by_image.items()}
@@ -148,7 +152,7 @@ def tabulate(fits: Sequence[Fit], out: pathlib.Path) -> None:
             "protocol_description": first.get("protocol_description"),
             "images": [{"name": name, **_figures(each)} for name, each in found.items()],
             "missing": sorted({folder.name for folder in by_image} - found.keys()),
-            **kept.environment(_folder(fit) for name in found for fit in by_name[name]),
+            **environment(_folder(fit) for name in found for fit in by_name[name]),
         }
         if rows:
             record["mean"] = scores.mean([figures for _, figures in rows])

@@ -20,9 +20,9 @@ import numpy as np
 import tqdm
 
 from experiments import command, finished, lumas, methods, pages, paths, recipes, scores
-from experiments import fits as kept
+from experiments.fits import environment as environment_of
 from jaxsr import images, protocols, reports
-from jaxsr.errors import InputError, within_memory
+from jaxsr.errors import InputError, require_integers, within_memory
 from jaxsr.options import Given, option
 
 PLACES = ("images", "bicubic", "hr")  # of results, baselines and ground truths
@@ -74,8 +74,7 @@ class Settings:
         Raises:
           InputError: a setting is out of its range or does not go with the others.
         """
-        if self.scale < 2:
-            raise InputError(f"`--scale` (={self.scale}) must be an integer of at least 2")
+        require_integers(scale=self.scale, least=2)
         method = self.method or (
             "lapsrn" if self.checkpoint else "restored" if self.restored else "bicubic"
         )
@@ -145,7 +144,7 @@ def run(settings: Settings) -> int:
     if rows:
         environment = reports.environment(on) | {"precision": settings.precision}
         if method.fits:
-            environment = kept.environment(method.fits / name for name, _ in rows)
+            environment = environment_of(method.fits / name for name, _ in rows)
         write_scores(settings, method, files, rows, left_out, environment)
         pages.beside(finished.read, settings.out)
     for name, reason in left_out.items():

@@ -173,9 +173,9 @@ def _side_by_side(
             caption += "; paper-lapsrn has the truth's chroma"
         if lacking := [row for row in wanted if row not in found]:
             titles, recipe = ", ".join(TITLES[row] for row in lacking), settings.recipe
-            command = f"{NETWORKS} --only {' '.join(lacking)} --images {image}"
-            command += f" --recipes {recipe}" * (recipe != "reference")
-            caption += f" (missing: {titles}; {command})"
+            makes = f"{NETWORKS} --only {' '.join(lacking)} --images {image}"
+            makes += f" --recipes {recipe}" * (recipe != "reference")
+            caption += f" (missing: {titles}; {makes})"
         drawn = True
         yield path, caption
     if not drawn:

@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.record import read_metrics, whole
 from jaxsr import reports
+from jaxsr.errors import InputError
 
 EVERY = 10
 DIGITS = 6
@@ -17,8 +18,11 @@ def kept(folder: pathlib.Path) -> dict[str, Any]:
     Raises:
       InputError: a file is missing or damaged.
     """
-    columns = reports.read_csv(folder / "history.csv")
-    del columns["iteration"]
+    try:
+        columns = reports.read_csv(folder / "history.csv")
+    except InputError as error:
+        raise InputError(f"{error}; delete its folder to fit anew") from error
+    columns.pop("iteration", None)
     return {"rollbacks": read_metrics(folder).get("rollbacks"), "history": thinned(columns)}
 
 
@@ -37,6 +41,8 @@ def _rounded(value: Any) -> float:
 def environment(folders: Iterable[pathlib.Path]) -> dict[str, Any]:
     """On what and by what finished fits were computed; where they differ, a list of what there was.
 
+    None among these is what a fit does not tell.
+
     Raises:
       InputError: the metrics of one are damaged.
     """
@@ -46,9 +52,9 @@ def environment(folders: Iterable[pathlib.Path]) -> dict[str, Any]:
     for folder in folders:
         metrics = read_metrics(folder)
         for name, values in found.items():
-            if name in metrics and metrics[name] not in values:
-                values.append(metrics[name])
-    return {name: x if len(x) > 1 else x[0] for name, x in found.items() if x}
+            if metrics.get(name) not in values:
+                values.append(metrics.get(name))
+    return {n: x if len(x) > 1 else x[0] for n, x in found.items() if x not in ([], [None])}
 
 
 def cost(folder: pathlib.Path) -> tuple[float, dict[str, Any]]:

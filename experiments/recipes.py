@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from experiments import command
+from experiments import budget, command
 from jaxsr import dip, losses
 from jaxsr.errors import InputError
 from jaxsr.operators import Kernel
@@ -99,7 +99,8 @@ class Settings:
     """Iterations between checkpoints, which are at least 10 seconds apart: a killed run loses what
     came after the last. A run goes on only under the number that it began with."""
     out: Given[pathlib.Path] = None
-    """Output folder. Default: runs/dip/IMAGE_xFACTOR_LOSS_seedSEED, or _TASK_ for xFACTOR."""
+    """Output folder. Default: runs/dip/IMAGE_xFACTOR_LOSS_seedSEED, or _TASK_ for xFACTOR; seeds
+    for seed where --seeds is above 1."""
 
     def resolved(self) -> "Settings":
         """With every default that depends on the others filled in; resolved settings stay.
@@ -166,7 +167,7 @@ class Settings:
             raise InputError(
                 f"`--observed` (={self.lr}) to deblur needs `--blur` or `--blur-kernel`"
             )
-        inf, seeds = float("inf"), 2**32
+        inf, seeds = float("inf"), budget.SEEDS
         alpha, scale = self.loss_alpha, self.loss_scale
         rules = (
             ("loss_alpha", alpha is None or alpha < inf, "a real number or -inf"),

@@ -197,6 +197,8 @@ def _compare(
             same = (earlier.get(name) is None) == (value is None)
         elif name in free:
             same = True
+        elif name == "patience":  # without noise, early records have the 0 that was given
+            same = same or not (value or earlier.get(name))
         if not same:
             setting = _PIXELS.get(name, option(name))
             raise InputError(

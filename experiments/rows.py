@@ -24,6 +24,23 @@ PUBLISHED = {  # PSNR in dB and SSIM, "Robust Loss with Deep Image Prior", Table
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 LAPSRN = ("lapsrn-1-1", "lapsrn-2-1", "lapsrn-1-2")
 DIP = ("dip-mse", "dip-charbonnier")
+PAPER = {  # a training by its recipe (section 3.2), whatever the level weights
+    "network": "lapsrn",
+    "data": "bsds300",
+    "scale": FACTOR,
+    "loss": "charbonnier",
+    "depth": 5,
+    "pyramid": True,
+    "residual": True,
+    "epochs": 50,
+    "iterations": 30,
+    "batch": 16,
+    "patch": 128,
+    "learning_rate": 1e-3,
+    "halve_every": 10,
+    "weight_decay": 1e-4,
+    "precision": "float32",
+}
 Restore = Callable[[methods.Case], tuple[np.ndarray, None]]
 NAMES = (*INTERPOLATIONS, "tv", *LAPSRN, *DIP)
 
@@ -72,8 +89,9 @@ def method(name: str, table: str, recipe: Recipe, seed: int, places: Places) -> 
     if name in LAPSRN:
         weights = name.removeprefix("lapsrn-")
         folder = places.lapsrn / f"x{FACTOR}_charbonnier_w{weights}_seed{seed}"
-        of_the_row = {"loss": "charbonnier", "level_weights": [*map(float, weights.split("-"))]}
-        require_finished(folder, **of_the_row, seed=seed)
+        recipe_of = {k: v for k, v in PAPER.items() if k not in ("data", "precision")}
+        own = {"level_weights": [*map(float, weights.split("-"))], "seed": seed}
+        require_finished(folder, **recipe_of, **own)
         trained = methods.lapsrn(folder, FACTOR, places.precision, self_ensemble=False)
         return trained._replace(settings=trained.settings | {"seed": seed})
     settings = Settings(

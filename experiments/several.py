@@ -6,6 +6,7 @@ array is larger than one fit's. What is finished is a record in its folder, and 
 """
 
 import concurrent.futures
+import contextlib
 import os
 import pathlib
 import queue
@@ -81,7 +82,7 @@ def run(
             return
         device = free.get()
         try:
-            with within_memory(fit.name):
+            with within_memory("its fit"):
                 code = restoration.run(fit.settings, on=device, stop=stop)
                 if code == 0:
                     after(fit)
@@ -102,6 +103,8 @@ def run(
                 future.result()
         except KeyboardInterrupt:  # the second Ctrl-C: nothing else ends threads at work
             print("stopped", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError, RuntimeError):  # a closed pipe; a thread is printing
+                sys.stdout.flush()
             os._exit(command.INTERRUPTED)
     for name, reason in left_out.items():
         print(f"left out {name}: {reason}", file=sys.stderr)

@@ -71,7 +71,7 @@ def read(run: pathlib.Path, patience: int) -> tuple[Stop, dict[str, Any]]:
         raise InputError(f"`RUNS` (={run}) must be folders of finished runs")
     metrics = read_metrics(run)
     if not metrics:
-        raise InputError(f"`{run}` must be finished: give its own command again")
+        raise InputError(f"`{run}` must be the folder of a finished run of experiments.dip")
     path = run / "history.csv"
     columns = reports.read_csv(path)
     if not {"psnr", "variance"} <= columns.keys():

@@ -32,8 +32,9 @@ def require_finished(folder: pathlib.Path, **settings: Any) -> None:
     if not config:
         return
     for name, value in settings.items():
-        if config.get(name) != value:
-            raise InputError(f"`{folder}` was trained with {option(name)} (={config.get(name)})")
+        if config.get(name, value) != value:  # early ones do not name all
+            rule = f"(={config[name]}), not {value}"
+            raise InputError(f"`{folder}` was trained with {option(name)} {rule}")
     if read_metrics(folder).get("epochs") != config.get("epochs"):
         raise InputError(f"the training in `{folder}` is not finished: give its command again")
 

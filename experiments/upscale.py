@@ -158,8 +158,10 @@ def run(settings: Settings) -> int:
         counts += f", {len(there)} there already (see --overwrite)"
     print(f"{counts}, {len(failures)} failed" if failures else counts)
     if left:
-        how = "without --overwrite the same" if settings.overwrite else "the same"
-        print(f"stopped with {left} to go: {how} command leaves what is done and goes on")
+        how = "leaves what is done and goes on"
+        if settings.overwrite:
+            how = "begins anew; without --overwrite it leaves all results there, also earlier ones"
+        print(f"stopped with {left} to go: the same command {how}")
         return command.INTERRUPTED
     return 1 if failures else 0
 

@@ -175,7 +175,8 @@ class Checkpoints:
             raise InputError(f"`{self.folder}` holds no {what}")
         where = f"`{self.folder / str(step)}`"
         try:
-            saved = self._saved(step)
+            with within_memory(where):
+                saved = self._saved(step)
             for name in (*names, *saved):
                 if saved.get(name) != names.get(name):
                     ours, theirs = names.get(name, "nothing"), saved.get(name, "nothing")

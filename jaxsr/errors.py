@@ -30,7 +30,7 @@ def require_size(size: object) -> None:
       InputError: it is not.
     """
     if not isinstance(size, Sequence) or len(size) != 2:
-        raise InputError(f"`size` (={size}) must be (height, width)")
+        raise InputError(f"`size` (={size}) must be a tuple (height, width)")
     require_integers(height=size[0], width=size[1])
 
 
@@ -56,7 +56,8 @@ def require_functions(**values: object) -> None:
     """
     for name, value in values.items():
         if not callable(value):
-            raise InputError(f"`{name}` (={value!r}) must be a function")
+            said = " ".join(repr(value).split())
+            raise InputError(f"`{name}` (={said}) must be a function")
 
 
 @contextlib.contextmanager

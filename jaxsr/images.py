@@ -198,6 +198,7 @@ def crop_to_multiple(
     require_integers(multiple=multiple)
     if anchor not in ("center", "top-left"):
         raise InputError(f"`anchor` (={anchor!r}) must be center or top-left")
+    multiple = int(multiple)  # NumPy's may be too narrow for a side
     height, width = pixels.shape[:2]
     if min(height, width) < multiple:
         raise InputError(f"the image (of {width}x{height}) must have sides of at least {multiple}")

@@ -112,12 +112,13 @@ def require_observation(observation: jax.Array, operator: Operator, images: Any)
       images: arrays or `jax.ShapeDtypeStruct`s.
 
     Raises:
-      InputError: it holds no floats, or some that are not finite; or its shape is another than
-        the operator gives; or the operator is no function.
+      InputError: it holds no floats, or some that are not finite (but where it is traced); or its
+        shape is another than the operator gives; or the operator is no function.
     """
     require_functions(operator=operator)
     require_floats("the observation", observation.dtype)
-    if not jnp.isfinite(observation).all():
+    known = not isinstance(observation, jax.core.Tracer)
+    if known and not jnp.isfinite(observation).all():
         raise InputError("the observation must be finite: it holds NaN or infinite values")
     seen = jax.eval_shape(operator, images)
     if observation.shape != seen.shape:

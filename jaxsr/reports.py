@@ -88,9 +88,12 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
     try:
         with open(path, encoding="utf-8", newline="") as file:
             names, *rows = csv.reader(file)
+        if not names:
+            raise ValueError("it has no columns")
         values = np.array(rows, np.float64).reshape(len(rows), len(names))
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"`{path}` is damaged ({error}): it must be as a run wrote it") from error
+        rule = "it must be as `write_csv` left it"
+        raise InputError(f"`{path}` cannot be read ({error}): {rule}") from error
     return dict(zip(names, values.T, strict=True))
 
 

@@ -92,6 +92,7 @@ def bicubic(
       InputError: as `upscale`.
     """
     require_integers(scale=scale)
+    scale = int(scale)  # NumPy's may be too narrow for a side
     return _by_windows(image, lambda window: imresize(window, scale), scale, 2, tile, dtype)
 
 

@@ -2,6 +2,7 @@ import concurrent.futures
 import errno
 import logging
 import math
+import pathlib
 import shutil
 from typing import Any, NamedTuple
 
@@ -221,6 +222,21 @@ def test_another_tree_is_refused_by_name(tmp_path, change, message):
         with pytest.raises(InputError, match=message) as error:
             checkpoints.restore(make_state()._replace(**change))
         assert "delete" not in str(error.value)  # the checkpoint is sound
+
+
+def test_too_little_memory_is_no_damage(tmp_path, monkeypatch):
+    saved(tmp_path, 4)
+
+    def short(path):
+        raise MemoryError
+
+    with Checkpoints(tmp_path) as checkpoints:
+        with monkeypatch.context() as patch:
+            patch.setattr(pathlib.Path, "read_bytes", short)
+            with pytest.raises(InputError, match="4` is too large for this machine") as error:
+                checkpoints.restore(make_state())
+        assert "delete" not in str(error.value)
+        checkpoints.restore(make_state())
 
 
 def test_bad_folders_and_settings_are_refused(tmp_path):

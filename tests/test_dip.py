@@ -294,6 +294,8 @@ def test_fit_refuses_a_state_of_another_kind():
     truth = jnp.full((1, 8, 8, 3), 0.5)
     for result, options, said in (
         (stopped, {"patience": 5}, r"with no detection .* must fit `patience` \(=5\)"),
+        (stopped, {"size": (16, 16)}, r"`size` \(=\(16, 16\)\) must be .* \(=\(8, 8\)\)"),
+        (stopped, {"apply_fn": "net"}, "`apply_fn` .* must be a function"),
         (detecting, {}, r"with a detection .* must fit `patience` \(=None\)"),
         (
             stopped,
@@ -312,8 +314,10 @@ def test_fit_refuses_a_state_of_another_kind():
         ({"loss": "mse"}, "`loss` \\(='mse'\\) must be a function"),
         ({"operator": "identity"}, "`operator` \\(='identity'\\) must be a function"),
         ({"apply_fn": "net"}, "`apply_fn` \\(='net'\\) must be a function"),
-        ({"size": 8}, r"`size` \(=8\) must be \(height, width\)"),
-        ({"size": (8, 8, 2)}, r"`size` \(=\(8, 8, 2\)\) must be \(height, width\)"),
+        ({"size": 8}, r"`size` \(=8\) must be a tuple \(height, width\)"),
+        ({"size": (8, 8, 2)}, r"`size` \(=\(8, 8, 2\)\) must be a tuple \(height, width\)"),
+        ({"size": np.array([8, 8])}, r"`size` \(=\[8 8\]\) must be a tuple"),
+        ({"loss": np.zeros((2, 2))}, r"`loss` \(=array\(\[\[0., 0.\], \[0., 0.\]\]\)\) must be"),
         ({"size": (-8, 8)}, r"`height` \(=-8\) must be at least 1"),
     ],
 )

@@ -256,6 +256,26 @@ def test_an_observation_is_no_ground_truth(tmp_path, capsys):
     assert "`--lr` (=" in (error := capsys.readouterr().err) and "differs from the run" in error
 
 
+def test_a_patience_of_0_is_none_without_noise(tmp_path):
+    """As a run of an earlier version recorded it."""
+    hr = picture(tmp_path / "ramp.png")
+    args = ("--hr", hr, "--iterations", 2, "--out", "out", "--patience", 0)
+    assert run(*args) == 0
+    path = tmp_path / "out/config.json"
+    config = json.loads(path.read_text())
+    assert config["patience"] is None
+    path.write_text(json.dumps(config | {"patience": 0}))
+    assert run(*args) == 0 and run(*args[:-2]) == 0
+    assert run(*args[:-1], 5) == 2
+
+
+def test_a_degradation_of_its_own_needs_a_truth(tmp_path, capsys):
+    lr = picture(tmp_path / "ramp.png")
+    assert run("--lr", lr, "--degrade-seed", 3, "--out", "out") == 2
+    assert "`--degrade-seed` (=3) goes with `--hr` alone" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_another_transparency_is_another_image(tmp_path, capsys):
     args = ("--lr", "clear.png", "--factor", 2, "--iterations", 2, "--out", "out")
     for rows in (8, 9):

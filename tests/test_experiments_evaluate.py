@@ -379,7 +379,7 @@ def test_stopped_it_leaves_no_scores_of_other_images(tmp_path, checkpoint, monke
     [
         (("--data", "missing"), "`--data` (=missing) does not exist"),
         (("--data", "empty"), "`empty` holds no image file"),
-        (("--scale", 1), "`--scale` (=1) must be an integer of at least 2"),
+        (("--scale", 1), "`--scale` (=1) must be at least 2"),
         (("--scale", 8, "--checkpoint", "NETWORK"), "`scale` (=8) must be one that this network"),
         (("--checkpoint", "empty"), "`empty` holds no trained network"),
         (("--method", "lapsrn"), "needs `--checkpoint`"),

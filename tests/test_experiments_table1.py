@@ -15,6 +15,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -328,7 +329,8 @@ def test_budget_ends_between_cells(monkeypatch, capsys):
         clock[0] += 61
 
     monkeypatch.setattr(cells, "compute", slow)
-    monkeypatch.setattr("experiments.budget.time.monotonic", lambda: clock[0])
+    own = types.SimpleNamespace(monotonic=lambda: clock[0])
+    monkeypatch.setattr("experiments.budget.time", own)
     assert run("--bsds300", "data", "--only", "bicubic", "--budget", 1) == command.INTERRUPTED
     printed = capsys.readouterr().out
     assert "stopped: what is finished is kept" in printed and "table `standard`" in printed
@@ -341,6 +343,19 @@ def test_interpolations_do_not_depend_on_the_precision():
     first = records()
     assert run(*args, "--precision", "bfloat16") == 0
     assert records() == first
+
+
+def test_records_of_any_precision_make_one_mean(capsys):
+    """Those of interpolations: what was recorded under another version counts with today's."""
+    args = ("--bsds300", "data", "--only", "bicubic", "--tables", "standard")
+    assert run(*args, "--images", "16077") == 0
+    assert run(*args, "--images", "37073", "--precision", "tf32") == 0
+    capsys.readouterr()
+    made = [json.loads(record)["settings"]["precision"] for record in records().values()]
+    assert made == ["float32", "float32"]  # as all committed ones
+    assert run("--only", "bicubic", "--tables", "standard") == 0
+    line = capsys.readouterr().out.splitlines()[-2].split()
+    assert line[:3] == ["bicubic", "standard", "2/2"] and float(line[3]) > 0
 
 
 def test_fits_of_another_precision_have_folders_of_their_own(monkeypatch):
@@ -362,7 +377,9 @@ def test_fits_of_another_precision_have_folders_of_their_own(monkeypatch):
         ({}, {"epochs": 49}, r"is not finished"),
         ({"loss": "mse"}, {"epochs": 50}, r"was trained with `--loss` \(=mse\)"),
         ({"level_weights": [9.0, 9.0]}, {"epochs": 50}, r"`--level-weights` \(=\[9.0, 9.0\]\)"),
-        ({"seed": 1}, {"epochs": 50}, r"`--seed` \(=1\)"),
+        ({"seed": 1}, {"epochs": 50}, r"`--seed` \(=1\), not 0"),
+        ({"epochs": 1}, {"epochs": 1}, r"`--epochs` \(=1\), not 50"),
+        ({"residual": False}, {"epochs": 50}, r"`--residual` \(=False\), not True"),
     ],
 )
 def test_a_training_must_be_finished_and_of_its_row(tmp_path, config, metrics, said):

@@ -386,5 +386,6 @@ def test_crop_needs_one_multiple():
     for multiple in (0, 2.5):
         with pytest.raises(InputError, match=rf"`multiple` \(={multiple}\) must be"):
             images.crop_to_multiple(np.zeros((31, 40, 3)), multiple)
+    assert images.crop_to_multiple(np.zeros((31, 300, 3)), np.uint8(30)).shape == (30, 300, 3)
     with pytest.raises(InputError, match="`anchor` \\(='centre'\\) must be center or top-left"):
         images.crop_to_multiple(np.zeros((31, 40, 3)), 8, anchor="centre")

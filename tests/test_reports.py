@@ -65,13 +65,20 @@ def test_csv_reads_back_bit_for_bit(tmp_path, dtype):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "iteration,loss\n1,0.5\n2\n", "iteration,loss\n1,x\n", "a,b\n1,2,3\n1,2,3\n"]
+    "text",
+    [
+        "",
+        "\n",
+        "iteration,loss\n1,0.5\n2\n",
+        "iteration,loss\n1,x\n",
+        "a,b\n1,2,3\n1,2,3\n",
+    ],
 )
 def test_a_damaged_csv_is_told(tmp_path, text):
     path = tmp_path / "a.csv"
     for _ in range(2):  # damaged, then missing
         path.write_text(text) if text is not None else path.unlink()
-        with pytest.raises(InputError, match=r"a.csv` is damaged .*: it must be as a run wrote it"):
+        with pytest.raises(InputError, match=r"a.csv` cannot be read .*: it must be as"):
             reports.read_csv(path)
         text = None
 

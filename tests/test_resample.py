@@ -41,7 +41,7 @@ def test_imresize_to_a_size_takes_the_scale_of_each_axis():
     for scale in (None, 0, -1, np.inf, np.nan):
         with pytest.raises(InputError, match=rf"`scale` \(={scale}\) must be above 0, and finite"):
             resample.imresize(image, scale)
-    with pytest.raises(InputError, match=r"`size` \(=32\) must be \(height, width\)"):
+    with pytest.raises(InputError, match=r"`size` \(=32\) must be a tuple \(height, width\)"):
         resample.imresize(image, None, size=32)
     with pytest.raises(InputError, match=r"`width` \(=0\) must be at least 1"):
         resample.imresize(image, None, size=(4, 0))

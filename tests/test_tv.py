@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -163,6 +164,15 @@ def test_an_observation_of_another_shape_is_refused():
 def test_numbers_out_of_range(wrong):
     with pytest.raises(InputError, match="must be above 0"):
         tv.least_squares(jnp.zeros((4, 4, 1)), operators.identity, start=jnp.zeros(1), **wrong)
+
+
+def test_it_may_be_traced():
+    y = jnp.asarray(np.random.default_rng(0).random((2, 4, 4, 1)), jnp.float32)
+
+    def solve(y):
+        return tv.least_squares(y, operators.identity, start=y, weight=1e-3).image
+
+    np.testing.assert_allclose(jax.vmap(solve)(y), [solve(y[0]), solve(y[1])], atol=1e-3)
 
 
 @pytest.mark.parametrize("iterations", [0, 0.5])

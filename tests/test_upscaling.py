@@ -161,6 +161,8 @@ def test_bicubic_is_imresize_however_it_is_cut():
         np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
     rounded = upscaling.bicubic(RGB, 4, tile=8, dtype=np.uint8)
     np.testing.assert_array_equal(rounded, images.to_uint8(imresize(RGB, 4)))
+    wide = np.zeros((1, 70, 1), np.float32)
+    assert upscaling.bicubic(wide, np.uint8(4)).shape == (4, 280, 1)  # beyond uint8
 
 
 def test_memory_is_that_of_a_tile():

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ from jax import Array
 from jaxsr import chunks, tracing
 from jaxsr.dip.config import Config
 from jaxsr.dip.solver import Params, Score, State, _run, init, rgb_score
-from jaxsr.errors import InputError, require_floats, require_functions
+from jaxsr.errors import InputError, require_floats, require_functions, require_size
 from jaxsr.losses import Loss
 from jaxsr.operators import Operator, require_observation
 
@@ -75,10 +75,7 @@ def fit(
     resume: tuple[State, History] | None = None,
     traces: str | os.PathLike[str] | None = None,
 ) -> DIPResult:
-    """Fit a network to an observation, in chunks of compiled iterations.
-
-    A chunk takes about two seconds, or has eight iterations where these take longer, but up to
-    thirty.
+    """Fit a network to an observation, in chunks of compiled iterations (`jaxsr.chunks`).
 
     Adam may throw a fit off. So it is rolled back: where its PSNR against the observation has
     fallen by over FALL dB from the start of a window to its end, the window is done again with
@@ -111,7 +108,8 @@ def fit(
         or is not of the shape that the operator gives; `size` is not two integers of at least 1;
         a function is none; or state, history and these arguments are not of one fit.
     """
-    require_functions(loss=loss, score=score)
+    require_functions(init_fn=init_fn, apply_fn=apply_fn, loss=loss, score=score)
+    require_size(size)
     observation = jnp.asarray(observation)
     if observation.ndim != 4:
         raise InputError(f"the observation (of shape {observation.shape}) must be (N, h, w, C)")
@@ -120,7 +118,7 @@ def fit(
     program_config = dataclasses.replace(config, iterations=1, patience=None)
     if resume is None:
         settings = {
-            "size": tuple(size) if isinstance(size, Sequence) else size,
+            "size": tuple(size),
             "config": dataclasses.replace(program_config, patience=1 if config.patience else None),
             "batch": observation.shape[0],
             "dtype": str(observation.dtype),
@@ -130,7 +128,7 @@ def fit(
         traced = tracing.trace(fresh, key, **kept, compiler_options=HARDLY)
         shapes, history = traced.out_info, History()
     else:
-        shapes, history = _resumed(*resume, config)
+        shapes, history = _resumed(*resume, size, config)
     require_observation(observation, operator, shapes.average)
     functions = {"apply_fn": apply_fn, "operator": operator, "loss": loss, "score": score}
     start = time.perf_counter()
@@ -142,9 +140,8 @@ def fit(
     if history and sorted(history) != columns:
         these = ", ".join(sorted(history))
         raise InputError(f"`resume`: the history (of {these}) must be of {', '.join(columns)}")
-    lowered = run.lower()
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
-        compiled = beside.submit(lowered.compile)
+        compiled = beside.submit(run.lower().compile)
         # Compiled beside the loop, and hardly optimised: it runs once.
         state = _copy(resume[0]) if resume else traced.lower().compile()(key)
         base, chunk = _copy(state), compiled.result()
@@ -196,7 +193,9 @@ def fit(
     )
 
 
-def _resumed(state: State, history: History, config: Config) -> tuple[State, History]:
+def _resumed(
+    state: State, history: History, size: tuple[int, int], config: Config
+) -> tuple[State, History]:
     """The shapes of the state, and its history."""
     step, lengths = int(state.step), {len(x) for x in history.values()} or {0}
     if lengths != {step}:
@@ -207,9 +206,10 @@ def _resumed(state: State, history: History, config: Config) -> tuple[State, His
         has = "no" if state.detection is None else "a"
         rule = f"must fit `patience` (={config.patience})"
         raise InputError(f"`resume`: the state, with {has} detection of the least variance, {rule}")
+    if (theirs := state.latent.shape[1:3]) != tuple(size):
+        raise InputError(f"`size` (={size}) must be that of the state of `resume` (={theirs})")
     # Without the arrays' own device, which would make another program of the same.
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
-    return shapes, dict(history)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state), dict(history)
 
 
 @functools.lru_cache(maxsize=PROGRAMS)
