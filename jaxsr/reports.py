@@ -88,12 +88,13 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
     try:
         with open(path, encoding="utf-8", newline="") as file:
             names, *rows = csv.reader(file)
-        if not names:
-            raise ValueError("it has no columns")
+        if not names or any(len(row) != len(names) for row in rows):
+            raise ValueError("its lines must have one number a column")
         values = np.array(rows, np.float64).reshape(len(rows), len(names))
     except (OSError, ValueError, csv.Error) as error:
         rule = "it must be as `write_csv` left it"
-        raise InputError(f"`{path}` cannot be read ({error}): {rule}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"`{path}` cannot be read ({reason}): {rule}") from error
     return dict(zip(names, values.T, strict=True))
 
 
