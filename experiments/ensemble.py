@@ -142,7 +142,6 @@ def tabulate(fits: Sequence[Fit], out: pathlib.Path) -> None:
                 (folder / stale).unlink(missing_ok=True)
     if len(by_image) == 1:
         return
-    by_name = {folder.name: own for folder, own in by_image.items()}
     found, written = _found(by_image), None
     while found and found != written:  # another process may have finished the last meanwhile
         rows = [(name, _figures(record)) for name, record in found.items() if "psnr" in record]
@@ -152,7 +151,7 @@ def tabulate(fits: Sequence[Fit], out: pathlib.Path) -> None:
             "protocol_description": first.get("protocol_description"),
             "images": [{"name": name, **_figures(each)} for name, each in found.items()],
             "missing": sorted({folder.name for folder in by_image} - found.keys()),
-            **environment(_folder(fit) for name in found for fit in by_name[name]),
+            **environment(_folder(fit) for fit in fits if fit.folder.name in found),
         }
         if rows:
             record["mean"] = scores.mean([figures for _, figures in rows])

@@ -30,9 +30,9 @@ class Checkpoints:
     With `keep_best` also that of the highest score, of equal ones the latest; NaN is the lowest. A
     context manager. A save is over when `save` returns (half a second for 27 MB): no thread is left
     that would read buffers which the next call donates. What an interrupted save left in `folder`
-    is removed on opening, unless it is opened `read_only`: another may be writing. With
-    several processes, all of them call every method, unless `alone`: folder and arrays are then
-    this process's own.
+    is removed on opening, unless it is opened `read_only`: another may be writing. With several
+    processes, all of them call every method, unless `alone`: folder and arrays are then this
+    process's own.
 
     Raises:
       InputError: `keep` is no integer from 1, or `folder` cannot be opened or made.
@@ -164,9 +164,9 @@ class Checkpoints:
             default device; NumPy arrays come back as such.
 
         Raises:
-          InputError: there is no such checkpoint; it is damaged, or too large for the memory; or
-            it is of another tree. It is left as it is, and no earlier one is taken in its
-            place: that is the user's choice.
+          InputError: there is no such checkpoint; it is damaged, or too large for the memory; or it
+            is of another tree. It is left as it is, and no earlier one is taken in its place: that
+            is the user's choice.
         """
         names = storage.names(like)
         step = self.latest_step() if step is None else step

@@ -125,8 +125,8 @@ def conv(x: Array, w: Array, stride: int = 1) -> Array:
     """Correlate x (N, H, W, C) with w (h, w, C, K), without padding, in steps of `stride`.
 
     Equal to `lax.conv_general_dilated`; the lowering is chosen by platform (see the module), or is
-    `lax`'s where the image's size is symbolic (`jax.export`). Its gradient is
-    reverse-mode only (`jax.custom_vjp`): neither `jax.jvp` nor `jax.jacfwd` passes through.
+    `lax`'s where the image's size is symbolic (`jax.export`). Its gradient is reverse-mode only
+    (`jax.custom_vjp`): neither `jax.jvp` nor `jax.jacfwd` passes through.
 
     Returns:
       (N, (H - h) // stride + 1, (W - w) // stride + 1, K).
