@@ -41,6 +41,8 @@ def combine(fits: Sequence[Fit], one: Fit) -> None:
         return
     task = problem.load(one.settings)
     stem = task.words.result
+    for stale in ("metrics.json", pages.NAME):  # of fewer seeds: they would be beside other images
+        (one.folder / stale).unlink(missing_ok=True)
     results = np.stack([_read(folder / f"{stem}.npy") for folder in folders])
     mean, spread = results.mean(0), results.std(0, ddof=1)
     white = float(spread.mean(-1).max())
@@ -76,8 +78,7 @@ def combine(fits: Sequence[Fit], one: Fit) -> None:
         )
     record |= {"spread_rms": float(np.sqrt(np.mean(spread**2))), "spread_white": white}
     reports.write_json(one.folder / "metrics.json", record)
-    runs = [finished.read(folder, folder.name) for folder in (one.folder, *folders)]
-    pages.write(runs, one.folder / pages.NAME)
+    pages.write([finished.read(one.folder, one.folder.name)], one.folder / pages.NAME)
 
 
 def _is_newer(page: pathlib.Path, folders: Sequence[pathlib.Path]) -> bool:

@@ -3,16 +3,14 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
-from experiments import problem, shown
+from experiments import evaluated, problem, scores, shown
 from experiments.record import asked_for, read_metrics
 from jaxsr import page
 from jaxsr.errors import InputError
 
 MEGABYTES = 32.0
-_METHODS = {"bicubic": "bicubic", "lapsrn": "LapSRN", "dip": "DIP", "restored": "restored"}
 _DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
 
 
@@ -66,79 +64,104 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 def _training_or_fit(
     folder: pathlib.Path, name: str, metrics: dict[str, Any], megabytes: float
 ) -> page.Run:
-    if "seeds" in metrics:
-        return _ensemble(folder, name, metrics)
+    read_it = _several if "seeds" in metrics else _training if "epochs" in metrics else _fit
+    return read_it(folder, name, metrics)
+
+
+def _training(folder: pathlib.Path, name: str, metrics: dict[str, Any]) -> page.Run:
     config = _read_json(folder / "config.json")
-    length = "epochs" if "epochs" in metrics else "iterations"
-    if (metrics[length] if length == "epochs" else asked_for(metrics)) != config[length]:
+    if metrics["epochs"] != config["epochs"]:
         raise _unfinished(folder)
     results = {k: v for k, v in metrics.items() if k not in ("settings", "epochs")}
-    scene = "" if length == "epochs" else config["name"]
-    history = folder / "history.csv"
-    if length == "epochs":
-        quantities = {"psnr": "PSNR on the test images (dB)", "loss": shown.LOSS}
-        curves = [shown.curve(history, name, scene, quantities)]
-        return page.Run(name, "experiments.lapsrn", config, results, (), curves)
-    curves = [shown.curve(history, name, scene, shown.quantities(metrics))]
-    protocol, figures, tables = metrics["protocol"] or "", {}, []
+    quantities = {"psnr": "PSNR on the test images (dB)", "loss": shown.LOSS}
+    curve = shown.curve(folder / "history.csv", name, "", quantities)
+    return page.Run(name, "experiments.lapsrn", config, results, (), [curve])
+
+
+def _fit(folder: pathlib.Path, name: str, metrics: dict[str, Any]) -> page.Run:
+    config = _read_json(folder / "config.json")
+    if asked_for(metrics) != config["iterations"]:
+        raise _unfinished(folder)
+    results = {k: v for k, v in metrics.items() if k != "settings"}
     task, beside = config.get("task", "sr"), metrics.get("baseline", "bicubic")
-    words = problem.WORDS[task]
+    words, protocol = problem.WORDS[task], metrics["protocol"] or ""
+    figures, tables = {}, []
+    curve = shown.curve(folder / "history.csv", name, config["name"], shown.quantities(metrics))
     if "psnr" in metrics:
-        figures = {"DIP": metrics, "DIP, last output": metrics.get("last")}
-        figures[problem.TITLES[beside]] = metrics[beside]
+        title = problem.TITLES[beside]
+        figures = {"DIP": metrics, "DIP, last output": metrics.get("last"), title: metrics[beside]}
         what = f"{config['factor']}×" if task == "sr" else task
         made = f"DIP {what}, protocol {protocol}: {metrics['protocol_description']}"
-        columns = ("run", *_columns(problem.TITLES[beside]))
-        tables = [page.Table(made, columns, [(name, [*_figures(metrics, beside)])])]
-    files: list[tuple[str, str, page.Role]] = [(words.observed, words.title, "input")]
-    files += [(stem, title, "baseline") for stem, title in problem.TITLES.items()]
-    files += [
+        line = name, scores.figures(metrics, beside)
+        tables = [page.Table(made, ("run", *scores.columns(title)), [line])]
+        curve = dataclasses.replace(curve, levels=shown.levels(title, metrics[beside]))
+    files: list[tuple[str, str, page.Role]] = [
+        (words.observed, words.title, "input"),
+        *((stem, title, "baseline") for stem, title in problem.TITLES.items()),
         (words.result, "DIP", "result"),
         (f"{words.result}_last", "DIP, last output", "result"),
+        ("hr", "ground truth", "truth"),
     ]
-    files += [("hr", "ground truth", "truth")]
     pictures = [
         picture
         for file, label, role in files
         for picture in shown.picture(
-            folder / f"{file}.png", scene, label, role, figures.get(label), protocol
+            folder / f"{file}.png", config["name"], label, role, figures.get(label), protocol
         )
     ]
     size = next((p.size for p in pictures if p.role != "input"), None)
     # The low resolution is shown as large as the rest.
     pictures = [dataclasses.replace(p, size=size or p.size) for p in pictures]
-    return page.Run(name, "experiments.dip", config, results, pictures, curves, tables)
+    return page.Run(name, "experiments.dip", config, results, pictures, [curve], tables)
 
 
-def _ensemble(folder: pathlib.Path, name: str, metrics: dict[str, Any]) -> page.Run:
-    """The mean of several seeds, among what the first of them has."""
-    first = read(folder / f"seed{metrics['seeds'][0]}", name)
-    lengths = [read_metrics(folder / f"seed{seed}") for seed in metrics["seeds"]]
-    if {asked_for(x) for x in (metrics, *lengths)} != {first.settings["iterations"]}:
+def _several(folder: pathlib.Path, name: str, metrics: dict[str, Any]) -> page.Run:
+    """Several seeds of an image: their mean and spread, and each of them."""
+    seeds = metrics["seeds"]
+    each = [read(folder / f"seed{seed}", f"{name}, seed {seed}") for seed in seeds]
+    lengths = [asked_for(read_metrics(folder / f"seed{seed}")) for seed in seeds]
+    first = each[0]
+    if {asked_for(metrics), *lengths} != {first.settings["iterations"]}:
         raise _unfinished(folder)
     task = first.settings.get("task", "sr")
-    label = f"DIP, mean of {len(metrics['seeds'])} seeds"
+    label = f"DIP, mean of {len(seeds)} seeds"
     figures, protocol = metrics if "psnr" in metrics else None, metrics.get("protocol") or ""
     files: tuple[tuple[str, str, page.Role, Any], ...] = (
         (problem.WORDS[task].result, label, "result", figures),
         ("spread", f"seed spread, white {metrics['spread_white']:.3f}", "input", None),
     )
-    scene = first.pictures[0].name
-    own = [
+    pictures = [
         picture
         for file, title, role, shown_figures in files
         for picture in shown.picture(
-            folder / f"{file}.png", scene, title, role, shown_figures, protocol
+            folder / f"{file}.png", first.pictures[0].name, title, role, shown_figures, protocol
         )
     ]
-    pictures = [*own, *first.pictures]
-    return dataclasses.replace(first, results=metrics, pictures=pictures, curves=(), tables=())
+    for seed, run in zip(seeds, each, strict=True):
+        own = [p for p in run.pictures if p.label == "DIP"]
+        pictures += [dataclasses.replace(p, label=f"DIP, seed {seed}") for p in own]
+    pictures += [p for p in first.pictures if p.role != "result"]
+    tables = []
+    if figures:
+        lines = [line for run in each for line in run.tables[0].rows]
+        mean = f"{name}, mean image", scores.figures(metrics, metrics["baseline"])
+        tables = [dataclasses.replace(first.tables[0], rows=[mean, *lines])]
+    own_settings = {k: v for k, v in first.settings.items() if k not in ("seed", "out")}
+    return page.Run(
+        name,
+        first.command,
+        own_settings | {"seeds": seeds},
+        metrics,
+        pictures,
+        [curve for run in each for curve in run.curves],
+        tables,
+    )
 
 
 def _of_images(
     folder: pathlib.Path, name: str, record: dict[str, Any], megabytes: float
 ) -> page.Run:
-    read_it = _evaluation if "method" in record else _fits
+    read_it = evaluated.read if "method" in record else _fits
     return read_it(folder, name, record, megabytes)
 
 
@@ -146,7 +169,7 @@ def _fits(folder: pathlib.Path, name: str, record: dict[str, Any], megabytes: fl
     """The images of a folder that `experiments.dip` restored, one scene each."""
     rows, kept = record["images"], list[page.Run]()
     for row in rows:
-        one = read(folder / _file_name(row["name"]), f"{name}, {row['name']}")
+        one = read(folder / shown.file_name(row["name"]), f"{name}, {row['name']}")
         if sum(len(p.png) for run in (*kept, one) for p in run.pictures) > megabytes * 1e6:
             break
         kept.append(one)
@@ -154,91 +177,13 @@ def _fits(folder: pathlib.Path, name: str, record: dict[str, Any], megabytes: fl
     if "mean" in record:
         (beside,) = (k for k, v in rows[0].items() if isinstance(v, dict))
         known = [row for row in (*rows, {"name": "mean"} | record["mean"]) if "psnr" in row]
-        lines = [(row["name"], [*_figures(row, beside)]) for row in known]
+        lines = [(row["name"], scores.figures(row, beside)) for row in known]
         what = f"{name}: DIP, protocol {record['protocol']}: {record['protocol_description']}"
-        columns = ("image", *_columns(problem.TITLES[beside]))
+        columns = ("image", *scores.columns(problem.TITLES[beside]))
         tables = [page.Table(what, columns, lines[:-1], lines[-1])]
     settings = _read_json(folder / "config.json")
     results = {k: v for k, v in record.items() if k not in ("images", "mean")}
     pictures = [picture for run in kept for picture in run.pictures]
     curves = [curve for run in kept for curve in run.curves]
-    note = _shown(len(kept), len(rows), megabytes)
+    note = shown.partly(len(kept), len(rows), megabytes)
     return page.Run(name, "experiments.dip", settings, results, pictures, curves, tables, note)
-
-
-def _file_name(name: str) -> str:
-    """The name, which leads nowhere else."""
-    if name in ("", "..") or pathlib.PurePath(name).name != name:
-        raise ValueError(f"the name {name!r} must be that of a file")
-    return name
-
-
-def _shown(kept: int, total: int, megabytes: float) -> str:
-    """What to say where not all images are shown."""
-    said = f"the first {kept} of {total} images are shown, within {megabytes:g} MB"
-    return said if kept < total else ""
-
-
-def _evaluation(
-    folder: pathlib.Path, name: str, record: dict[str, Any], megabytes: float
-) -> page.Run:
-    method, protocol = record["method"], record["protocol"]
-    label = _METHODS[method]
-    pictures: list[page.Picture] = []
-    curves: list[page.Curve] = []
-    kept = 0
-    for row in record["images"]:
-        scene = _file_name(row["name"])
-        files: tuple[tuple[str, str, page.Role, Any], ...] = (
-            ("bicubic", "bicubic", "baseline", row["bicubic"]),
-            ("images", label, "baseline" if method == "bicubic" else "result", row),
-            ("hr", "ground truth", "truth", None),
-        )
-        found = [
-            picture
-            for place, made_by, role, figures in files
-            for picture in shown.picture(
-                folder / place / f"{scene}.png", scene, made_by, role, figures, protocol
-            )
-        ]
-        if sum(len(p.png) for p in (*pictures, *found)) > megabytes * 1e6:
-            break
-        kept += 1
-        pictures += found
-        history = folder / "dip" / scene / "history.csv"
-        if method == "dip" and history.exists():
-            curves.append(shown.curve(history, f"{name}, {scene}", scene, shown.quantities(row)))
-    own = ("protocol", "scale", "method", "settings", "checkpoint")
-    results = {k: v for k, v in record.items() if k not in (*own, "images", "mean")}
-    beside = "bicubic" if method != "bicubic" else None
-    table = page.Table(
-        f"{name}: {label} {record['scale']}×, protocol {protocol}: "
-        f"{record['protocol_description']}",
-        ("image", *_columns(beside)),
-        [(row["name"], [*_figures(row, beside)]) for row in record["images"]],
-        ("mean", [*_figures(record["mean"], beside)]),
-    )
-    return page.Run(
-        name,
-        "experiments.evaluate",
-        {setting: record[setting] for setting in own},
-        results,
-        pictures,
-        curves,
-        [table],
-        _shown(kept, len(record["images"]), megabytes),
-    )
-
-
-def _columns(beside: str | None) -> tuple[str, ...]:
-    own = ("PSNR", "SSIM")
-    return (*own, *(f"{beside} {name}" for name in own), "gain") if beside else own
-
-
-def _figures(figures: dict[str, Any], beside: str | None) -> Iterator[float]:
-    """PSNR and SSIM; beside a baseline's also those, and the gain."""
-    yield from (float(figures["psnr"]), float(figures["ssim"]))
-    if beside:
-        other = figures[beside]
-        yield from (float(other["psnr"]), float(other["ssim"]))
-        yield float(figures["psnr"]) - float(other["psnr"])

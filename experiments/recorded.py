@@ -31,23 +31,25 @@ def read(folder: pathlib.Path, name: str) -> page.Run:
     both: list[page.Table] = []
     for table in dict.fromkeys(cell.table for cell in records):
         part = {cell: record for cell, record in records.items() if cell.table == table}
-        head, *lines = tables.lines(table, part)
-        head = [{"+-": "±", "": "SSIM"}.get(word, word) for word in head]
-        means = [(row, [None if x == "missing" else x for x in cells]) for row, *cells in lines]
-        both += [page.Table(tables.title(table), head, means), _by_image(table, part)]
+        heads, means = tables.lines(table, part)
+        said = f"{tables.title(table)}; {tables.note(table, part)}".removesuffix("; ")
+        columns = [head.replace("+-", "±") for head in heads]
+        both += [page.Table(said.replace("+-", "±"), columns, means), _by_image(table, part)]
     labels: dict[str, list[Record]] = {}
     for cell, record in records.items():
         if record is not None:
             labels.setdefault(cell.label, []).append(record)
     costs = {label: _cost(made) for label, made in labels.items()}
+    same, own = _settings(labels)
     return page.Run(
         name,
         "experiments.table1",
-        _settings(labels),
+        same,
         costs,
         [each for cell, record in found.items() for each in _crop(folder, cell, record)],
-        [_curve(cell, record) for cell, record in found.items() if "history" in record],
+        [_beside_bicubic(cell, found) for cell, record in found.items() if "history" in record],
         both,
+        parts=own,
     )
 
 
@@ -87,18 +89,24 @@ def _curve(cell: Cell, record: Record) -> page.Curve:
     history, titles = record["history"], shown.quantities(record)
     columns = {t: shown.finite(history[key]) for key, t in titles.items() if key in history}
     name = f"{cell.label}, seed {cell.seed}"
-    scene = f"{cell.image}, table `{cell.table}`"
+    scene = f"{cell.image}, table {cell.table}"
     every = int(history["every"])
     if every < 1:
         raise ValueError(f"`every` (={every}) must be at least 1")
     return page.Curve(name, scene, "iteration", columns, every)
 
 
+def _beside_bicubic(cell: Cell, found: Mapping[Cell, Record]) -> page.Curve:
+    bicubic = found.get(Cell(cell.table, "bicubic", "reference", cell.image, 0))
+    levels = shown.levels("bicubic", bicubic) if bicubic else {}
+    return dataclasses.replace(_curve(cell, found[cell]), levels=levels)
+
+
 def _crop(folder: pathlib.Path, cell: Cell, record: Record) -> Iterator[page.Picture]:
     """The crop beside a record, low resolution and truth; the figures are of the whole image."""
     label = f"{cell.label}, seed {cell.seed}" if rows.seeded(cell.row) else cell.label
     role: page.Role = "baseline" if cell.row in rows.INTERPOLATIONS else "result"
-    scene = f"{cell.image}, a crop, table `{cell.table}`"
+    scene = f"{cell.image}, a crop, table {cell.table}"
     protocol = f"{record['settings'].get('protocol')}, whole image"
     for picture in shown.picture(pictures.path(folder, cell), scene, label, role, record, protocol):
         yield picture
@@ -142,21 +150,29 @@ def _by_image(table: str, records: Mapping[Cell, Record | None]) -> page.Table:
     return page.Table(f"{tables.title(table)}, by image", ("row", *images), lines)
 
 
-def _settings(labels: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
-    """What the cells were made with: first what is the same for all rows, then each row's own."""
-    each = {}
+def _settings(
+    labels: Mapping[str, Sequence[Record]],
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What the cells were made with: what is the same for all rows, and each row's own."""
+    each: dict[str, dict[str, Any]] = {}
     for label, made in labels.items():
         names = dict.fromkeys(name for record in made for name in record["settings"])
         each[label] = {
-            name: _distinct(record["settings"].get(name) for record in made)
+            name: _one_or_all(record["settings"].get(name) for record in made)
             for name in names
             if name not in tables.OF_A_CELL
         }
     first = next(iter(each.values()))
     same = {k: v for k, v in first.items() if all(own.get(k) == v for own in each.values())}
-    return same | {
+    return same, {
         label: {k: v for k, v in own.items() if k not in same} for label, own in each.items()
     }
+
+
+def _one_or_all(values: Iterable[Any]) -> Any:
+    """The value, where there is one; else all of them as text."""
+    values = [*values]
+    return values[0] if all(value == values[0] for value in values) else _distinct(values)
 
 
 def _cost(records: Sequence[Record]) -> dict[str, Any]:

@@ -39,17 +39,30 @@ def flat(figures: Figures) -> dict[str, Any]:
 
 def summary(rows: Rows, *, beside: str) -> str:
     """PSNR and SSIM as a table; `beside` names figures in each row to show next to them, if any."""
-    lines = [["image", "PSNR", "SSIM"]]
-    if beside:
-        lines[0] += [f"{beside} PSNR", f"{beside} SSIM", "gain"]
-    for name, figures in rows:
-        line = [name, f"{figures['psnr']:.3f}", f"{figures['ssim']:.4f}"]
-        if beside:
-            other = figures[beside]
-            line += [f"{other['psnr']:.3f}", f"{other['ssim']:.4f}"]
-            line += [f"{figures['psnr'] - other['psnr']:+.3f}"]
-        lines.append(line)
+    digits = (".3f", ".4f", ".3f", ".4f", "+.3f")
+    lines = [["image", *columns(beside)]]
+    for name, row in rows:
+        cells = figures(row, beside)
+        lines.append(
+            [name, *(f"{x:{d}}" for x, d in zip(cells, digits[: len(cells)], strict=True))]
+        )
     return table(lines)
+
+
+def columns(beside: str) -> tuple[str, ...]:
+    """What `figures` gives, in words."""
+    own = ("PSNR", "SSIM")
+    return (*own, *(f"{beside} {name}" for name in own), "gain") if beside else own
+
+
+def figures(row: Figures, beside: str = "") -> list[float]:
+    """PSNR and SSIM; beside other figures in the row also those, and the gain."""
+    numbers = [float(row["psnr"]), float(row["ssim"])]
+    if beside:
+        other = row[beside]
+        numbers += [float(other["psnr"]), float(other["ssim"])]
+        numbers.append(numbers[0] - float(other["psnr"]))
+    return numbers
 
 
 def table(lines: Sequence[Sequence[str]]) -> str:

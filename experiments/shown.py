@@ -50,6 +50,18 @@ def quantities(figures: Mapping[str, Any]) -> dict[str, str]:
     return dict(sorted(_QUANTITIES.items(), key=lambda item: item[0] != first))
 
 
+def levels(title: str, figures: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """PSNR of a baseline beside the curves of a fit's, as `page.Curve` has them."""
+    on = {"psnr": figures.get("psnr_rgb", figures["psnr"]), "psnr_y": figures.get("psnr_y")}
+    found = {name: float(value) for name, value in on.items() if value is not None}
+    return {
+        _QUANTITIES[name + what]: {title: value}
+        for name, value in found.items()
+        if math.isfinite(value)
+        for what in ("", "_output")
+    }
+
+
 def curve(path: pathlib.Path, name: str, scene: str, titles: Mapping[str, str]) -> page.Curve:
     """What a history, as CSV, holds of the columns that have titles.
 
@@ -64,3 +76,16 @@ def curve(path: pathlib.Path, name: str, scene: str, titles: Mapping[str, str]) 
 def finite(column: Iterable[Any]) -> list[float | None]:
     """As numbers, None for infinities and NaN."""
     return [x if math.isfinite(x) else None for x in map(float, column)]
+
+
+def file_name(name: str) -> str:
+    """The name, which leads nowhere else."""
+    if name in ("", "..") or pathlib.PurePath(name).name != name:
+        raise ValueError(f"the name {name!r} must be that of a file")
+    return name
+
+
+def partly(kept: int, total: int, megabytes: float) -> str:
+    """What to say where not all images are shown."""
+    said = f"the first {kept} of {total} images are shown, within {megabytes:g} MB"
+    return said if kept < total else ""

@@ -67,38 +67,59 @@ def names_of(table: str) -> tuple[str, ...]:
 
 def title(table: str) -> str:
     """Of a table, in words."""
-    return f"table `{table}`, {rows.FACTOR}x, PSNR in dB"
+    return f"table {table}, {rows.FACTOR}x, PSNR in dB"
 
 
-def lines(table: str, records: Mapping[Cell, Record | None]) -> list[list[str]]:
-    """A table, its head first: each row's means over its cells; in `paper` beside the published.
+def lines(
+    table: str, records: Mapping[Cell, Record | None]
+) -> tuple[list[str], list[tuple[str, list[str | None]]]]:
+    """A table's heads and rows: each row's means over its cells; in `paper` beside the published.
 
-    Cells of a row that were made under different settings have no mean.
+    A mean of fewer images than the table has bears a star, one without cells is None. Cells of a
+    row that were made under different settings have no mean.
     """
-    beside = ["published", "", "difference"] if table == "paper" else ["RGB PSNR", "RGB SSIM"]
-    made = [["row", "protocol", "cells", "PSNR", "+-", "SSIM", *beside]]
+    beside = ["RGB PSNR", "RGB SSIM"]
+    if table == "paper":
+        beside = ["published PSNR", "published SSIM", "difference"]
+    heads = ["row", "PSNR", "+-", "SSIM", *beside, "cells", "protocol"]
+    made = []
     for label in dict.fromkeys(cell.label for cell in records):
         wanted = {cell: record for cell, record in records.items() if cell.label == label}
         found = {cell: record for cell, record in wanted.items() if record is not None}
         row = next(iter(wanted)).row
-        line = [label, rows.protocol_name(row, table), f"{len(found)}/{len(wanted)}"]
+        line: list[str | None] = []
         if not found:
-            line.append("missing")
+            line.append(None)
         elif differing := _differing(found):
             line.append(f"mixed {', '.join(differing)}")
         else:
             psnr, ssim = (_mean(found, name) for name in ("psnr", "ssim"))
             spread = spread_over_seeds(found)
-            line += [f"{psnr:.3f}", "" if spread is None else f"{spread:.3f}", f"{ssim:.4f}"]
             published = rows.PUBLISHED.get(row)
             whole = {cell.image for cell in found} == {*names_of(table)}
+            star = "" if whole else "*"
+            line += [f"{psnr:.3f}{star}", "" if spread is None else f"{spread:.3f}"]
+            line.append(f"{ssim:.4f}{star}")
             if table != "paper":
                 line += [_of_colour(found, *n) for n in (("psnr", 3), ("ssim", 4))]
             elif published and whole and len(found) == len(wanted):
                 line += [f"{published[0]:.2f}", f"{published[1]:.4f}"]
                 line += [f"{psnr - published[0]:+.2f}"]
-        made.append([*line, *[""] * (len(made[0]) - len(line))])
-    return made
+        line += [""] * (len(heads) - 3 - len(line))
+        line += [f"{len(found)}/{len(wanted)}", rows.protocol_name(row, table)]
+        made.append((label, line))
+    return heads, made
+
+
+def note(table: str, records: Mapping[Cell, Record | None]) -> str:
+    """What a table's stars and deviations mean, where it has some; else empty."""
+    _, made = lines(table, records)
+    said = []
+    if any((line[0] or "").endswith("*") for _, line in made):
+        said.append("*: the mean of some images alone, beside which no other row's stands")
+    if any(line[1] for _, line in made):
+        said.append("+-: the deviation over seeds, of the images that all of them have")
+    return "; ".join(said)
 
 
 def _differing(found: Mapping[Cell, Record]) -> list[str]:
@@ -133,7 +154,10 @@ def _of_colour(found: Mapping[Cell, Record], figure: str, digits: int) -> str:
 
 def show(table: str, records: Mapping[Cell, Record | None]) -> str:
     """A table as text."""
-    return f"\n{title(table)}\n{scores.table(lines(table, records))}"
+    heads, made = lines(table, records)
+    text = [[name, *("missing" if x is None else x for x in line)] for name, line in made]
+    parts = f"\n{title(table)}", scores.table([heads, *text]), note(table, records)
+    return "\n".join(filter(None, parts))
 
 
 def spread_over_seeds(found: Mapping[Cell, Record]) -> float | None:

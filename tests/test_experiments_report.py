@@ -343,20 +343,22 @@ def test_a_ledger_as_table1_shows_it(runs, capsys, monkeypatch):
     found = rows_of(document)
     words = [re.split(r"\s{2,}", line.strip()) for line in printed.splitlines()]
     means = ("22.812", "0.7500", "25.09", "0.8055", "-2.28")
-    assert ["bicubic", "paper-dip", "2/2", *means] in words
-    assert found["table `paper`, 4x, PSNR in dB"]["bicubic"] == [
-        *("paper-dip", "2/2", means[0], "", *means[1:]),
+    assert ["bicubic", *means, "2/2", "paper-dip"] in words
+    assert found["table paper, 4x, PSNR in dB"]["bicubic"] == [
+        *(means[0], "", *means[1:], "2/2", "paper-dip"),
     ]
-    standard = found["table `standard`, 4x, PSNR in dB"]
-    line = ["standard", "2/4", "31.000", "1.414", "0.7500", "30.000", "0.5000"]
+    starred = "*: the mean of some images alone, beside which no other row's stands; "
+    deviation = "the deviation over seeds, of the images that all of them have"
+    assert f"{starred}+-: {deviation}" in printed.splitlines()
+    standard = found[f"table standard, 4x, PSNR in dB; {starred}±: {deviation}"]
+    line = ["31.000*", "1.414", "0.7500*", "30.000", "0.5000", "2/4", "standard"]
     assert ["dip-mse (best)", *line] in words
     assert standard["dip-mse (best)"] == line
-    assert standard["tv"][:3] == ["standard", "0/2", "missing"]
-    by_image = found["table `standard`, 4x, PSNR in dB, by image"]
+    assert standard["tv"] == ["missing", "", "", "", "", "0/2", "standard"]
+    by_image = found["table standard, 4x, PSNR in dB, by image"]
     assert by_image["dip-mse (best)"] == ["31.000", "missing"]
-    settings = found["experiments.table1"]
-    assert settings["dip-mse (best) loss"] == ["mse"]
-    assert settings["bicubic protocol"] == ["p-paper"]
+    assert found["table1: dip-mse (best)"]["loss"] == ["mse"]
+    assert found["table1: bicubic"]["protocol"] == ["p-paper"]
     assert found["experiments.table1: results"]["dip-mse (best) seconds"] == ["3"]
 
     data = document.data()
@@ -364,12 +366,12 @@ def test_a_ledger_as_table1_shows_it(runs, capsys, monkeypatch):
         (f"dip-mse (best), seed {seed}", 10, {"PSNR on all channels (dB)": [20.0 + seed, 21, None]})
         for seed in (0, 1)
     ]
-    assert {curve["scene"] for curve in data["curves"]} == {"16077, table `standard`"}
+    assert {curve["scene"] for curve in data["curves"]} == {"16077, table standard"}
     shown = {group["name"]: group["pictures"] for group in data["groups"]}
-    assert list(shown) == [f"{image}, a crop, table `paper`" for image in ("16077", "37073")]
-    labels = [p["label"] for p in shown["16077, a crop, table `paper`"]]
+    assert list(shown) == [f"{image}, a crop, table paper" for image in ("16077", "37073")]
+    labels = [p["label"] for p in shown["16077, a crop, table paper"]]
     assert labels == ["low resolution", "bicubic", "ground truth"]
-    (crop,) = shown["37073, a crop, table `paper`"]
+    (crop,) = shown["37073, a crop, table paper"]
     assert crop["caption"] == "25.500 dB, SSIM 0.7500 (protocol p-paper, whole image)"
     kept = (ledger.folder / "paper/bicubic/37073.png").read_bytes()
     assert data["images"][crop["image"]].endswith(base64.b64encode(kept).decode())

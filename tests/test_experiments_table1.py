@@ -118,10 +118,11 @@ def test_figures_and_means_are_the_protocols(capsys):
             record = json.loads(records()[f"{table}/bicubic/{name}.json"])
             assert {key: record[key] for key in expected} == pytest.approx(expected, abs=1e-6)
             psnr.append(expected["psnr"])
-        row = lines[next(i for i, x in enumerate(lines) if f"`{table}`" in x) + 2].split()
-        assert row[:4] == ["bicubic", protocol.name, "2/2", f"{statistics.fmean(psnr):.3f}"]
+        row = lines[next(i for i, x in enumerate(lines) if f"table {table}," in x) + 2].split()
+        assert row[:2] == ["bicubic", f"{statistics.fmean(psnr):.3f}"]
+        assert row[-2:] == ["2/2", protocol.name]
         if table == "paper":
-            assert row[5:] == ["25.09", "0.8055", f"{statistics.fmean(psnr) - 25.09:+.2f}"]
+            assert row[3:6] == ["25.09", "0.8055", f"{statistics.fmean(psnr) - 25.09:+.2f}"]
 
 
 def test_what_is_missing_is_shown_and_no_difference_told(capsys):
@@ -129,8 +130,9 @@ def test_what_is_missing_is_shown_and_no_difference_told(capsys):
     capsys.readouterr()
     assert run("--only", "bicubic", "tv") == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[3].split()[:3] == ["bicubic", "paper-dip", "1/2"] and "25.09" not in said[3]
-    assert said[4].split() == ["tv", "paper-dip", "0/2", "missing"]
+    assert said[3].split()[-2:] == ["1/2", "paper-dip"] and "25.09" not in said[3]
+    assert said[3].split()[1].endswith("*") and said[5].startswith("*: the mean of some images")
+    assert said[4].split() == ["tv", "missing", "0/2", "paper-dip"]
 
 
 def test_another_network_is_not_mixed_in(capsys):
@@ -174,16 +176,17 @@ def test_trained_networks_are_a_row_by_their_seeds(capsys):
             psnr.append(PROTOCOLS["standard"].score(result, hr, 4)["psnr"])
             assert record["psnr"] == pytest.approx(psnr[-1], abs=1e-4)
         means.append(statistics.fmean(psnr))
-    line = capsys.readouterr().out.splitlines()[-2].split()
+    *_, line, note, _ = capsys.readouterr().out.splitlines()
     expected = [f"{statistics.fmean(means):.3f}", f"{statistics.stdev(means):.3f}"]
-    assert line[:5] == ["lapsrn-2-1", "standard", "4/4", *expected]
+    assert line.split()[:3] == ["lapsrn-2-1", *expected]
+    assert line.split()[-2:] == ["4/4", "standard"] and note.startswith("+-: the deviation")
     path = pathlib.Path("results/table1") / names["16077", 2]
     record = found[names["16077", 2]]
     record["settings"]["weights_sha256"] = found[names["16077", 0]]["settings"]["weights_sha256"]
     path.write_text(json.dumps(record))
     assert run(*args) == 0
     line = capsys.readouterr().out.splitlines()[-2].split()
-    assert line == ["lapsrn-2-1", "standard", "4/4", "mixed", "weights_sha256"]
+    assert line == ["lapsrn-2-1", "mixed", "weights_sha256", "4/4", "standard"]
 
 
 @pytest.fixture
@@ -238,8 +241,10 @@ def test_fits_are_of_their_row_recipe_and_seed(monkeypatch, small_fits, capsys):
             assert column == pytest.approx(expected, rel=5e-6)
             assert all(len(f"{x:.6g}") >= len(str(x)) for x in column)
     line = next(x for x in printed.splitlines() if x.startswith("dip-mse")).split()
-    assert line[1:3] == ["(reference)", "paper-dip"]
-    assert line[3:6] == ["2/2", f"{statistics.fmean(psnr):.3f}", f"{statistics.stdev(psnr):.3f}"]
+    assert line[1:4] == [
+        *("(reference)", f"{statistics.fmean(psnr):.3f}*", f"{statistics.stdev(psnr):.3f}"),
+    ]
+    assert line[-2:] == ["2/2", "paper-dip"]
 
     name = "results/table1/paper/dip-mse_reference/37073_seed0"
     record = json.loads(pathlib.Path(f"{name}.json").read_text())
@@ -307,7 +312,7 @@ def test_a_row_of_mixed_settings_has_no_mean(capsys):
     capsys.readouterr()
     assert run("--only", "bicubic", "--tables", "standard") == 0
     line = capsys.readouterr().out.splitlines()[-2].split()
-    assert line == ["bicubic", "standard", "2/2", "mixed", "precision"]
+    assert line == ["bicubic", "mixed", "precision", "2/2", "standard"]
 
 
 def test_a_mean_is_over_images_whatever_their_seeds():
@@ -315,8 +320,8 @@ def test_a_mean_is_over_images_whatever_their_seeds():
     for image, seed, psnr in (("a", 0, 20.0), ("a", 1, 22.0), ("b", 0, 31.0)):
         cell = tables.Cell("set5", "dip-mse", "best", image, seed)
         found[cell] = {"psnr": psnr, "ssim": 0.5, "settings": {"seed": seed, "image": image}}
-    _, line = tables.lines("set5", found)
-    assert line[3] == f"{(21 + 31) / 2:.3f}"
+    _, [(label, line)] = tables.lines("set5", found)
+    assert (label, line[0]) == ("dip-mse (best)", f"{(21 + 31) / 2:.3f}*")
 
 
 def test_budget_ends_between_cells(monkeypatch, capsys):
@@ -333,7 +338,7 @@ def test_budget_ends_between_cells(monkeypatch, capsys):
     monkeypatch.setattr("experiments.budget.time", own)
     assert run("--bsds300", "data", "--only", "bicubic", "--budget", 1) == command.INTERRUPTED
     printed = capsys.readouterr().out
-    assert "stopped: what is finished is kept" in printed and "table `standard`" in printed
+    assert "stopped: what is finished is kept" in printed and "table standard" in printed
     assert len(begun) == len(records()) == 1
 
 
@@ -355,7 +360,7 @@ def test_records_of_any_precision_make_one_mean(capsys):
     assert made == ["float32", "float32"]  # as all committed ones
     assert run("--only", "bicubic", "--tables", "standard") == 0
     line = capsys.readouterr().out.splitlines()[-2].split()
-    assert line[:3] == ["bicubic", "standard", "2/2"] and float(line[3]) > 0
+    assert [line[0], *line[-2:]] == ["bicubic", "2/2", "standard"] and float(line[1]) > 0
 
 
 def test_fits_of_another_precision_have_folders_of_their_own(monkeypatch):
@@ -439,8 +444,8 @@ def test_what_cannot_be_computed_is_left_out(capsys):
     assert image == "left out 37073: `data` must hold 37073.jpg or 37073.png"
     assert network.startswith("left out lapsrn-1-1: `runs/lapsrn/x4_charbonnier_w1-1_seed0` holds")
     lines = [line.split() for line in out.splitlines()]
-    assert ["bicubic", "paper-dip", "1/2"] in [line[:3] for line in lines]
-    assert ["lapsrn-1-1", "paper-lapsrn", "0/2", "missing"] in lines
+    assert ["bicubic", "1/2", "paper-dip"] in [[*line[:1], *line[-2:]] for line in lines]
+    assert ["lapsrn-1-1", "missing", "0/2", "paper-lapsrn"] in lines
     assert len(records()) == 2
 
 
@@ -463,7 +468,7 @@ def test_set5_alone(capsys):
         shutil.copy("data/deep/16077.png", f"five/{name}.png")
     assert run("--set5", "five", "--only", "bicubic") == 0
     out = capsys.readouterr().out
-    assert "table `set5`" in out and "table `paper`" not in out and "5/5" in out
+    assert "table set5" in out and "table paper" not in out and "5/5" in out
     assert set(records()) == {f"set5/bicubic/{name}.json" for name in tables.IMAGES["set5"]}
 
 
@@ -495,7 +500,7 @@ def test_gray_and_flat_images(capsys):
     assert run(*args) == 0
     out = capsys.readouterr().out
     lines = [line.split() for line in out.splitlines() if line.startswith("bicubic")]
-    assert lines[0][2:4] == ["2/2", "inf"] and lines[1][5:] == ["gray", "gray"]
+    assert lines[0][1] == "inf" and lines[1][3:5] == ["gray", "gray"]
     assert "to look at: runs/table1/report.html" in out
     record = json.loads(records()["paper/bicubic/37073.json"], parse_constant=pytest.fail)
     assert record["psnr"] == "inf" and record["ssim"] == 1
@@ -629,5 +634,6 @@ def test_figures_on_rgb_are_means_of_their_own():
         cell = tables.Cell("standard", "bicubic", "best", image, 0)
         figures = {"psnr": 30.0, "ssim": 0.9, "psnr_rgb": psnr, "ssim_rgb": psnr / 100}
         found[cell] = {**figures, "settings": {}}
-    _, line = tables.lines("standard", found)
-    assert line[3:] == ["30.000", "", "0.9000", "19.500", "0.1950"]
+    heads, [(_, line)] = tables.lines("standard", found)
+    assert heads[1:6] == ["PSNR", "+-", "SSIM", "RGB PSNR", "RGB SSIM"]
+    assert line[:5] == ["30.000*", "", "0.9000*", "19.500", "0.1950"]

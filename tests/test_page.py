@@ -170,6 +170,27 @@ def test_pairs_begin_with_baseline_and_result():
     assert (group["left"], group["right"]) == (0, 1)
 
 
+def test_two_runs_begin_with_their_results():
+    other = [picture("DIP", "result", b"\x89PNG other"), *a_run().pictures[2:]]
+    (group,) = Document(page.render([a_run("one"), a_run("two", pictures=other)])).data()["groups"]
+    labels = [p["label"] for p in group["pictures"]]
+    pair = labels[group["left"]], labels[group["right"]]
+    assert pair == ("DIP · one", "DIP · two")
+
+
+def test_parts_of_one_kind_stand_side_by_side():
+    parts = {
+        "a": {"loss": "mse", "seed": 0},
+        "b": {"weights": "1,1"},
+        "c": {"loss": "l1", "seed": 0},
+    }
+    document = Document(page.render([a_run(parts=parts)]))
+    captions = [a["aria-label"] for tag, a, _ in document.elements if tag == "table"]
+    assert captions[2:4] == ["one: a, c", "one: b"]
+    differing = [i for i, e in enumerate(document.elements) if e[1].get("class") == "differs"]
+    assert [document.elements[i + 1][2] for i in differing] == ["loss"]
+
+
 def test_an_image_is_embedded_once_and_labels_tell_runs_apart():
     other = [picture("DIP", "result", b"\x89PNG other"), *a_run().pictures[2:]]
     wide = dataclasses.replace(picture("bicubic", "baseline"), size=(9, 6))

@@ -15,6 +15,7 @@ CHROMIUM = next(
 )
 HOSTILE = "<img src=x onerror=window.hacked=1>" + "a_very_long_name_" * 8
 HISTORY = [10 + 0.01 * n for n in range(1, 201)]
+LEVELS = {"PSNR on Y (dB)": {"bicubic": 14.5}}
 
 
 def png(red, green, blue, size=(60, 40)):
@@ -49,7 +50,7 @@ def html(tmp_path_factory):
             {"loss": "mse", "hr": HOSTILE},
             {"psnr": 12.0},
             [*pictures("first"), *pictures(HOSTILE)],
-            [page.Curve(HOSTILE, "first", "iteration", quantities)],
+            [page.Curve(HOSTILE, "first", "iteration", quantities, levels=LEVELS)],
             [
                 page.Table(
                     "scores", ("run", "PSNR", "SSIM"), [(HOSTILE, (23.0, 0.5)), ("b", (2.0, None))]
@@ -139,6 +140,12 @@ def boxes(tab):
     return [tab.locator(f"#image-{side}").bounding_box() for side in ("left", "right")]
 
 
+def percent(tab, zoom):
+    """Pixels of the screen to one of the image, which has 60 across, at a zoom."""
+    pixels = tab.evaluate("devicePixelRatio * document.getElementById('pane-left').clientWidth")
+    return f"{round(100 * zoom * pixels / 60)} %"
+
+
 def test_images_load(visit):
     tab = visit()
     for group in range(2):
@@ -199,6 +206,73 @@ def test_any_pair_with_its_figures(visit):
     assert names == [f"{HOSTILE}, ground truth", f"{HOSTILE}, low resolution"]
 
 
+def test_the_line_is_where_the_images_meet(visit):
+    tab = visit()
+    tab.get_by_role("slider", name="Share of the left image").focus()
+    for key, share in (("Home", 0), ("PageUp", 0.1), ("End", 1)):
+        tab.keyboard.press(key)
+        box = tab.locator("#divider").bounding_box()
+        assert box["x"] + box["width"] / 2 == pytest.approx(at(tab, share)[0], abs=0.5)
+        (x, y), inside = at(tab, share), 20 if share < 0.5 else -20
+        if share != 0.1:  # the handle stays inside
+            assert tab.evaluate(f"document.elementFromPoint({x + inside}, {y}).id") == "divider"
+            data = tab.screenshot(clip={"x": x + inside, "y": y + 13, "width": 1, "height": 1})
+            with PIL.Image.open(io.BytesIO(data)) as image:
+                assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_the_difference_and_the_other_way_round(visit):
+    tab = visit()
+    choice(tab, "View").select_option("difference × 8")
+    assert colour(tab, 0.3) == colour(tab, 0.7) == (255, 0, 255)  # 200 red and 200 blue, by 8
+    choice(tab, "Right").select_option("bicubic")
+    assert colour(tab, 0.3) == (0, 0, 0)
+    choice(tab, "View").select_option("slider")
+    choice(tab, "Right").select_option("DIP")
+    tab.get_by_role("button", name="Swap left and right").click()
+    assert [colour(tab, x) for x in (0.3, 0.7)] == [(0, 0, 200), (200, 0, 0)]
+    tab.locator("#stage").focus()
+    tab.keyboard.press("s")
+    assert [colour(tab, x) for x in (0.3, 0.7)] == [(200, 0, 0), (0, 0, 200)]
+
+
+def test_a_pixel_of_a_large_image_on_one_of_the_screen(visit, tmp_path):
+    large = page.Picture("large", "only", "result", (3000, 2000), png(1, 2, 3, (3000, 2000)))
+    path = tmp_path / "large.html"
+    path.write_text(page.render([page.Run("a", "b", {}, {}, [large])]), encoding="utf-8")
+    tab = visit(path.as_uri(), device_scale_factor=2, reduced_motion="reduce")
+    assert tab.locator("#image-left").get_attribute("class") in (None, "")  # smooth
+    tab.get_by_role("button", name="Actual pixels").click()
+    assert tab.get_by_role("status").inner_text() == "100 %"
+    assert tab.locator("#image-left").bounding_box()["width"] == pytest.approx(1500, abs=1)
+    whole = tab.get_by_role("button", name="whole image")
+    whole.click()
+    assert whole.is_disabled()
+    for _ in range(9):
+        tab.locator("#in").click(force=True)
+    assert tab.evaluate("document.activeElement.id") == "in"  # at the limit, too
+    assert tab.get_by_role("status").inner_text() == "1600 %"
+    assert "enlarged" in tab.locator("#image-left").get_attribute("class")
+
+
+def test_on_paper_all_is_dark_on_white_and_none_is_cut_off(visit, tmp_path):
+    columns = tuple(f"column {n}" for n in range(9))
+    table = page.Table("wide", ("row", *columns), [("a row of a long name", [12.345] * 9)])
+    path = tmp_path / "wide.html"
+    run = page.Run("a", "b", {"loss": "mse"}, {}, tables=[table])
+    path.write_text(page.render([run]), encoding="utf-8")
+    tab = visit(path.as_uri(), color_scheme="dark", viewport={"width": 728, "height": 1000})
+    dark = luminance(tab.locator("section").first.evaluate("e => getComputedStyle(e).color"))
+    assert dark > 0.5
+    tab.emulate_media(media="print", color_scheme="dark")
+    ink = luminance(tab.locator("section").first.evaluate("e => getComputedStyle(e).color"))
+    ground = luminance(tab.locator("body").evaluate("e => getComputedStyle(e).backgroundColor"))
+    assert ink < 0.05 and ground > 0.9
+    assert tab.get_by_role("table", name="wide").bounding_box()["width"] <= 728
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert all(tab.locator("details").evaluate_all("all => all.map(each => each.open)"))
+
+
 @pytest.mark.parametrize("mode", ["slider", "beside"])
 def test_both_images_zoom_alike(visit, mode):
     tab = visit(reduced_motion="reduce")
@@ -233,20 +307,21 @@ def test_both_images_zoom_alike(visit, mode):
     tab.mouse.move(x - 0.2 * pane["width"], y + 0.1 * pane["height"])
     tab.mouse.up()
     assert shown() == (4, 1.6 + 0.2, 1.4 - 0.1)
-    assert tab.get_by_role("status").inner_text() == "4×"
+    assert tab.get_by_role("status").inner_text() == percent(tab, 4)
     tab.get_by_role("button", name="whole image").click()
     assert shown() == (1, 0, 0) and tab.get_by_role("button", name="Zoom out").is_disabled()
     tab.mouse.move(x, y)
     tab.keyboard.down("Control")
     tab.mouse.wheel(0, -200)
     tab.keyboard.up("Control")
-    tab.wait_for_function("document.getElementById('zoom').value === '2.72×'")
+    tab.wait_for_function(f"document.getElementById('zoom').value === '{percent(tab, np.e)}'")
     assert shown() == (np.e, 0.25 * (np.e - 1), 0.5 * (np.e - 1))  # the pointed at stays
 
 
 def test_curves_follow_the_pointer_and_keys(visit):
     tab = visit()
-    plot = tab.get_by_role("slider", name="Values at one iteration")
+    plot = tab.get_by_role("slider", name="at one iteration")
+    assert plot.get_attribute("aria-label") == "PSNR on Y (dB) at one iteration"
     plot.scroll_into_view_if_needed()
     items = tab.locator(".legend li")
     assert items.all_inner_texts()[0] == "iteration 200"
@@ -255,8 +330,21 @@ def test_curves_follow_the_pointer_and_keys(visit):
     tab.mouse.move(box["x"] + left + (box["width"] - left - right) * 73 / 200, box["y"] + 50)
     # One of the two curves has every tenth iteration alone: the cursor goes where both have values.
     texts = [" ".join(text.split()) for text in items.all_inner_texts()]
-    assert texts == ["iteration 70", f"{HOSTILE} {HISTORY[69]:.3f}", f"another {HISTORY[69]:.3f}"]
+    assert texts == [
+        "iteration 70",
+        f"first: {HOSTILE} {HISTORY[69]:.3f}",
+        f"second: another {HISTORY[69]:.3f}",
+    ]
     choice(tab.locator(".plot"), "Image").select_option("first")
+    level = tab.locator(".plot line.level").first
+    grid = tab.locator(".plot .grid").all()
+    lines = [float(x.text_content()) for x in tab.locator(".plot text[x='56']").all()]
+    assert "bicubic 14.500" in " ".join(items.all_inner_texts()[-1].split())
+    marks = sorted(float(line.get_attribute("y1")) for line in grid)
+    step = (marks[-1] - marks[0]) / (max(lines) - min(lines))
+    assert float(level.get_attribute("y1")) == pytest.approx(
+        marks[0] + step * (max(lines) - 14.5), abs=0.1
+    )
     plot.focus()
     for key, expected in (("ArrowRight", 80), ("PageUp", 100), ("Home", 10), ("End", 200)):
         tab.keyboard.press(key)
@@ -276,7 +364,7 @@ def test_a_curve_that_ends_between_the_values_of_another(visit, tmp_path):
     path = tmp_path / "curves.html"
     path.write_text(page.render([page.Run("a", "b", {}, {}, curves=curves)]), encoding="utf-8")
     tab = visit(path.as_uri())
-    plot = tab.get_by_role("slider", name="Values at one iteration")
+    plot = tab.get_by_role("slider", name="at one iteration")
     plot.focus()
     for key, expected in (("End", 500), ("ArrowLeft", 490), ("ArrowRight", 500), ("Home", 10)):
         tab.keyboard.press(key)
@@ -358,11 +446,11 @@ def test_two_fingers_zoom_also_after_a_third(visit):
 
     touch("touchStart", a=0.4, b=0.6)
     touch("touchMove", a=0.3, b=0.7)
-    assert tab.get_by_role("status").inner_text() == "2×"
+    assert tab.get_by_role("status").inner_text() == percent(tab, 2)
     touch("touchStart", a=0.3, b=0.7, c=0.5)
     touch("touchEnd", c=0.5)
     touch("touchMove", a=0.2, b=0.8)
-    assert tab.get_by_role("status").inner_text() == "3×"
+    assert tab.get_by_role("status").inner_text() == percent(tab, 3)
 
 
 def test_all_that_takes_the_focus_has_a_name(visit):

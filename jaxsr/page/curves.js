@@ -49,21 +49,21 @@ function plot(count, curves) {
   fill(quantity, names);
   fill(scene, ["all", ...scenes]);
   if (curves.length > 8) scene.value = 1;
-  svg.setAttribute("aria-label", `Values at one ${count}`);
 
   const ends = curves.flatMap((c) => Object.values(c.columns).map((v) => v.length * c.every));
   const length = Math.max(1, ...ends), step = Math.max(...curves.map((curve) => curve.every));
   const last = Math.max(step, step * Math.floor(length / step));  // where all curves may have values
   const left = 64, right = 12, top = 10, bottom = 42, height = 320;
-  let at = last, width = 0, shown = [], cursor, dots, x, y;
-  const style = (i) => `s${i % 8} d${Math.floor(i / 8) % 4}`;
+  let at = last, width = 0, shown = [], levels = [], cursor, dots, x, y;
+  const style = (colour, dash) => `s${colour % 8} d${dash % 4}`;
 
   // The vertical axis covers what comes after the first tenth, so that the start squashes nothing.
   function range(scale) {
     const settled = shown.flatMap(({values}) => values.slice(Math.floor(values.length / 10)))
       .filter((value) => value !== null).map(scale).filter(Number.isFinite).sort((a, b) => a - b);
+    const flat = levels.map(([, value]) => scale(value));
     if (!settled.length) return [0, 1];
-    const low = settled[Math.floor(0.005 * settled.length)], high = settled.at(-1);
+    const low = Math.min(settled[Math.floor(0.005 * settled.length)], ...flat), high = Math.max(settled.at(-1), ...flat);
     const space = 0.06 * (high - low) || 0.5;
     return [low - space, high + space];
   }
@@ -72,8 +72,18 @@ function plot(count, curves) {
     width = Math.max(240, root.clientWidth);
     const name = names[quantity.value], logarithmic = name.includes("log"), chosen = scenes[scene.value - 1];
     const scale = logarithmic ? Math.log10 : (value) => value;
-    shown = curves.filter((curve) => curve.columns[name] && (!chosen || curve.scene === chosen))
-      .map((curve, i) => ({name: curve.name, every: curve.every, values: curve.columns[name], i}));
+    shown = curves.filter((curve) => curve.columns[name] && (!chosen || curve.scene === chosen));
+    // Of several images each has a colour, and its runs differ by their dashes.
+    const seen = {}, several = new Set(shown.map((curve) => curve.scene)).size > 1;
+    shown = shown.map((curve, i) => {
+      const nth = seen[curve.scene] = (seen[curve.scene] ?? -1) + 1;
+      const look = several ? style(Object.keys(seen).indexOf(curve.scene), nth) : style(i, Math.floor(i / 8));
+      const own = several && !curve.name.includes(curve.scene) ? `${curve.scene}: ${curve.name}` : curve.name;
+      return {name: own, every: curve.every, values: curve.columns[name], levels: curve.levels[name] || {}, look};
+    });
+    // A level that all share is drawn once.
+    levels = several ? [] : [...new Map(shown.flatMap((curve) => Object.entries(curve.levels)).map((pair) => [String(pair), pair])).values()];
+    svg.setAttribute("aria-label", `${name} at one ${count}`);
     const [low, high] = range(scale);
     x = (i) => left + (width - left - right) * i / length;
     y = (value) => top + (height - top - bottom) * (high - scale(value)) / (high - low);
@@ -82,9 +92,9 @@ function plot(count, curves) {
     const clip = element("clipPath", {id: `clip-${count}`}, element("rect",
       {x: left, y: top, width: width - left - right, height: height - top - bottom}));
     const parts = [clip];
-    const levels = ticks(low, high, 5).map((tick) => logarithmic ? 10 ** tick : tick);
-    const written = logarithmic ? apart(levels) : levels.map(short);
-    for (const [n, value] of levels.entries()) {
+    const marks = ticks(low, high, 5).map((tick) => logarithmic ? 10 ** tick : tick);
+    const written = logarithmic ? apart(marks) : marks.map(short);
+    for (const [n, value] of marks.entries()) {
       const level = y(value);
       parts.push(element("line", {class: "grid", x1: left, x2: width - right, y1: level, y2: level}));
       parts.push(element("text", {x: left - 8, y: level + 4, "text-anchor": "end"}, written[n]));
@@ -96,25 +106,32 @@ function plot(count, curves) {
     }
     parts.push(element("text", {x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle"}, count));
     const drawn = element("g", {"clip-path": `url(#clip-${count})`});
-    for (const {values, every, i} of shown) {
+    for (const [, value] of levels) {
+      drawn.append(element("line", {class: "level", x1: left, x2: width - right, y1: y(value), y2: y(value)}));
+    }
+    for (const {values, every, look} of shown) {
       let line = "", pen = "M";
       values.forEach((value, n) => {
         const level = value === null ? NaN : y(value);
         if (Number.isFinite(level)) line += `${pen}${x((n + 1) * every).toFixed(1)} ${level.toFixed(1)}`;
         pen = Number.isFinite(level) ? "L" : "M";
       });
-      drawn.append(element("path", {d: line, class: style(i)}));
+      drawn.append(element("path", {d: line, class: look}));
     }
     cursor = element("line", {class: "cursor", y1: top, y2: height - bottom});
-    dots = shown.map(({i}) => element("circle", {r: 4, class: style(i)}));
+    dots = shown.map(({look}) => element("circle", {r: 4, class: look}));
     drawn.append(cursor, ...dots);
     svg.replaceChildren(...parts, drawn);
-    legend.replaceChildren(document.createElement("li"), ...shown.map((curve) => {
-      const item = document.createElement("li"), swatch = element("svg", {"aria-hidden": "true"},
-        element("line", {x1: 0, x2: 28, y1: 6, y2: 6, "stroke-width": 3, class: style(curve.i)}));
-      item.append(swatch, curve.name, document.createElement("b"));
+    const entry = (words, look, value = "") => {
+      const item = document.createElement("li"), figure = document.createElement("b");
+      const swatch = element("svg", {"aria-hidden": "true"},
+        element("line", {x1: 0, x2: 28, y1: 6, y2: 6, "stroke-width": 3, class: look}));
+      figure.append(value);
+      item.append(swatch, words, figure);
       return item;
-    }));
+    };
+    legend.replaceChildren(document.createElement("li"), ...shown.map((curve) => entry(curve.name, curve.look)),
+      ...levels.map(([words, value]) => entry(words, "level", read(value, name))));
     point();
   }
 

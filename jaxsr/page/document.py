@@ -51,6 +51,7 @@ class Curve:
 
     name: of the run. scene: what it is of; curves of one scene can be looked at alone.
     count: what is counted along it, from `every` in steps of `every`.
+    levels: by column, what a dashed line marks, such as {"bicubic": 26.3}; finite.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Curve:
     count: str
     columns: Mapping[str, Sequence[float | None]]
     every: int = 1
+    levels: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Run:
     """One run.
 
     command: what made it. settings, results: what went in and what was measured; they may be
-      nested. note: what is left out of the page.
+      nested. note: what is left out of the page. parts: what went into its parts, by name; those
+      with the same settings stand side by side.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Run:
     curves: Sequence[Curve] = ()
     tables: Sequence[Table] = ()
     note: str = ""
+    parts: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 def render(runs: Sequence[Run]) -> str:
@@ -88,6 +92,7 @@ def render(runs: Sequence[Run]) -> str:
     style, script = _asset("page.css"), _asset("viewer.js") + _asset("curves.js")
     return string.Template(_asset("page.html")).substitute(
         title=html.escape(", ".join(names) if len(names) < 4 else f"{len(names)} runs"),
+        commands=html.escape(", ".join(dict.fromkeys(run.command for run in runs))),
         style=style,
         script=script,
         style_hash=_hash(style),
@@ -138,14 +143,26 @@ def _groups(runs: Iterable[Run]) -> tuple[list[dict[str, Any]], list[str]]:
             }
             for run, p in pictures
         ]
-        roles = [picture.role for _, picture in pictures]
-        right = roles.index("result") if "result" in roles else len(roles) - 1
-        left = roles.index("baseline") if "baseline" in roles else 0
+        left, right = _first_pair(pictures)
         title = name if names.count(name) == 1 else f"{name} ({width}×{height})"
         groups.append({"name": title, "width": width, "height": height, "pictures": shown})
         groups[-1] |= {"left": left, "right": right}
     uris = [f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in sources]
     return groups, uris
+
+
+def _first_pair(pictures: Sequence[tuple[str, Picture]]) -> tuple[int, int]:
+    """Baseline and result, by run and picture; of several runs the results of the first two."""
+    roles = [picture.role for _, picture in pictures]
+    results: dict[str, int] = {}  # the first of each run
+    for i, (run, picture) in enumerate(pictures):
+        if picture.role == "result":
+            results.setdefault(run, i)
+    if len(results) > 1:
+        left, right, *_ = results.values()
+        return left, right
+    right = roles.index("result") if results else len(roles) - 1
+    return (roles.index("baseline") if "baseline" in roles else 0), right
 
 
 def _settings(runs: Sequence[Run]) -> str:
@@ -154,6 +171,12 @@ def _settings(runs: Sequence[Run]) -> str:
     for command in dict.fromkeys(run.command for run in runs):
         alike = [run for run in runs if run.command == command]
         parts.append(comparison(command, [(run.name, run.settings) for run in alike]))
+        for run in alike:
+            kinds: dict[tuple[str, ...], list[tuple[str, Mapping[str, Any]]]] = {}
+            for name, own in run.parts.items():
+                kinds.setdefault((*own,), []).append((name, own))
+            for kind in kinds.values():
+                parts.append(comparison(f"{run.name}: {', '.join(n for n, _ in kind)}", kind))
         results = [(run.name, run.results) for run in alike]
         folded = comparison(f"{command}: results", results)
         parts.append(f"<details><summary>All that was recorded</summary>{folded}</details>")

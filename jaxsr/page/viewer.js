@@ -33,22 +33,29 @@ function viewer() {
     view.x = clamp(view.x, half, 1 - half);
     view.y = clamp(view.y, half, 1 - half);
     const shift = (part) => `${(0.5 - part * view.zoom) * 100}%`;
-    const width = byId("pane-left").clientWidth * view.zoom;
+    const width = across() * view.zoom;
     for (const {image} of sides) {
       image.style.transform = `translate(${shift(view.x)}, ${shift(view.y)}) scale(${view.zoom})`;
       image.classList.toggle("enlarged", width > image.naturalWidth);
     }
     stage.classList.toggle("zoomed", view.zoom > 1);
-    stage.style.setProperty("--at", `${view.at}%`);
+    stage.style.setProperty("--at", view.at / 100);
     divider.setAttribute("aria-valuenow", Math.round(view.at));
     divider.setAttribute("aria-valuetext", `${Math.round(view.at)} % ${scene.pictures[sides[0].select.value].label}`);
-    byId("zoom").value = `${Number(view.zoom.toPrecision(3))}×`;
-    byId("out").disabled = view.zoom <= 1;
-    byId("in").disabled = view.zoom >= most();
+    byId("zoom").value = `${Math.round(100 * view.zoom / actual())} %`;
+    // A disabled button would lose the focus.
+    const idle = {out: view.zoom <= 1, in: view.zoom >= most(), whole: view.zoom <= 1, actual: actual() <= 1};
+    for (const [name, does] of Object.entries(idle)) byId(name).setAttribute("aria-disabled", does);
   }
 
+  // Of the screen's pixels, as many as the whole image is shown on.
+  const across = () => Math.max(1, byId("pane-left").clientWidth) * devicePixelRatio;
+
+  // The zoom at which a pixel of the image is one of the screen; below 1 the whole is larger.
+  const actual = () => scene.width / across();
+
   // So far that a pixel of the image is 16 of the screen, and at least eight times.
-  const most = () => Math.max(8, 16 * scene.width / Math.max(1, byId("pane-left").clientWidth));
+  const most = () => Math.max(8, 16 * actual());
 
   // The part of the scene under a point of the screen.
   function under(clientX, clientY) {
@@ -64,6 +71,15 @@ function viewer() {
     view.x = point.x - point.u / view.zoom;
     view.y = point.y - point.v / view.zoom;
     draw();
+  }
+
+  const showActual = () => zoom(Math.max(1, actual()) / view.zoom);
+
+  function swap() {
+    const [left, right] = sides.map(({select}) => select.value);
+    sides[0].select.value = right;
+    sides[1].select.value = left;
+    choose();
   }
 
   function slide(clientX) {
@@ -158,6 +174,8 @@ function viewer() {
     } else if (event.key === "+" || event.key === "=") zoom(2);
     else if (event.key === "-") zoom(0.5);
     else if (event.key === "0") zoom(0);
+    else if (event.key === "1") showActual();
+    else if (event.key === "s") swap();
     else if ((left || up) && event.target === stage && view.zoom > 1) {
       view.x += 0.1 * left / view.zoom;
       view.y += 0.1 * up / view.zoom;
@@ -169,6 +187,8 @@ function viewer() {
   byId("in").addEventListener("click", () => zoom(2));
   byId("out").addEventListener("click", () => zoom(0.5));
   byId("whole").addEventListener("click", () => zoom(0));
+  byId("actual").addEventListener("click", showActual);
+  byId("swap").addEventListener("click", swap);
   group.addEventListener("change", show);
   mode.addEventListener("change", () => {
     stage.className = mode.value;
@@ -185,3 +205,7 @@ function viewer() {
 }
 
 if (data.groups.length) viewer();
+
+addEventListener("beforeprint", () => {
+  for (const folded of document.querySelectorAll("details")) folded.open = true;
+});
