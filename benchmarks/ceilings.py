@@ -31,7 +31,7 @@ def measure(precision: str, *, rounds: int = 7) -> Ceilings:
     dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
     key = jax.random.key(0)
     a = jax.random.normal(key, (side, side), dtype)
-    x = jnp.zeros(count, dtype)
+    x = jax.random.uniform(key, (count,), dtype)
     with jax.default_matmul_precision("tensorfloat32" if precision == "tf32" else "highest"):
         product, _ = timing.compiled(jax.jit(jnp.matmul), a, a)
     # In place: a fresh output would time the kernel's handing out of pages.

@@ -167,7 +167,7 @@ def measure(size: tuple[int, int], options: Options, alone: bool) -> dict[str, A
     programs["lax outside"] = outside(arrays, iterations)
     if not alone:
         programs["PyTorch eager"] = torch_eager(arrays, iterations, expected)
-    timed = functools.partial(timing.interleaved, rounds=options.rounds, pause=peers.PAUSE)
+    timed = functools.partial(timing.interleaved, rounds=options.rounds, pause=peers.pause())
     times = timed(programs, units=iterations)
     if on_cpu:
         times |= timed({SLOW: functools.partial(looped(IN_A_LOOP[SLOW], 1), *arrays)})

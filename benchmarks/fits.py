@@ -46,9 +46,13 @@ class Options:
 
 
 def programs(
-    fit: ours.Fit, iterations: int, fits: int, devices: Sequence[jax.Device]
+    fit: ours.Fit,
+    iterations: int,
+    fits: int,
+    devices: Sequence[jax.Device],
+    pool: concurrent.futures.Executor,
 ) -> dict[str, Callable[[], Any]]:
-    """The ways, each a call that does so many iterations of so many fits."""
+    """The ways, each a call that does so many iterations of so many fits; `devices` by `pool`."""
     keys = jax.random.split(fit.state.key, fits)
     ways: dict[str, Callable[[], Any]] = {
         "in turn": _queue(fit.on(devices[0]).each(iterations, keys))
@@ -61,7 +65,6 @@ def programs(
             _queue(fit.on(device).each(iterations, keys[share]))
             for device, share in zip(devices, shares, strict=True)
         ]
-        pool = concurrent.futures.ThreadPoolExecutor(len(devices))
         ways["devices"] = lambda: [*itertools.chain(*pool.map(lambda queue: queue(), queues))]
     return ways
 
@@ -75,12 +78,13 @@ def measure(size: tuple[int, int], fits: int, options: Options) -> dict[str, dic
     iterations = options.iterations or default_iterations(size, fits)
     fit = ours.fit_of(size, model=SkipUNet(), loss="charbonnier")
     devices = jax.local_devices()[:fits]
-    times = timing.interleaved(
-        programs(fit, iterations, fits, devices),
-        rounds=options.rounds,
-        units=iterations * fits,
-        pause=peers.PAUSE,
-    )
+    with concurrent.futures.ThreadPoolExecutor(len(devices)) as pool:
+        times = timing.interleaved(
+            programs(fit, iterations, fits, devices, pool),
+            rounds=options.rounds,
+            units=iterations * fits,
+            pause=peers.pause(),
+        )
     found = {}
     for way, time in times.items():
         ratio, spread = timing.ratio(times["in turn"], time)

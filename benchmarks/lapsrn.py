@@ -50,14 +50,20 @@ class Options:
     parts: Given[int] = None
     """In which the gradient of a training step is summed. By default four on a CPU, whose caches
     are small, else one."""
-    calls: int = 3
-    """Images in one measurement."""
-    steps: int = 8
-    """Training steps in one measurement; ours are one call, as in `experiments.lapsrn`."""
+    calls: Given[int] = None
+    """Images in one measurement. Default: 3 on a CPU, 100 elsewhere."""
+    steps: Given[int] = None
+    """Training steps in one measurement; ours are one call, as in `experiments.lapsrn`. Default: 8
+    on a CPU, 50 elsewhere."""
     rounds: int = 7
     """Measurements of each program; their median is reported."""
     alone: bool = False
     """Leave PyTorch out even where it is installed (for memory, or in a hurry)."""
+
+
+def units(asked: int | None, *, cpu: int, elsewhere: int) -> int:
+    """Of a measurement: those asked for, else so many that it lasts where it is made."""
+    return asked or (cpu if jax.default_backend() == "cpu" else elsewhere)
 
 
 class Enlargement(NamedTuple):
@@ -86,7 +92,7 @@ def inference(
     name: str, size: tuple[int, int], precision: Precision, options: Options, *, alone: bool
 ) -> dict[str, Any]:
     """The figures of one network and size, as they stand in the JSON file."""
-    model = NETWORKS[name]
+    model, calls = NETWORKS[name], units(options.calls, cpu=3, elsewhere=100)
     program, variables, low, seconds = enlargement(model, size, precision)
     programs: dict[str, Callable[[], Any]] = {}
     difference = None
@@ -94,13 +100,13 @@ def inference(
         from benchmarks import torch_lapsrn
 
         programs, images = torch_lapsrn.inferences(
-            model, variables, low, calls=options.calls, precision=precision
+            model, variables, low, calls=calls, precision=precision
         )
         exact = program if precision == "float32" else enlargement(model, size).program
         difference = peers.disagreement(exact(variables, low)[-1], images)
 
     def ours() -> None:
-        for _ in range(options.calls):
+        for _ in range(calls):
             jax.block_until_ready(program(variables, low))
 
     return {
@@ -112,7 +118,7 @@ def inference(
         "gflop_per_image": work.lapsrn_pass(variables, low.size),
         "compile_seconds": seconds,
         "disagreement": difference,
-        **peers.compare(ours, programs, unit="image", units=options.calls, rounds=options.rounds),
+        **peers.compare(ours, programs, unit="image", units=calls, rounds=options.rounds),
     }
 
 
@@ -127,7 +133,7 @@ def _recipe(options: Options) -> training.Config:
 
 def training_step(precision: Precision, options: Options, *, alone: bool) -> dict[str, Any]:
     """The figures of recipe `paper`'s step, as they stand in the JSON file."""
-    model = NETWORKS["paper"]
+    model, count = NETWORKS["paper"], units(options.steps, cpu=8, elsewhere=50)
     config = _recipe(options)
     key, image_key = jax.random.split(jax.random.key(0))
     images = jax.random.uniform(image_key, (config.batch, config.size, config.size, 1))
@@ -149,7 +155,7 @@ def training_step(precision: Precision, options: Options, *, alone: bool) -> dic
             low,
             targets,
             config,
-            calls=options.steps,
+            calls=count,
             precision=precision,
         )
         with jax.default_matmul_precision("highest"):
@@ -158,10 +164,10 @@ def training_step(precision: Precision, options: Options, *, alone: bool) -> dic
 
     def ours() -> Array:
         nonlocal state
-        state, loss = program(state, images, options.steps)
+        state, loss = program(state, images, count)
         return loss
 
-    figures = peers.compare(ours, programs, unit="step", units=options.steps, rounds=options.rounds)
+    figures = peers.compare(ours, programs, unit="step", units=count, rounds=options.rounds)
     return {
         "name": _row(f"training paper {config.batch}x{config.size}x{config.size}", precision),
         "work": "training",

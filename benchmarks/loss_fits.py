@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import json
 import pathlib
+import queue
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -59,25 +60,31 @@ def fit(
         return None
     if not result.finite:
         print(f"{loss}, seed {seed}: overflowed after iteration {result.iterations}", flush=True)
-    # One that overflowed in its first window has no history at all.
-    columns = {name: result.history.get(name, np.empty(0)) for name in HISTORIES}
     rest = (0, config.iterations - result.iterations)
+    columns = {name: result.history[name] for name in HISTORIES}
     return {name: np.pad(x, rest, constant_values=np.nan) for name, x in columns.items()}
 
 
 def fit_all(keys: Sequence[Key], one: Callable[[Key, threading.Event], None]) -> None:
     """Computes fits, one at a time on each device; an exception ends those begun."""
-    todo, stopped = [*reversed(keys)], threading.Event()
+    free: queue.SimpleQueue[jax.Device] = queue.SimpleQueue()
+    stopped, devices = threading.Event(), jax.local_devices()
+    for device in devices:
+        free.put(device)
 
-    def on(device: jax.Device) -> None:
-        with jax.default_device(device), jax.default_matmul_precision("highest"):
-            while todo and not stopped.is_set():
-                one(todo.pop(), stopped)
+    def on_one(key: Key) -> None:
+        if stopped.is_set():
+            return
+        device = free.get()
+        try:
+            with jax.default_device(device), jax.default_matmul_precision("highest"):
+                one(key, stopped)
+        finally:
+            free.put(device)
 
-    devices = jax.local_devices()
     with concurrent.futures.ThreadPoolExecutor(len(devices)) as pool:
         try:
-            for done in concurrent.futures.as_completed([pool.submit(on, x) for x in devices]):
+            for done in concurrent.futures.as_completed([pool.submit(on_one, key) for key in keys]):
                 done.result()
         except BaseException:
             stopped.set()

@@ -83,19 +83,18 @@ class Fit:
         return forward
 
 
-def fit_of(
-    size: tuple[int, int], *, model: SkipUNet, loss: str, params: Any = None, seed: int = 0
-) -> Fit:
+def fit_of(size: tuple[int, int], *, model: SkipUNet, loss: str, params: Any = None) -> Fit:
     """The fit of one random image of `size`; `params` stand in for the model's own start."""
     apply_fn: Callable[..., Any] = model.apply
-    key, target_key = jax.random.split(jax.random.key(seed))
-    state = dip.init(
-        key,
+    key, target_key = jax.random.split(jax.random.key(0))
+    start = functools.partial(
+        dip.init,
         init_fn=model.init if params is None else lambda *_: jax.tree.map(jnp.array, params),
         apply_fn=apply_fn,
         size=size,
         config=dip.Config(),
     )
+    state = jax.jit(start)(key)  # else some hundred programs of one operation each
     target = jax.random.uniform(target_key, (1, size[0] // FACTOR, size[1] // FACTOR, 3))
     operator = operators.downsample(FACTOR, kernel=KERNEL)
     return Fit(apply_fn, operator, losses.LOSSES[loss], state, target)

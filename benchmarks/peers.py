@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import resource
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -25,6 +26,11 @@ AGREEMENT = 1e-4
 PAUSE = 0.3  # seconds; OpenMP's threads spin for 0.2 by default
 
 Options = TypeVar("Options")
+
+
+def pause() -> float:
+    """Seconds to wait before a measurement; none on a GPU, whose clock would fall."""
+    return PAUSE if jax.default_backend() == "cpu" else 0.0
 
 
 def disagreement(ours: ArrayLike, theirs: ArrayLike) -> float:
@@ -60,7 +66,8 @@ def compare(
       units: in one call of each program.
       rounds: measurements of each program.
     """
-    times = timing.interleaved({"ours": ours, **theirs}, rounds=rounds, units=units, pause=PAUSE)
+    programs = {"ours": ours, **theirs}
+    times = timing.interleaved(programs, rounds=rounds, units=units, pause=pause())
     mine = times.pop("ours")
     best = min(times.values(), key=lambda t: t.median, default=None)
     ratio, ratio_spread = timing.ratio(best, mine) if best else (None, None)
@@ -215,6 +222,8 @@ def main(
     would take three quarters at once, and leave PyTorch and processes started here the rest.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `benchmarks` has left it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         parsed = parse(options, args)
         with within_memory("the work"):

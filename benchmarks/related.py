@@ -37,8 +37,8 @@ class Options:
     """Which, by name."""
     json: Given[pathlib.Path] = None
     """File for the results, with machine and versions."""
-    calls: int = 3
-    """Images in one measurement."""
+    calls: Given[int] = None
+    """Images in one measurement. Default: 3 on a CPU, 100 elsewhere."""
     rounds: int = 7
     """Measurements of each network; their median is reported."""
 
@@ -46,13 +46,14 @@ class Options:
 def inference(name: str, size: tuple[int, int], options: Options) -> dict[str, Any]:
     """The figures of one network and size, as they stand in the JSON file."""
     model = NETWORKS[name](factor=options.factor)
+    calls = lapsrn.units(options.calls, cpu=3, elsewhere=100)
     program, variables, low, seconds = lapsrn.enlargement(model, size)
 
     def images() -> None:
-        for _ in range(options.calls):
+        for _ in range(calls):
             jax.block_until_ready(program(variables, low))
 
-    figures = peers.compare(images, {}, unit="image", units=options.calls, rounds=options.rounds)
+    figures = peers.compare(images, {}, unit="image", units=calls, rounds=options.rounds)
     megapixels = size[0] * size[1] / 1e6
     return {
         "name": f"inference {name} x{options.factor} {size[0]}x{size[1]}",

@@ -137,7 +137,10 @@ class Training:
         self.parts = list(zip(*pyramids, strict=True))
         self.level_weights = level_weights
         self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=learning_rate, weight_decay=weight_decay
+            self.network.parameters(),
+            lr=learning_rate,
+            weight_decay=weight_decay,
+            fused=self.parts[0][0].is_cuda or None,
         )
 
     def loss_of(self, low: Tensor, *targets: Tensor) -> Tensor:

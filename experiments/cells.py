@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from experiments import fits, methods, pictures, rows
+from experiments import command, fits, methods, pictures, rows
 from experiments.inputs import Input
 from experiments.ledger import Ledger, Record
 from experiments.omissions import Omissions
@@ -31,7 +31,7 @@ def fill(
 
     Raises:
       InputError: the ledger holds one under other settings, or of another image.
-      KeyboardInterrupt: `places.stop` said so.
+      Stopped: `places.stop` said so.
     """
     for group, members in itertools.groupby(wanted, lambda cell: cell.group):
         table, row, recipe, _, seed = group
@@ -42,7 +42,9 @@ def fill(
         made = {"row": row, "protocol": rows.protocol_name(row, table)}
         # Interpolations are NumPy's and Pillow's, which know no other.
         made["precision"] = "float32" if row in rows.INTERPOLATIONS else places.precision
-        of_images = [{"image": cell.image, "input_sha256": inputs[cell.image][1]} for cell in here]
+        of_images = [
+            {"image": cell.image, "input_sha256": inputs[cell.image].sha256} for cell in here
+        ]
         try:
             method = rows.method(row, table, recipe, seed, places)
         except InputError as error:
@@ -54,8 +56,8 @@ def fill(
             continue
         for cell, of_image in zip(here, of_images, strict=True):
             if places.stop():
-                raise KeyboardInterrupt
-            path, own = inputs[cell.image][0], made | method.settings | of_image
+                raise command.Stopped
+            path, own = inputs[cell.image].path, made | method.settings | of_image
             known = functools.partial(finished, ledger, cell, own)
             if known() is not None:
                 continue

@@ -28,13 +28,22 @@ ACKNOWLEDGED = b"\nstopping at the next chance; Ctrl-C again ends at once, and s
 WEEK = 7 * 24 * 3600  # for which a process waits at its end for the others
 
 
+class Stopped(Exception):
+    """Raised where work of many parts was asked to stop: not by Python at a Ctrl-C, which ends."""
+
+
 def main(
     settings: type[Settings], run: Callable[[Settings], int], args: Sequence[str] | None = None
 ) -> int:
     """Parse the command line and run; returns the exit code.
 
-    After one line: 2 on bad input or where the operating system refuses, INTERRUPTED on Ctrl-C.
+    After one line: 2 on bad input or where the operating system refuses, INTERRUPTED on Ctrl-C. On
+    a GPU JAX takes memory as it needs it, unless the environment says otherwise: by default it
+    would take three quarters at once, and leave other processes the rest.
     """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `experiments` has left it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name may hold bytes that are no text
             stream.reconfigure(errors="backslashreplace")

@@ -46,6 +46,7 @@ def jpeg(key: Array, image: np.ndarray, *, quality: int) -> np.ndarray:
         return images.from_uint8(np.asarray(stored).reshape(image.shape))
 
 
+# The place of each decides its noise, which records do not name: new ones go to the end.
 CORRUPTIONS: dict[str, Corruption] = {
     "clean": clean,
     "outliers-1": functools.partial(salt_and_pepper, share=0.01),

@@ -43,13 +43,15 @@ def losses_by_iteration(settings: Settings) -> Drawn:
             length = min(len(curve[column]) for curve in curves)
             y = np.array([curve[column][:length] for curve in curves])
             x = curves[0]["every"] * np.arange(1, length + 1)
-            measured[f"{TITLES[row]}: {what}"] = {"x": x, "y": y + moves}
+            name = f"{TITLES[row]}: {what}" if averaged else TITLES[row]
+            measured[name] = {"x": x, "y": y + moves}
             if averaged and what == "output":
-                measured[f"{TITLES[row]}: {what}"]["of"] = f"{TITLES[row]}: {AVERAGE}"
-    path = settings.out / "figure3.png"
+                measured[name]["of"] = f"{TITLES[row]}: {AVERAGE}"
+    path = settings.out / f"figure3.{settings.format}"
     plots.bands(path, measured, xlabel="iteration", ylabel="PSNR (dB)", aside=0.1)
     names = ", ".join(f"{image} seed {seed}" for image, seed in common)
-    caption = f"PSNR (RGB, paper-dip) by iteration, over {len(common)} fits a loss: {names}"
+    of = "" if averaged else " of the output"
+    caption = f"PSNR{of} (RGB, paper-dip) by iteration, over {len(common)} fits a loss: {names}"
     if len(common) > 1:
         caption += "; mean, and as a band the standard deviation"
     if len(levels) > 1:
@@ -72,9 +74,11 @@ def weights_by_epoch(settings: Settings) -> Drawn:
             "x": np.arange(1, len(next(iter(seeds.values()))["psnr"]) + 1),
             "y": [history["psnr"] for history in seeds.values()],
         }
-    out = settings.out / "figure4.png"
+    out = settings.out / f"figure4.{settings.format}"
     plots.bands(out, curves, xlabel="epoch", ylabel="PSNR on Y, 100 test images (dB)")
-    yield out, "LapSRN's PSNR on BSDS300's test images by epoch and level weights"
+    several = any(len(seeds) > 1 for seeds in found.values())
+    band = "; of several seeds the mean and, as a band, the standard deviation" if several else ""
+    yield out, f"LapSRN's PSNR on BSDS300's test images by epoch and level weights{band}"
 
 
 def impedance(settings: Settings) -> Drawn:
@@ -100,7 +104,7 @@ def impedance(settings: Settings) -> Drawn:
         order = [
             what for what in ("image", "image-and-noise", "shuffled", "noise") if what in curves
         ]
-        out = settings.out / f"impedance_{name}.png"
+        out = settings.out / f"impedance_{name}.{settings.format}"
         shown = {what.replace("-", " "): curves[what] for what in order}
         plots.bands(out, shown, xlabel="iteration", ylabel="mean squared error", logarithmic="xy")
         yield out, f"impedance: {name}, fitted by the skip U-Net, of the same start each"

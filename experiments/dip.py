@@ -94,7 +94,7 @@ def run(settings: Settings) -> int:
     """The fits; the exit code, 1 if one had to be left out."""
     out, fits = settings.fits()
     command.join(settings.coordinator, settings.processes, settings.process)
-    if len(fits) == 1:
+    if len(fits) == 1 and fits[0].folder == out:  # no folder of one image
         command.device(settings.device)  # before JAX is asked for anything else
         return _alone(fits[0]) if several.share(fits) else _idle(fits)
     parts = sorted({fit.settings.out.relative_to(out).parts[0] for fit in fits if fit.settings.out})

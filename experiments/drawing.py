@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Iterator
+from typing import Literal
 
 from experiments import tables
 from experiments.recipes import Recipe
@@ -34,7 +35,9 @@ class Settings:
     recipe: Recipe = "reference"
     """Of the fits of Deep Image Prior."""
     out: pathlib.Path = pathlib.Path("runs/figures")
-    """Folder of the PNG files, and of captions.json."""
+    """Folder of the files, and of captions.json."""
+    format: Literal["png", "pdf", "svg"] = "png"
+    """Of figures of lines and boxes; images side by side are PNG files, which keep their pixels."""
 
 
 def shown() -> tuple[str, ...]:

@@ -126,7 +126,7 @@ def _read(path: pathlib.Path) -> np.ndarray:
 
 
 def tabulate(fits: Sequence[Fit], out: pathlib.Path) -> None:
-    """Of several images: `scores.json` and `report.html`; with their truths a table, `scores.csv`.
+    """Of a folder of images `scores.json` and `report.html`; with truths a table, `scores.csv`.
 
     An image that is not finished yet, by whichever process, is missing there. Where none is, those
     of shorter fits go.
@@ -141,7 +141,7 @@ def tabulate(fits: Sequence[Fit], out: pathlib.Path) -> None:
         if len(own) > 1 and not _record(own):
             for stale in ("metrics.json", pages.NAME):  # of the mean of shorter or fewer fits
                 (folder / stale).unlink(missing_ok=True)
-    if len(by_image) == 1:
+    if [*by_image] == [out]:
         return
     found, written = _found(by_image), None
     while found and found != written:  # another process may have finished the last meanwhile

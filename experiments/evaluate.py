@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import tqdm
 
-from experiments import command, finished, lumas, methods, pages, paths, recipes, scores
+from experiments import command, finished, lumas, methods, pages, paths, problem, recipes, scores
 from experiments.fits import environment as environment_of
 from jaxsr import images, protocols, reports
 from jaxsr.errors import InputError, require_integers, within_memory
@@ -124,7 +124,7 @@ def run(settings: Settings) -> int:
             raise InputError(f"`--out` (={settings.out}) would overwrite `{path}`: choose another")
     on = command.device(settings.device)
     rows: list[tuple[str, scores.Figures]] = []
-    left_out: dict[str, str] = {}
+    notes, left_out = dict[str, int](), dict[str, str]()
     with command.computing(on, settings.precision), command.interruptible() as interrupted:
         method = settings.restorer(interrupted)
         command.make(settings.out, *PLACES)
@@ -132,12 +132,12 @@ def run(settings: Settings) -> int:
         try:
             for name, path in tqdm.tqdm(files.items(), unit="image", leave=False, disable=fits):
                 if interrupted():
-                    raise KeyboardInterrupt
+                    raise command.Stopped
                 try:
-                    rows.append((name, evaluate(settings, method, name, path)))
+                    rows.append((name, evaluate(settings, method, name, path, notes)))
                 except InputError as error:
                     left_out[name] = str(error)
-        except KeyboardInterrupt:
+        except (command.Stopped, KeyboardInterrupt):
             then = "; finished fits are kept, the same command goes on" if fits else ""
             print(f"stopped after {len(rows)} of {len(files)} images, no scores were written{then}")
             return command.INTERRUPTED
@@ -145,6 +145,8 @@ def run(settings: Settings) -> int:
         environment = reports.environment(on) | {"precision": settings.precision}
         if method.fits:
             environment = environment_of(method.fits / name for name, _ in rows)
+        for note, count in notes.items():
+            print(f"{note}: {count} of {len(files)} images")
         write_scores(settings, method, files, rows, left_out, environment)
         pages.beside(finished.read, settings.out)
     for name, reason in left_out.items():
@@ -164,9 +166,15 @@ def image_files(data: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def evaluate(
-    settings: Settings, method: methods.Method, name: str, path: pathlib.Path
+    settings: Settings,
+    method: methods.Method,
+    name: str,
+    path: pathlib.Path,
+    notes: dict[str, int],
 ) -> scores.Figures:
     """One image: its files, its figures and, below `bicubic`, the baseline's.
+
+    What is not compared of it is counted in `notes`.
 
     An earlier evaluation's records in the folder go before its first file does.
 
@@ -175,9 +183,17 @@ def evaluate(
     """
     protocol, scale = protocols.PROTOCOLS[settings.protocol], settings.scale
     with within_memory(f"`{path}`"):
-        hr, lr = protocol.degrade(images.read(path).pixels, scale)
+        image = images.read(path)
+        hr, lr = protocol.degrade(image.pixels, scale)
         baseline = protocol.bicubic(lr, hr.shape[:2])
         result, figures = method.restore(methods.Case(name, path, lr, baseline))
+    left = {
+        f"cropped, as protocol {protocol.name} asks": hr.shape != image.pixels.shape,
+        "compared without their transparency": image.alpha is not None,
+        problem.NARROWED: image.narrowed,
+    }
+    for note in (note for note, holds in left.items() if holds):
+        notes[note] = notes.get(note, 0) + 1
     figures = figures or protocol.score(result, hr, scale)
     row: scores.Figures = {**figures, "bicubic": protocol.score(baseline, hr, scale)}
     if settings.explain:

@@ -2,6 +2,7 @@
 
     python -m experiments.figures                   all that can be drawn, to runs/figures
     python -m experiments.figures --only 4 9 --out figures
+    python -m experiments.figures --format pdf      lines and boxes as vectors, for a paper
 
 1, 2 the two architectures; 3 PSNR by iteration, MSE against Charbonnier; 4 PSNR by epoch, by level
 weights; 5 methods side by side with a closer look, which is the paper's 6; 7 an image through the
@@ -35,16 +36,18 @@ def run(settings: Settings) -> int:
             raise InputError(f"`--only` (={name}) must be among {', '.join(FIGURES)}")
     command.make(settings.out)
     captions: dict[str, str] = {}
-    wanted = {FIGURES[name]: name for name in reversed(settings.only or tuple(FIGURES))}
+    wanted: dict[Callable[[Settings], Drawn], str] = {}
+    for name in settings.only or FIGURES:
+        wanted.setdefault(FIGURES[name], name)
     try:
-        for draw, name in reversed(wanted.items()):
+        for draw, name in wanted.items():
             try:
                 for path, caption in draw(settings):
                     print(f"{path}: {caption}")
                     captions[path.name] = caption
             except Missing as what:
                 print(f"figure {name}: {what}")
-            except (KeyError, TypeError) as error:
+            except (KeyError, IndexError, TypeError, ArithmeticError) as error:
                 raise InputError(
                     f"`--results` (={settings.results}) holds a damaged record, of which figure "
                     f"{name} is made: {error!r}"
@@ -70,14 +73,14 @@ def _keep(path: pathlib.Path, captions: dict[str, str]) -> None:
 
 def architectures(settings: Settings) -> Drawn:
     """Figure 1."""
-    path = settings.out / "figure1.png"
+    path = settings.out / f"figure1.{settings.format}"
     diagrams.lapsrn(path, LapSRN(), side=32)
     yield path, "LapSRN, 4x, of 128x128 pixels: each layer's output, filters and parameters"
 
 
 def skip_network(settings: Settings) -> Drawn:
     """Figure 2."""
-    path = settings.out / "figure2.png"
+    path = settings.out / f"figure2.{settings.format}"
     diagrams.skip_unet(path, SkipUNet(), side=256)
     yield path, "Deep Image Prior's skip U-Net, 256x256 pixels: output, filters and parameters"
 
@@ -115,7 +118,8 @@ def iterations(settings: Settings) -> Drawn:
             caption = f"the {what} through the iterations, PSNR of the whole image by paper-dip"
             yield path, f"a crop of {image} by {TITLES[row]}: {caption}"
     if not drawn:
-        raise Missing(f"no fit of {' or '.join(shown())} is on record; {shown_fits(settings)}")
+        which = " or ".join(shown())
+        raise Missing(f"no fit of {which} is on record with its crops; {shown_fits(settings)}")
 
 
 def losses_side_by_side(settings: Settings) -> Drawn:
@@ -167,8 +171,9 @@ def _side_by_side(
         }
         panels["ground truth"] = images.read(truth).pixels
         path = settings.out / f"{name}_{image}.png"
-        figures.comparison(path, panels, captions)
-        caption = f"a crop of {image}, PSNR of the whole image by the protocol named"
+        closer = figures.most_detailed(panels.get(TITLES["bicubic"], next(iter(panels.values()))))
+        figures.comparison(path, panels, captions, zoom=closer)
+        caption = f"a crop of {image}, seed 0, PSNR of the whole image by the protocol named"
         if "paper-lapsrn" in protocols.values():
             caption += "; paper-lapsrn has the truth's chroma"
         if lacking := [row for row in wanted if row not in found]:

@@ -1,13 +1,12 @@
 """What a finished run left in its folder, as `jaxsr.page` shows it."""
 
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
 from experiments import evaluated, problem, scores, shown
 from experiments.record import asked_for, read_metrics
-from jaxsr import page
+from jaxsr import page, reports
 from jaxsr.errors import InputError
 
 MEGABYTES = 32.0
@@ -32,7 +31,7 @@ def read(folder: pathlib.Path, name: str, *, megabytes: float = MEGABYTES) -> pa
         raise InputError(f"`RUNS` (={folder}) must be a folder that {commands} left: it is not")
     file, reader = record
     try:
-        return reader(folder, name, _read_json(folder / file), megabytes)
+        return reader(folder, name, reports.read_json(folder / file), megabytes)
     except InputError:
         raise
     except _DAMAGE as error:
@@ -50,17 +49,6 @@ def _unfinished(folder: pathlib.Path) -> Unfinished:
     return Unfinished(f"`RUNS` (={folder}) must be finished: give its own command again")
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"`{path}` is damaged ({reason}): it must be as a run wrote it") from error
-    if not isinstance(record, dict):
-        raise InputError(f"`{path}` is damaged: it must hold a JSON object")
-    return record
-
-
 def _training_or_fit(
     folder: pathlib.Path, name: str, metrics: dict[str, Any], megabytes: float
 ) -> page.Run:
@@ -69,7 +57,7 @@ def _training_or_fit(
 
 
 def _training(folder: pathlib.Path, name: str, metrics: dict[str, Any]) -> page.Run:
-    config = _read_json(folder / "config.json")
+    config = reports.read_json(folder / "config.json")
     if metrics["epochs"] != config["epochs"]:
         raise _unfinished(folder)
     results = {k: v for k, v in metrics.items() if k not in ("settings", "epochs")}
@@ -79,7 +67,7 @@ def _training(folder: pathlib.Path, name: str, metrics: dict[str, Any]) -> page.
 
 
 def _fit(folder: pathlib.Path, name: str, metrics: dict[str, Any]) -> page.Run:
-    config = _read_json(folder / "config.json")
+    config = reports.read_json(folder / "config.json")
     if asked_for(metrics) != config["iterations"]:
         raise _unfinished(folder)
     results = {k: v for k, v in metrics.items() if k != "settings"}
@@ -181,7 +169,7 @@ def _fits(folder: pathlib.Path, name: str, record: dict[str, Any], megabytes: fl
         what = f"{name}: DIP, protocol {record['protocol']}: {record['protocol_description']}"
         columns = ("image", *scores.columns(problem.TITLES[beside]))
         tables = [page.Table(what, columns, lines[:-1], lines[-1])]
-    settings = _read_json(folder / "config.json")
+    settings = reports.read_json(folder / "config.json")
     results = {k: v for k, v in record.items() if k not in ("images", "mean")}
     pictures = [picture for run in kept for picture in run.pictures]
     curves = [curve for run in kept for curve in run.curves]

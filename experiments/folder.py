@@ -165,12 +165,10 @@ class RunFolder:
         history = {name: result.history[name] for name in self._columns()}
         reports.write_csv(self.path / "history.csv", history)
         image = self._pixels(result.image)
-        baseline_title = TITLES[problem.baseline_name]
-        shown = {problem.words.title: problem.observed, baseline_title: problem.baseline}
-        shown["DIP"] = image
+        title = TITLES[problem.baseline_name]
+        shown = {problem.words.title: problem.observed, title: problem.baseline, "DIP": image}
         scored: dict[str, Any] = {}
-        captions: dict[str, str] = {}
-        baseline: dict[str, float] = {}
+        captions, baseline = dict[str, str](), dict[str, float]()
         truth, reference = problem.hr, problem.reference()
         if truth is not None and reference is not None:
             shown["ground truth"] = truth
@@ -184,10 +182,12 @@ class RunFolder:
             }
             beside = scores[problem.baseline_name]
             scored = {**scores.pop("DIP"), "baseline": problem.baseline_name, **scores}
-            captions = {baseline_title: _caption(beside), "DIP": _caption(scored)}
+            captions = {title: _caption(beside), "DIP": _caption(scored)}
             level = problem.score(jnp.asarray(problem.baseline)[None], reference)["psnr"]
-            baseline = {baseline_title: float(level)}
-        figures.comparison(self.path / "comparison.png", shown, captions)
+            baseline = {title: float(level)}
+        # A closer look where the baseline has detail: noise, holes and the truth do not decide.
+        closer = figures.most_detailed(problem.baseline)
+        figures.comparison(self.path / "comparison.png", shown, captions, zoom=closer)
         columns = {"psnr": "running average", "psnr_output": "output"}
         if problem.hr is None:
             columns["psnr_fit"] = "fit to the observation"
@@ -247,4 +247,4 @@ class RunFolder:
 
 
 def _caption(figures: dict[str, Any]) -> str:
-    return f"{figures['psnr']:.2f} dB / {figures['ssim']:.4f}"
+    return f"{figures['psnr']:.2f} dB, SSIM {figures['ssim']:.4f}"

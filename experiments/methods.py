@@ -1,4 +1,4 @@
-"""How `experiments.evaluate` restores an image: bicubic, LapSRN, DIP; or what others made of it."""
+"""How an image is restored: bicubic, a trained network, a fit; or what others made of it."""
 
 import dataclasses
 import pathlib
@@ -125,7 +125,7 @@ def deep_image_prior(
         out = folder / case.name
         code = restoration.run(dataclasses.replace(settings, hr=case.path, out=out), stop=stop)
         if code == command.INTERRUPTED:
-            raise KeyboardInterrupt
+            raise command.Stopped
         if code:
             raise InputError(f"its fit diverged, see {out}")
         metrics = read_metrics(out)

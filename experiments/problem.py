@@ -22,6 +22,7 @@ from jaxsr.protocols import PROTOCOLS, Protocol, jpeg_luma
 from jaxsr.resample import imresize
 
 PHOTOGRAPH = "coffee"
+NARROWED = "read by the upper 8 of their 16 bits a channel"
 
 
 class Words(NamedTuple):
@@ -129,6 +130,8 @@ def load(settings: Settings) -> Problem:
         name, pixels = settings.hr.stem, image.pixels
         if image.alpha is not None:
             print(f"{name}: its transparency is left out, --hr compares all of the colours")
+        if image.narrowed:
+            print(f"{name}: its values are {NARROWED}")
     else:
         name, pixels = PHOTOGRAPH, photograph()
     protocol = PROTOCOLS[settings.protocol]
@@ -143,6 +146,8 @@ def load(settings: Settings) -> Problem:
 
 def _observed(path: pathlib.Path, settings: Settings) -> Problem:
     image = images.read(path)
+    if image.narrowed:
+        print(f"{path.stem}: its values are {NARROWED}")
     seen, alpha = image.pixels, image.alpha
     _check_size(f"`--lr` (={path})", seen)
     degraded = degradation.of(settings, (seen.shape[0], seen.shape[1]))
@@ -231,7 +236,7 @@ def photograph() -> np.ndarray:
 
 
 def digest(*arrays: np.ndarray) -> str:
-    """SHA-256 of an image's decoded pixels, to know it by, whatever its file."""
+    """SHA-256 of an image's decoded pixels, to know it by, whatever its file; not of its shape."""
     sha256 = hashlib.sha256()
     for array in arrays:
         sha256.update(np.ascontiguousarray(array).tobytes())

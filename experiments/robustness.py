@@ -188,7 +188,7 @@ def _fill(
     if result.finite and int(result.state.step) < config.iterations:
         return None
     history = result.history
-    if not history:
+    if not len(history["loss"]):
         raise InputError("the fit overflowed in its first iterations")
     kept: dict[str, Any] = {"finite": result.finite, "iterations": len(history["loss"])}
     for name in ("psnr", "psnr_output"):

@@ -112,7 +112,7 @@ def run(settings: Settings) -> int:
                     found = find(settings, omissions)
                     fill(ledger, cells(settings), found, places, on, omissions)
                 code = 1 if omissions else 0
-            except KeyboardInterrupt:
+            except command.Stopped:
                 print("stopped: what is finished is kept, the same command goes on from there")
                 code = command.INTERRUPTED
             records = {cell: ledger.read(cell.name, {}) for cell in cells(settings)}

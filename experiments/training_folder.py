@@ -103,11 +103,12 @@ class TrainingFolder:
         self._history = {
             name: np.append(values, np.float32(row[name])) for name, values in self._history.items()
         }
-        # The checkpoint comes last: after a kill, what it does not hold is written again.
-        pretrained.save(self.path, model, state.variables)
         if self.leads:
             for record in RECORDS:  # of fewer epochs
                 (self.path / record).unlink(missing_ok=True)
+        # The checkpoint comes last: after a kill, what it does not hold is written again.
+        pretrained.save(self.path, model, state.variables)
+        if self.leads:
             reports.write_csv(self.path / "history.csv", self._history, count="epoch")
         tree = {"state": state, "history": self._history}
         self._checkpoints.save(epoch, tree, score=row.get("psnr"))

@@ -8,14 +8,14 @@ A checkpoint is what `experiments.import_lapsrn` or a training run made. As in L
 2017), luma goes through the network, and chroma, like transparency, through MATLAB's bicubic. Files
 are written with 8 bits a channel (gray of more with 16), under their names and in their formats, in
 one folder. One that cannot be upscaled does not stop the others: it is listed at the end, and the
-exit code is 1. A result that is there already, by its name alone, is left as it is: the same
-command goes on.
+exit code is 1. A result that is there already, by its name, is left as it is: the same command goes
+on. Of another network or scale (upscale.json in the folder says which) the folder is refused.
 """
 
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -25,10 +25,11 @@ import tqdm
 import tyro
 
 from experiments import command, paths
-from jaxsr import images, pretrained, upscaling
+from experiments.problem import NARROWED
+from jaxsr import images, pretrained, reports, upscaling
 from jaxsr.errors import InputError, require_integers, within_memory
 from jaxsr.models.luma import Network
-from jaxsr.options import Given
+from jaxsr.options import Given, option
 
 _RESULT = 1024  # pixels a side of a tile's result: with the released network 0.7 GB of memory
 
@@ -52,7 +53,8 @@ class Settings:
     self_ensemble: bool = False
     """The mean over 8 flips and rotations: about 0.1 dB better, eight times as long."""
     overwrite: bool = False
-    """Replace files in --out; otherwise the file whose result is there already is left alone."""
+    """Replace files in --out; otherwise the file whose result is there already is left alone, and a
+    folder of another network or scale refused."""
     precision: command.Precision = "float32"
     """Precision of matrix products. tf32 is faster on NVIDIA GPUs since Ampere; bfloat16 computes
     the whole network in half precision."""
@@ -61,7 +63,7 @@ class Settings:
 
 
 def plan(
-    files: Iterable[pathlib.Path], out: pathlib.Path, *, overwrite: bool
+    files: Sequence[pathlib.Path], out: pathlib.Path, *, overwrite: bool
 ) -> tuple[dict[pathlib.Path, pathlib.Path], dict[pathlib.Path, pathlib.Path], list[str]]:
     """What becomes of each file, and why some cannot be.
 
@@ -88,6 +90,26 @@ def plan(
     return jobs, there, refused
 
 
+def claim(out: pathlib.Path, made: dict[str, Any], *, overwrite: bool) -> None:
+    """Keeps in the folder what its images are made with.
+
+    Raises:
+      InputError: images are there that were made with something else, and stay.
+    """
+    record = out / "upscale.json"
+    earlier = reports.read_json(record) if record.exists() and not overwrite else made
+    for name, value in made.items():
+        if earlier.get(name) != value:
+            setting, said = option(name), f"(={earlier.get(name)}), not {value}"
+            if name == "weights_sha256":
+                setting, said = "another `--checkpoint`", f"(weights {earlier.get(name)})"
+            raise InputError(
+                f"`--out` (={out}) holds images made with {setting} {said}: choose another, or "
+                "`--overwrite` them"
+            )
+    reports.write_json(record, made)
+
+
 def upscale(
     file: pathlib.Path,
     result: pathlib.Path,
@@ -104,6 +126,8 @@ def upscale(
       InputError: `file` cannot be read, or `result` not be written.
     """
     image = images.read(file)
+    if image.narrowed:
+        tqdm.tqdm.write(f"{file}: its values are {NARROWED}")
     dtype = np.uint16 if image.bits == 16 else np.uint8
     where: dict[str, Any] = {"tile": tile or max(1, _RESULT // scale), "dtype": dtype}
     pixels = upscaling.upscale(
@@ -126,12 +150,15 @@ def run(settings: Settings) -> int:
         scale = model.factor if settings.scale is None else settings.scale
         upscaling.margin(model, scale=scale)  # refuses a scale that the network does not make
         command.make(settings.out)
+        made: dict[str, Any] = {"scale": scale, "self_ensemble": settings.self_ensemble}
+        made |= {"precision": settings.precision, "weights_sha256": pretrained.digest(variables)}
+        claim(settings.out, made, overwrite=settings.overwrite)
         jobs, there, failures = plan(files, settings.out, overwrite=settings.overwrite)
         for result, file in jobs.items():
             if result.name != file.name:
                 print(f"{file} is written as {result.name}: its own format would not hold it")
         done = 0
-        with tqdm.tqdm(jobs.items(), unit="image", dynamic_ncols=True) as bar:
+        with tqdm.tqdm(jobs.items(), unit="image", dynamic_ncols=True, disable=not jobs) as bar:
             for result, file in bar:
                 if interrupted():
                     break

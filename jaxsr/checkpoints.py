@@ -138,8 +138,12 @@ class Checkpoints:
             what = f"`{self.folder / str(step)}` cannot be written: {_reason(error)}"
             raise InputError(what) from error
         if self._leads:  # of several processes each wrote its part, and is done
-            with atomic(self.folder / str(step) / _CHECKSUMS) as temporary:
-                temporary.write_text(json.dumps(self._checksums(step), indent=1) + "\n")
+            try:
+                with atomic(self.folder / str(step) / _CHECKSUMS) as temporary:
+                    temporary.write_text(json.dumps(self._checksums(step), indent=1) + "\n")
+            except InputError:
+                self._manager.delete(step)
+                raise
 
     def _require_room(self, step: int, data: Any) -> None:
         """Refuses a full disk before TensorStore does, whose threads would write to the terminal.
@@ -159,9 +163,10 @@ class Checkpoints:
     def restore(self, like: Tree, *, step: int | None = None) -> Tree:
         """The tree saved at `step` (by default the latest), bit for bit.
 
-        like: the tree to fill, of arrays or `jax.ShapeDtypeStruct`s; names, shapes and dtypes must
-            be as saved. Each array goes where its counterpart's `sharding` says, or else to the
-            default device; NumPy arrays come back as such.
+        Args:
+          like: the tree to fill, of arrays or `jax.ShapeDtypeStruct`s; names, shapes and dtypes
+            must be as saved. Each array goes where its counterpart's `sharding` says, or else to
+            the default device; NumPy arrays come back as such.
 
         Raises:
           InputError: there is no such checkpoint; it is damaged, or too large for the memory; or it

@@ -22,11 +22,13 @@ class Image:
     pixels: (H, W, 1) gray or (H, W, 3) RGB, float32 in [0, 1], not multiplied by alpha.
     alpha: (H, W, 1), float32 in [0, 1], 1 opaque; None where the file has no transparency.
     bits: 16 where these pixels are told apart by more than 8 (gray without transparency), else 8.
+    narrowed: whether the file has 16 bits a channel, of which the upper 8 were read.
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
     bits: int = 8
+    narrowed: bool = False
 
 
 def upright(picture: PIL.Image.Image) -> PIL.Image.Image:
@@ -67,9 +69,11 @@ def from_pillow(picture: PIL.Image.Image, path: pathlib.Path, *, stored: Any = N
     clear = picture.has_transparency_data
     values = np.asarray(picture.convert(("L" if gray else "RGB") + ("A" if clear else "")))
     pixels = values.astype(np.float32).reshape(*values.shape[:2], -1) / np.float32(255)
+    narrowed = ";16" in str(stored)
     if clear:
-        return Image(np.ascontiguousarray(pixels[..., :-1]), np.ascontiguousarray(pixels[..., -1:]))
-    return Image(pixels)
+        colours, alpha = (np.ascontiguousarray(x) for x in (pixels[..., :-1], pixels[..., -1:]))
+        return Image(colours, alpha, narrowed=narrowed)
+    return Image(pixels, narrowed=narrowed)
 
 
 def _with_key(picture: PIL.Image.Image, stored: Any) -> PIL.Image.Image:

@@ -1,6 +1,7 @@
 """A network drawn from the module itself: its layers, what they give, and their parameters."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,6 +70,8 @@ def layers(model: Any, *shape: int) -> dict[str, Layer]:
 def lapsrn(path: Path, model: LapSRN, *, side: int) -> None:
     """Draws LapSRN on a low resolution of `side` pixels a side: features above, images below.
 
+    Convolutions in a row that are alike are one box.
+
     Raises:
       InputError: the file cannot be written.
     """
@@ -77,9 +80,13 @@ def lapsrn(path: Path, model: LapSRN, *, side: int) -> None:
     arrows = [("low resolution", "input")]
     image, features, x = "low resolution", "input", 1.0
     sums: dict[str, Place] = {}
+    counts: dict[str, int] = {}
     for level in range(model.levels):
         convs = [name for name in found if name.startswith(f"level_{level}_conv_")]
-        chain = [f"level_{level}_conv_{i}" for i in range(len(convs))] + [f"level_{level}_up"]
+        ordered = [f"level_{level}_conv_{i}" for i in range(len(convs))]
+        alike = [[*names] for _, names in itertools.groupby(ordered, key=found.__getitem__)]
+        counts |= {first: 1 + len(others) for first, *others in alike}
+        chain = [first for first, *_ in alike] + [f"level_{level}_up"]
         for name in chain:
             x += 1.35
             boxes[name] = (x, 1)
@@ -104,7 +111,7 @@ def lapsrn(path: Path, model: LapSRN, *, side: int) -> None:
     for level, name in enumerate(sums):
         height, width, _ = found[f"level_{level}_detail"].shape
         notes[name] = f"{height}x{width}x1" + (", sum" if model.residual else "")
-    _draw(path, f"LapSRN, {model.factor}x", found, boxes, ends, notes, arrows)
+    _draw(path, f"LapSRN, {model.factor}x", found, boxes, ends, notes, arrows, counts)
 
 
 def skip_unet(path: Path, model: SkipUNet, *, side: int, latent_channels: int = 32) -> None:
@@ -145,6 +152,7 @@ def _draw(
     ends: Mapping[str, Place],
     notes: Mapping[str, str],
     arrows: Sequence[tuple[str, str]],
+    counts: Mapping[str, int] | None = None,  # of layers that a box stands for, where several
 ) -> None:
     places = {**boxes, **ends}
     across, up = ([place[i] for place in places.values()] for i in (0, 1))
@@ -158,7 +166,10 @@ def _draw(
             note = f"{_times(layer.shape)}\n{layer.parameters:,}"
             if layer.filters:
                 note = f"{_times(layer.shape)}\n{_times(layer.filters)}: {layer.parameters:,}"
-            _box(axes, place, name, note, _colour(name))
+            label, count = name, (counts or {}).get(name, 1)
+            if count > 1:
+                label, note = f"{count} of {name.rpartition('_')[0]}", f"{note} each"
+            _box(axes, place, label, note, _colour(name))
         for name, place in ends.items():
             _box(axes, place, name, notes[name], "white")
         for start, end in arrows:

@@ -5,6 +5,9 @@ import numbers
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+# Of XLA, and of cuDNN where memory is short while its algorithms are tried.
+_TOO_LARGE = ("RESOURCE_EXHAUSTED", "out of memory", "ALLOC_FAILED", "best cudnn conv")
+
 
 class InputError(ValueError):
     """What the user gave cannot be used. One line, quoting the value and the rule it breaks."""
@@ -72,7 +75,8 @@ def within_memory(what: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        reason = str(error).split("\n", 1)[0] or type(error).__name__
-        large = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in reason
+        told = str(error)
+        reason = told.split("\n", 1)[0] or type(error).__name__
+        large = isinstance(error, MemoryError) or any(words in told for words in _TOO_LARGE)
         said = "is too large for this machine" if large else "failed on this device"
         raise InputError(f"{what} {said}: {reason}") from error

@@ -1,17 +1,17 @@
-"""Images side by side as a PNG that is written whole, the same bytes every time.
+"""Images side by side as a PNG, and how figures are written: whole, the same bytes every time.
 
 Images are float32 arrays in [0, 1], channels last: (H, W, C) with C = 1 (gray) or 3 (RGB).
 """
 
 import contextlib
 import os
+import pathlib
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import matplotlib.style
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jaxsr.errors import InputError
@@ -24,8 +24,15 @@ Window = tuple[int, int, int, int]
 
 _DPI, _MARGIN, _GAP, _HEADING, _COLUMN = 100, 16, 12, 48, 200  # of a comparison, in pixels
 _PANEL = 384  # the least side of an image in a comparison where a whole factor allows, in pixels
-_MARK = (255, 200, 0)
+_MARK, _EDGE = (255, 200, 0), (32, 32, 32)
 _STYLE = threading.Lock()
+_FILES = {"svg.hashsalt": "jaxsr", "pdf.fonttype": 42}  # the same names each time; fonts as such
+# What would make the same figure another file.
+_DATED: dict[str, dict[str, Any]] = {
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None},
+    ".svg": {"Date": None},
+}
 
 
 def comparison(
@@ -34,14 +41,14 @@ def comparison(
     """Draws images side by side as a PNG and, under each, the same window of it enlarged.
 
     Pixels are repeated, never interpolated: images are enlarged by a whole factor to about 400
-    pixels; only those of over 800 are shrunk, by averages of whole blocks. The window lies where
-    the image called "bicubic" (without one, the first) has the most detail, never the ground truth.
+    pixels; only those of over 800 are shrunk, by averages of whole blocks.
 
     Args:
-      path: of the PNG to write.
+      path: of the PNG to write: pixels have no better form.
       images: (H, W, C) by heading, from left to right; the smaller are enlarged by whole factors.
       captions: by heading, the line under it; "" or nothing for none.
-      zoom: the window (top, left, height, width) in pixels of the largest image.
+      zoom: the window (top, left, height, width) in pixels of the largest image. By default where
+        the first image has the most detail.
 
     Raises:
       InputError: there are no images, their sizes do not fit, `zoom` is outside, or the file
@@ -55,8 +62,7 @@ def comparison(
     height, width = np.max([np.shape(image)[:2] for image in images.values()], axis=0)
     panels = {name: _to_size(name, image, height, width) for name, image in images.items()}
     if zoom is None:
-        name = "bicubic" if "bicubic" in images else next(iter(images))
-        zoom = most_detailed(panels[name] / np.float32(255))
+        zoom = most_detailed(next(iter(panels.values())) / np.float32(255))
     top, left, rows, cols = zoom
     if min(zoom) < 0 or min(rows, cols) < 1 or top + rows > height or left + cols > width:
         raise InputError(f"`zoom` (={zoom}) must lie in the image, of {width}x{height}")
@@ -73,8 +79,9 @@ def comparison(
             x = _MARGIN + i * (column + _GAP)
             shown = _repeat(_block_mean(panel, shrink), grow)
             y0, x0, y1, x1 = (e * grow // shrink for e in (top, left, top + rows, left + cols))
-            framed = shown.copy()
-            framed[max(0, y0 - 2) : y1 + 2, max(0, x0 - 2) : x1 + 2] = _MARK
+            framed = shown.copy()  # light, in a dark edge, so that it shows on any ground
+            for wide, colour in ((3, _EDGE), (2, _MARK)):
+                framed[max(0, y0 - wide) : y1 + wide, max(0, x0 - wide) : x1 + wide] = colour
             framed[y0:y1, x0:x1] = shown[y0:y1, x0:x1]
             closer = _repeat(panel[top : top + rows, left : left + cols], grow_window)
             for pixels, y in ((framed, base), (closer, _MARGIN)):
@@ -130,15 +137,18 @@ def style(*styles: Any) -> Iterator[None]:
 
     The user's own comes back afterwards.
     """
-    with _STYLE, matplotlib.style.context(list(styles)):
+    with _STYLE, matplotlib.style.context([*styles, _FILES]):
         yield
 
 
 def save(path: Path, figure: Figure) -> None:
-    """Writes a Matplotlib figure as a PNG.
+    """Writes a Matplotlib figure, drawn in `style`, as PNG, PDF or SVG by the suffix of `path`.
 
     Raises:
-      InputError: the file cannot be written.
+      InputError: the suffix is another, or the file cannot be written.
     """
+    suffix = pathlib.Path(path).suffix.lower()
+    if suffix not in _DATED:
+        raise InputError(f"`{path}` must end in {', '.join(_DATED)}")
     with atomic(path) as temporary:
-        FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})
+        figure.savefig(temporary, format=suffix[1:], metadata=_DATED[suffix])

@@ -1,4 +1,4 @@
-"""Curves and tables of numbers as PNGs, each written whole, the same bytes every time.
+"""Curves and tables of numbers as PNG, PDF or SVG, each whole, the same bytes every time.
 
 Colours are Okabe and Ito's, which the colour-blind tell apart ("Color Universal Design", 2008).
 """
@@ -26,13 +26,13 @@ def curves(
     xlabel: str = "iteration",
     baseline: Mapping[str, float] | None = None,
 ) -> None:
-    """Plots histories against what `xlabel` counts, from 1, as a PNG.
+    """Plots histories against what `xlabel` counts, from 1, to a file.
 
     So that the start does not squash the rest, the vertical axis covers the baselines and what
     comes after the first tenth, the lowest 0.5 % aside.
 
     Args:
-      path: of the PNG to write.
+      path: of the file to write, by its suffix PNG, PDF or SVG.
       histories: name of a run -> column -> 1-D array.
       columns: column -> its label, in the order of drawing; a run need not have all of them.
       ylabel: quantity and unit.
@@ -78,7 +78,7 @@ def lines(
     ylabel: str,
     logarithmic: bool = False,
 ) -> None:
-    """Draws a line with marks through each named set of points, x -> y, as a PNG.
+    """Draws a line with marks through each named set of points, x -> y, to a file.
 
     Raises:
       InputError: the file cannot be written.
@@ -102,10 +102,10 @@ def bands(
     logarithmic: str = "",
     aside: float = 0.0,
 ) -> None:
-    """Draws the mean of several curves each and, around it, as far as their deviation, as a PNG.
+    """Draws the mean of several curves each and, around it, as far as their deviation, to a file.
 
     Args:
-      path: of the PNG to write.
+      path: of the file to write, by its suffix PNG, PDF or SVG.
       measured: by name, `x` (n,) and `y` (curves, n). Of two curves or more the band is the
         deviation over them, of samples. With `of`, the name of one before, it is drawn dotted in
         that one's colour.
@@ -152,12 +152,12 @@ def heat_map(
     label: str,
     title: str = "",
 ) -> None:
-    """Draws a table as a PNG: each cell's text on a colour by its value, white where it is None.
+    """Draws a table: each cell's text on a colour by its value, white where it is None.
 
     Red is below 0, blue above, as far as the largest value there is either way.
 
     Args:
-      path: of the PNG to write.
+      path: of the file to write, by its suffix PNG, PDF or SVG.
       values: by row, one a column.
       texts: the same.
       columns: names.
@@ -179,7 +179,7 @@ def heat_map(
         axes.set_yticks(range(len(values)), list(values), parse_math=False)
         for i, row in enumerate(texts.values()):
             for j, text in enumerate(row):
-                strong = np.isfinite(numbers[i, j]) and abs(numbers[i, j]) > 0.6 * limit
+                strong = np.isfinite(numbers[i, j]) and abs(numbers[i, j]) > 0.7 * limit
                 colour = "white" if strong else "black"
                 axes.text(j, i, text, ha="center", va="center", size=9, color=colour)
         axes.set_title(title, size=10)

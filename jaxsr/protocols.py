@@ -25,7 +25,8 @@ from jaxsr.resample import imresize
 class Protocol:
     """How low resolution is made from high, and results are compared with it. NumPy only.
 
-    Images of integers are refused (InputError): their range is not known.
+    Images of integers are refused (InputError), for their range is not known; and of floats above
+    2, which are meant for another.
 
     degrade(hr, factor) -> (hr, lr): `hr` cropped so that a result of the factor has its size, and
         the low resolution; both float32, (H, W, C). Under `standard` `lr` may leave [0, 1].
@@ -74,15 +75,16 @@ def _pillow_luma_lr(hr: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray
 
 def _floats(image: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
     require_floats("the image", image.dtype, within=" in [0, 1]")
+    # A result, and what was resampled, may leave [0, 1], but by far less than this.
+    if image.size and np.abs(image).max() > 2:
+        raise InputError(f"the image (up to {np.abs(image).max():g}) must hold floats in [0, 1]")
     return np.asarray(image, dtype)
 
 
 def _truth(hr: np.ndarray) -> np.ndarray:
     hr = _floats(hr)
-    if hr.ndim != 3:
-        raise InputError(f"the image (of shape {hr.shape}) must be (H, W, C)")
-    if hr.size and np.abs(hr).max() > 2:
-        raise InputError(f"the image (up to {np.abs(hr).max():g}) must hold floats in [0, 1]")
+    if hr.ndim != 3 or hr.shape[-1] not in (1, 3):
+        raise InputError(f"the image (of shape {hr.shape}) must be (H, W, 1) or (H, W, 3)")
     return hr
 
 

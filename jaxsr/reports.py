@@ -41,6 +41,22 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The record in a JSON file.
+
+    Raises:
+      InputError: the file is missing or damaged, or holds no object.
+    """
+    try:
+        record = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"`{path}` is damaged ({reason}): it must be as a run wrote it") from error
+    if not isinstance(record, dict):
+        raise InputError(f"`{path}` is damaged: it must hold a JSON object")
+    return record
+
+
 def _as_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _as_json(item) for key, item in value.items()}

@@ -3,6 +3,7 @@
 What lies between such a function's argument and its value then never exists as a whole.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 PIXELS = 8192  # of the argument, that a strip adds to the result
+HUGE = 2**21  # the same, of devices without such caches
 ROWS = 8  # at least, for each that a strip sees beyond them
 
 
@@ -18,6 +20,8 @@ def by_rows(
     function: Callable[..., Array], x: Array, *parameters: Any, scale: int, reach: int
 ) -> Array:
     """`function(x, *parameters)`, on a CPU from one strip of rows after another.
+
+    Elsewhere only where the whole would be huge: cuDNN serves no more than 2^31 elements.
 
     Args:
       function: from (N, H, W, C) to (N, scale H, scale W, K) for any H; its rows that come of one
@@ -29,12 +33,12 @@ def by_rows(
     if not all(isinstance(side, int) for side in x.shape):
         return function(x, *parameters)
     n, height, width, _ = x.shape
-    rows = max(1, ROWS * reach, PIXELS // (n * width))
-    length = rows + 2 * reach
-    if height < 2 * length:
-        return function(x, *parameters)
+    few, many = (max(1, ROWS * reach, pixels // max(1, n * width)) for pixels in (PIXELS, HUGE))
 
-    def strips(x: Array, *parameters: Any) -> Array:
+    def strips(rows: int, x: Array, *parameters: Any) -> Array:
+        length = rows + 2 * reach
+        if height < 2 * length:
+            return function(x, *parameters)
         whole = jax.eval_shape(function, x, *parameters)
 
         def body(i: Array, result: Array) -> Array:
@@ -47,4 +51,7 @@ def by_rows(
 
         return lax.fori_loop(0, -(-height // rows), body, jnp.zeros(whole.shape, whole.dtype))
 
-    return lax.platform_dependent(x, *parameters, cpu=strips, default=function)
+    on_cpu, elsewhere = (functools.partial(strips, rows) for rows in (few, many))
+    if height < 2 * (few + 2 * reach):
+        return function(x, *parameters)
+    return lax.platform_dependent(x, *parameters, cpu=on_cpu, default=elsewhere)

@@ -61,10 +61,22 @@ def trace(
     path = pathlib.Path(folder) / _name(known, args)
     content = _read(path)
     if content is None:
-        content = bytes(export.export(jitted)(*args).serialize())
+        here = [platform(args)]
+        content = bytes(export.export(jitted, platforms=here)(*args).serialize())
         _write(path, content)
     options = tuple((compiler_options or {}).items())
     return _program(content, donate_argnums, options).trace(*args)
+
+
+def platform(args: tuple[Any, ...]) -> str:
+    """Where a function of these arguments is computed: where one is bound to, else by default."""
+    for leaf in jax.tree.leaves(args):
+        if isinstance(leaf, jax.Array) and getattr(leaf, "committed", False):
+            return next(iter(leaf.devices())).platform
+    chosen = getattr(jax.config, "jax_default_device", None)
+    if isinstance(chosen, jax.Device):
+        return chosen.platform
+    return str(chosen) if chosen else jax.default_backend()
 
 
 def _name(known: object, args: tuple[Any, ...]) -> str:
@@ -73,7 +85,7 @@ def _name(known: object, args: tuple[Any, ...]) -> str:
     settings = {name: str(getattr(jax.config, name, None)) for name in sorted(jax.config.values)}
     for place in _PLACES:
         settings.pop(place, None)
-    here = jax.default_backend(), _versions(), _CODE, settings
+    here = platform(args), _versions(), _CODE, settings
     return hashlib.sha256(repr((known, str(structure), shapes, here)).encode()).hexdigest()[:32]
 
 

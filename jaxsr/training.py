@@ -53,20 +53,23 @@ class Config:
     weight_decay: float = 1e-4
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "level_weights", tuple(map(float, self.level_weights)))
-        require_integers(
-            batch=self.batch, parts=self.parts, size=self.size, halve_every=self.halve_every
-        )
+        try:
+            weights = tuple(map(float, self.level_weights))
+        except (TypeError, ValueError):
+            raise InputError(f"`level_weights` (={self.level_weights!r}) must be numbers") from None
+        object.__setattr__(self, "level_weights", weights)
+        require_integers(batch=self.batch, parts=self.parts)
+        require_integers(size=self.size, halve_every=self.halve_every)
         if not 0 <= self.weight_decay < float("inf"):
-            decay = self.weight_decay
-            raise InputError(f"`weight_decay` (={decay}) must be at least 0, and finite")
+            raise InputError(
+                f"`weight_decay` (={self.weight_decay}) must be at least 0, and finite"
+            )
         if self.halve_every >= MOST_STEPS:
             raise InputError(f"`halve_every` (={self.halve_every}) must be below {MOST_STEPS}")
         if self.batch % self.parts:
             raise InputError(f"`parts` (={self.parts}) must divide the batch (={self.batch})")
         if not 0 < self.learning_rate < float("inf"):
             raise InputError(f"`learning_rate` (={self.learning_rate}) must be above 0, and finite")
-        weights = self.level_weights
         if not weights or not all(0 <= w < float("inf") for w in weights) or not any(weights):
             raise InputError(f"`level_weights` (={weights}) must be finite, at least 0, one above")
 
@@ -107,11 +110,9 @@ def init(key: Array, model: Network, config: Config, *, dtype: Any = jnp.float32
     """
     if config.size % model.factor:
         raise InputError(f"`size` (={config.size}) must be a multiple of the factor {model.factor}")
-    levels = len(model.enlargements)
-    if len(config.level_weights) != levels:
-        raise InputError(
-            f"`level_weights` (={config.level_weights}) must be {levels} numbers, one a level"
-        )
+    if len(config.level_weights) != (levels := len(model.enlargements)):
+        given = config.level_weights
+        raise InputError(f"`level_weights` (={given}) must be {levels} numbers, one a level")
     init_key, data_key = jax.random.split(key)
     side = config.size // model.factor
     variables = jax.jit(model.init)(init_key, jnp.zeros((1, side, side, 1), dtype))

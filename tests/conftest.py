@@ -44,6 +44,10 @@ def live_programs():
         gc.collect()  # what other tests left is no part of it
         return len(jax.devices()[0].client.live_executables())
 
+    before = count()
+    kept = jax.jit(lambda x: x - 3.25).lower(1.0).compile()
+    assert count() == before + 1
+    del kept
     return count
 
 

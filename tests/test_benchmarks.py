@@ -1,3 +1,4 @@
+import concurrent.futures
 import functools
 import itertools
 import json
@@ -16,6 +17,11 @@ from jaxsr.models import SkipUNet
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 SMALL = {"down": (16, 8), "up": (12, 16), "skip": (4, 2)}
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    monkeypatch.setattr(peers, "PAUSE", 0)
 
 
 def test_timing_gives_median_and_spread():
@@ -248,5 +254,6 @@ def test_fits_on_one_device_are_compiled_once(monkeypatch, compiled_quickly):
     programs, compiled = [], timing.compiled
     monkeypatch.setattr(timing, "compiled", lambda *args: programs.append(args) or compiled(*args))
     fit = ours.fit_of((64, 64), model=fits.SkipUNet(), loss="mse")
-    ways = fits.programs(fit, 1, 3, jax.local_devices()[:1])
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        ways = fits.programs(fit, 1, 3, jax.local_devices()[:1], pool)
     assert list(ways) == ["in turn", "vmap"] and len(programs) == 2

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from benchmarks import convolution
+from benchmarks import convolution, peers
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    monkeypatch.setattr(peers, "PAUSE", 0)
 
 
 def problem(channels=3, side=8):

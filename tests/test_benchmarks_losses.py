@@ -272,7 +272,7 @@ def test_an_overflow_has_no_figures(made_up, monkeypatch, tmp_path, capsys, afte
     def overflowed(key, *args, **kwargs):
         result = real(key, *args, **kwargs)
         if jax.random.key_data(key)[-1] == 1:
-            history = {name: values[:after] for name, values in result.history.items() if after}
+            history = {name: values[:after] for name, values in result.history.items()}
             return types.SimpleNamespace(
                 **{
                     **vars(result),

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 SMALL = functools.partial(SkipUNet, down=(8,), up=(8,), skip=(4,))
 LAPSRN = LapSRN(depth=1, features=32)
+RECIPE = training.Config(batch=8, size=104, weight_decay=0.0)
 
 
 def compiled(function, arguments, form, **functions):
@@ -36,31 +37,40 @@ def compiled(function, arguments, form, **functions):
     return str(traced.jaxpr), ravel_pytree(adam.mu)[0]
 
 
+@functools.cache
+def fit_state():
+    networks = {"init_fn": SMALL().init, "apply_fn": SMALL().apply}
+    start = functools.partial(init, size=(16, 16), config=Config(), **networks)
+    return jax.jit(start)(jax.random.key(0))
+
+
+@functools.cache
+def training_state():
+    return training.init(jax.random.key(0), LAPSRN, RECIPE)
+
+
 def dip(form):
     functions = {"apply_fn": SMALL(**form.network).apply, "config": Config()}
-    networks = {"init_fn": SMALL().init, "apply_fn": SMALL().apply}
-    state = init(jax.random.key(0), size=(16, 16), config=Config(), **networks)
+    state = fit_state()
     observation = jax.random.uniform(jax.random.key(1), (1, 4, 4, 3))
     functions |= {"loss": mse, "operator": downsample(4)}
     return compiled(step, (state, observation), form, **functions)
 
 
 def lapsrn(form):
-    recipe = training.Config(batch=8, size=104, weight_decay=0.0)
-    state = training.init(jax.random.key(0), LAPSRN, recipe)
+    state = training_state()
     images = jax.random.uniform(jax.random.key(1), (8, 104, 104, 1))
-    config = dataclasses.replace(recipe, **{"parts": 4, **form.recipe})
+    config = dataclasses.replace(RECIPE, **{"parts": 4, **form.recipe})
     return compiled(training.step, (state, images), form, model=LAPSRN, config=config)
 
 
 def image(form):
     """The program of an image, and the image."""
     luma = jax.random.uniform(jax.random.key(1), (1, 90, 100, 1))
-    model = LapSRN(depth=1, features=32)
+    variables = training_state().variables
     with form.patch:
         jax.clear_caches()
-        variables = model.init(jax.random.key(0), luma)
-        traced = jax.jit(model.apply).trace(variables, luma)
+        traced = jax.jit(LAPSRN.apply).trace(variables, luma)
         return str(traced.jaxpr), np.ravel(traced.lower().compile()(variables, luma)[-1])
 
 

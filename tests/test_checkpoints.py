@@ -151,6 +151,22 @@ def test_a_full_disk_is_told_in_a_line_and_nothing_stays(tmp_path, monkeypatch, 
     assert capfd.readouterr() == ("", "")
 
 
+def test_checksums_that_cannot_be_written_leave_nothing_of_their_step(tmp_path, monkeypatch):
+    saved(tmp_path, 1)
+    before = set(tmp_path.rglob("*"))
+    with Checkpoints(tmp_path) as checkpoints:
+
+        def full(path):
+            raise InputError(f"`{path}` cannot be written: No space left on device")
+
+        monkeypatch.setattr("jaxsr.checkpoints.atomic", full)
+        with pytest.raises(InputError, match=r"/2/checksums\.json` cannot be written"):
+            checkpoints.save(2, make_state(2))
+        assert checkpoints.latest_step() == 1
+        assert bits(checkpoints.restore(make_state())) == bits(make_state(1))
+    assert set(tmp_path.rglob("*")) == before
+
+
 def test_a_run_killed_before_the_checksums_leaves_a_good_checkpoint(tmp_path):
     saved(tmp_path, 4)
     (tmp_path / "4" / "checksums.json").unlink()

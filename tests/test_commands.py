@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -61,6 +62,16 @@ class Nothing:
             "error: the work is too large for this machine: 72",
         ),
         (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 1"), 2, "error: the work is too large"),
+        (
+            jax.errors.JaxRuntimeError("UNKNOWN: Failed to determine best cudnn convolution"),
+            2,
+            "error: the work is too large for this machine: UNKNOWN: Failed",
+        ),
+        (
+            jax.errors.JaxRuntimeError("INTERNAL: no such kernel\nand a dump"),
+            2,
+            "error: the work failed on this device: INTERNAL: no such kernel\n",
+        ),
     ],
 )
 def test_what_ends_a_command_is_one_line(monkeypatch, capsys, error, code, said):
@@ -71,6 +82,30 @@ def test_what_ends_a_command_is_one_line(monkeypatch, capsys, error, code, said)
     assert command.main(Nothing, run, []) == code
     told = capsys.readouterr().err
     assert told.startswith(said) and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("package", ["experiments", "benchmarks"])
+def test_ctrl_c_while_a_command_is_imported_is_no_traceback(tmp_path, package):
+    """A module of its own, found as the command's first import, which presses the keys."""
+    (tmp_path / "jaxsr").mkdir()
+    (tmp_path / "jaxsr" / "__init__.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise SystemExit('went on')\n"
+    )
+    places = os.pathsep.join(map(str, (tmp_path, ROOT)))
+    done = subprocess.run(
+        [sys.executable, "-m", f"{package}.dip"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": places},
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (-signal.SIGINT, "", "")
+
+
+def test_a_package_that_is_imported_leaves_ctrl_c_alone():
+    for package in ("experiments", "benchmarks"):
+        importlib.reload(importlib.import_module(package))
+        assert signal.getsignal(signal.SIGINT) is not signal.SIG_DFL
 
 
 @pytest.mark.parametrize("platform", ["cuda", "nonsense"])

@@ -64,6 +64,8 @@ def test_the_published_networks(tmp_path, texts):
         boxes["image of level 1"] == ["128x128x1, sum"] and boxes["level_1_image"][1] == "4x4: 16"
     )
     assert boxes["level_0_up"][1].startswith("3x3: ")  # the released one's
+    assert boxes["10 of level_1_conv"] == ["64x64x64", "3x3: 36,928 each"]
+    assert not any(name.startswith("level_0_conv_") for name in boxes)
     with PIL.Image.open(tmp_path / "1.png") as picture:
         assert np.asarray(picture).std() > 10
 

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import itertools
 import math
@@ -11,7 +12,7 @@ import pytest
 from scipy import stats
 
 from jaxsr import chunks, dip, losses, operators
-from jaxsr.dip import fitting, stopping
+from jaxsr.dip import fitting, programs, stopping
 from jaxsr.errors import InputError
 from jaxsr.models import SkipUNet
 
@@ -166,6 +167,35 @@ def test_the_step_is_what_it_says(x64):
     np.testing.assert_allclose(after.params[3, 1] - weights[3, 1], first_step, rtol=1e-4)
 
 
+def test_a_fit_of_two_images_by_ones_own_optimiser(x64):
+    """Against a NumPy loop: of momentum, each image with its own noise, one network for both."""
+    config = dip.Config(iterations=4, average=0.0)
+    observation = jax.random.uniform(jax.random.key(5), (2, 4, 4, 3), jnp.float64)
+    functions = {"init_fn": linear_init, "apply_fn": linear_apply, "size": (8, 8), "config": config}
+    start = dip.init(jax.random.key(1), batch=2, dtype=jnp.float64, **functions)
+    found = dip.fit(
+        jax.random.key(1),
+        observation,
+        operators.downsample(2, kernel="area"),
+        loss=losses.mse,
+        optimiser=optax.sgd(0.5, momentum=0.9),
+        **functions,
+    )
+    weights, velocity, seen = np.asarray(start.params), 0.0, []
+    for t in range(4):
+        noise = jax.random.normal(jax.random.fold_in(start.key, t), start.latent.shape)
+        latent = np.asarray(start.latent + 0.03 * noise)
+        image = 1 / (1 + np.exp(-latent @ weights))
+        error = image.reshape(2, 4, 2, 4, 2, 3).mean((2, 4)) - np.asarray(observation)
+        seen.append((error**2).mean())
+        slope = (2 * error / error.size).repeat(2, 1).repeat(2, 2) / 4 * image * (1 - image)
+        velocity = 0.9 * velocity + np.einsum("nhwl,nhwc->lc", latent, slope)
+        weights = weights - 0.5 * velocity
+    np.testing.assert_allclose(found.history["loss"], seen, rtol=1e-6)  # kept in float32
+    np.testing.assert_allclose(found.params, weights, rtol=1e-10)
+    np.testing.assert_allclose(found.image, image, rtol=1e-10)
+
+
 @pytest.mark.parametrize("decay", [0.99, 0.0, 0.06])
 def test_average_decays_polynomially_then_exponentially(decay):
     """Weights by binomials, as the recursion's closed form has them; a fixed decay takes over."""
@@ -232,10 +262,10 @@ def test_works_under_vmap():
         np.testing.assert_allclose(together.params[i], alone.params, rtol=1e-5)
 
 
-def test_gradient_through_the_solver():
+def test_gradient_through_the_solver(x64):
     """A short fit is differentiable, here with respect to the observation."""
     config = dip.Config()
-    state, observation, functions = problem(config)
+    state, observation, functions = problem(config, dtype=jnp.float64)
 
     def final_loss(observation):
         carry = state
@@ -244,9 +274,9 @@ def test_gradient_through_the_solver():
         return record["loss"]
 
     gradient = jax.grad(final_loss)(observation)
-    moved = jnp.zeros_like(observation).at[0, 1, 2, 0].set(1e-2)
-    slope = (final_loss(observation + moved) - final_loss(observation - moved)) / 2e-2
-    np.testing.assert_allclose(gradient[0, 1, 2, 0], slope, rtol=2e-2)
+    moved = jnp.zeros_like(observation).at[0, 1, 2, 0].set(1e-6)
+    slope = (final_loss(observation + moved) - final_loss(observation - moved)) / 2e-6
+    np.testing.assert_allclose(gradient[0, 1, 2, 0], slope, rtol=1e-5)
 
 
 def test_fit_does_not_depend_on_its_chunks(monkeypatch):
@@ -270,12 +300,12 @@ def test_fit_resumes_to_the_same_bits():
 
 def test_fits_of_many_problems_do_not_keep_their_programs(live_programs):
     """As over a folder: each image has an operator of its own."""
-    programs = []
-    for _ in range(fitting.PROGRAMS + 4):
+    live = []
+    for _ in range(programs.KEPT + 4):
         own = functools.partial(operators.downsample(2, kernel="area"))
         fit(dip.Config(iterations=1), operator=own)
-        programs.append(live_programs())
-    assert programs[-1] == programs[fitting.PROGRAMS]
+        live.append(live_programs())
+    assert live[-1] == live[programs.KEPT]
 
 
 def test_fit_refuses_what_it_cannot_go_on_from():
@@ -477,6 +507,52 @@ def test_fit_that_is_thrown_back_goes_back(monkeypatch):
     assert thrown.rollbacks == 0 and thrown.history["psnr_fit"][at - 1] < 0
 
 
+def test_fit_that_was_resumed_goes_back_as_it_would_have():
+    config = dip.Config(iterations=40)
+    network, at = spiked(config)
+    pauses = (at - 3, at)
+    whole = fit(config, apply_fn=network, pauses=pauses)
+    stopped = fit(dataclasses.replace(config, iterations=at - 3), apply_fn=network)
+    resumed = fit(config, apply_fn=network, pauses=pauses, resume=(stopped.state, stopped.history))
+    assert (stopped.rollbacks, resumed.rollbacks, resumed.iterations) == (0, 1, 40 - (at - 3))
+    assert_same(whole.state, resumed.state)
+    assert_same(whole.history, resumed.history)
+
+
+def test_fit_that_overflows_at_once_has_an_empty_history():
+    result = fit(dip.Config(iterations=5), loss=lambda a, b: jnp.log(a - a - 1))
+    assert not result.finite and not result.over and int(result.state.step) == 0
+    assert {name: len(column) for name, column in result.history.items()} == {
+        "loss": 0,
+        "psnr_fit": 0,
+    }
+
+
+def test_fit_sees_a_parameter_overflow_behind_a_finite_loss():
+    """A level that steps over the largest float32; the output is 0 throughout."""
+
+    def network(level, latent):
+        return 0 * latent[..., :1] + 1e-38 * jnp.clip(level, -3e38, 3e38)
+
+    def upwards():
+        return optax.GradientTransformation(
+            lambda params: (), lambda slope, state, params: (jnp.float32(2e37), state)
+        )
+
+    result = dip.fit(
+        jax.random.key(0),
+        jnp.zeros((1, 2, 2, 1)),
+        operators.identity,
+        init_fn=lambda key, latent: jnp.float32(3.3e38),
+        apply_fn=network,
+        size=(2, 2),
+        loss=losses.mse,
+        config=dip.Config(iterations=1),
+        optimiser=upwards(),
+    )
+    assert not result.finite and float(result.params) == np.float32(3.3e38)
+
+
 def test_fit_goes_back_so_often_and_no_more(monkeypatch):
     """Three windows, the last two of which always count as a fall."""
     monkeypatch.setattr(fitting, "FALL", -np.inf)
@@ -603,7 +679,22 @@ def test_the_total_variation_is_that_of_the_image_by_its_weight(x64):
     np.testing.assert_allclose(record["loss"], expected, rtol=1e-12)
 
 
-def test_a_further_fit_compiles_nothing(caplog):
+@pytest.fixture
+def compilations(caplog):
+    """`compilations()` lists the programs compiled since the last call, in whichever thread."""
+    jax.config.update("jax_log_compiles", True)
+
+    def found():
+        told = [text for text in caplog.messages if "XLA compilation of" in text]
+        caplog.clear()
+        return told
+
+    with caplog.at_level("WARNING"):
+        yield found
+    jax.config.update("jax_log_compiles", False)
+
+
+def test_a_further_fit_compiles_nothing(compilations):
     config = dip.Config(iterations=3)
     functions = {
         "init_fn": lambda key, latent: jnp.ones(()),
@@ -612,25 +703,22 @@ def test_a_further_fit_compiles_nothing(caplog):
     }
     compiled = []
     for seed in range(2):
-        with jax.log_compiles(), caplog.at_level("WARNING"):
-            found = dip.fit(
-                jax.random.key(seed),
-                jnp.full((1, 3, 5, 1), 0.3),
-                operators.identity,
-                size=(3, 5),
-                config=config,
-                **functions,
-            )
-        compiled.append([text for text in caplog.messages if "XLA compilation of" in text])
-        caplog.clear()
-    assert len(compiled[0]) >= 3 and compiled[1] == []  # start, loop, last output
+        found = dip.fit(
+            jax.random.key(seed),
+            jnp.full((1, 3, 5, 1), 0.3),
+            operators.identity,
+            size=(3, 5),
+            config=config,
+            **functions,
+        )
+        compiled.append(compilations())
+    assert all(f"jit({name})" in "".join(compiled[0]) for name in ("init", "loop", "<lambda>"))
+    assert compiled[1] == []
     state = jax.device_put(found.state, jax.devices()[0])  # committed, as a checkpoint's are
-    with jax.log_compiles(), caplog.at_level("WARNING"):
-        more = {**functions, "config": dip.Config(iterations=5), "size": (3, 5)}
-        more["resume"] = state, found.history
-        dip.fit(jax.random.key(0), jnp.full((1, 3, 5, 1), 0.3), operators.identity, **more)
-    compiled = [text for text in caplog.messages if "XLA compilation of" in text]
-    assert not [text for text in compiled if "_run" in text]
+    more = {**functions, "config": dip.Config(iterations=5), "size": (3, 5)}
+    more["resume"] = state, found.history
+    dip.fit(jax.random.key(0), jnp.full((1, 3, 5, 1), 0.3), operators.identity, **more)
+    assert "jit(loop)" not in "".join(compilations())
 
 
 def rising(config, **more):

@@ -405,8 +405,11 @@ def test_a_folder_is_of_one_setting(tmp_path, capsys, monkeypatch):
     ):
         assert run(*common, *args) == 2
         assert said in capsys.readouterr().err
-    assert run(*common, "--remat") == 0  # the same values
+    assert run(*common, "--remat") == 0  # finished
     assert (tmp_path / "out/sr.png").read_bytes() == before
+    assert run("--hr", hr, "--out", "anew", "--iterations", 4, "--remat") == 0
+    whole, anew = (np.load(tmp_path / x / "sr.npy") for x in ("out", "anew"))
+    np.testing.assert_allclose(anew, whole, atol=1e-4)
 
     shutil.copytree(tmp_path / "out", tmp_path / "damaged")
     for path in (tmp_path / "damaged/checkpoints/4").rglob("*"):

@@ -31,7 +31,7 @@ from experiments import (
     stopping,
 )
 from jaxsr import images
-from jaxsr.dip import fitting
+from jaxsr.dip import programs
 from tests import soak
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -57,6 +57,10 @@ def folder(monkeypatch, tmp_path):
 
 def run(*args):
     return command.main(dip.Settings, dip.run, [str(arg) for arg in args])
+
+
+def report_run(*args):
+    return command.main(report.Settings, report.run, [str(arg) for arg in args])
 
 
 def test_mean_and_spread_of_seeds(folder, capsys):
@@ -95,9 +99,9 @@ def test_mean_and_spread_of_seeds(folder, capsys):
     "task", [("--factor", "2"), ("--task", "denoise"), ("--factor", "2", "--loss", "general")]
 )
 def test_images_of_one_kind_share_a_program(folder, task):
-    fitting._program.cache_clear()
+    programs.iterations.cache_clear()
     assert run("--hr", "in", *task, *FIT, "--out", "out") == 0
-    found = fitting._program.cache_info()
+    found = programs.iterations.cache_info()
     assert (found.misses, found.hits) == (1, 1)
 
 
@@ -138,6 +142,18 @@ def test_a_table_holds_finished_images_of_one_length(folder, monkeypatch, capsys
     assert run(*shared, "--iterations", 8, "--checkpoint-every", 3) == command.INTERRUPTED
     record = json.loads((folder / "out/scores.json").read_text())
     assert [image["name"] for image in record["images"]] == ["a"] and record["missing"] == ["b"]
+
+
+def test_a_folder_of_one_image_is_a_folder_still(folder, capsys):
+    args = ("--hr", "in", "--factor", 2, *FIT, "--out", "out")
+    assert run(*args) == 0
+    (folder / "in" / "b.png").unlink()
+    assert run(*args) == 0
+    record = json.loads((folder / "out" / "scores.json").read_text())
+    assert [row["name"] for row in record["images"]] == ["a"] and record["missing"] == []
+    assert record["mean"]["psnr"] == record["images"][0]["psnr"]
+    capsys.readouterr()
+    assert report_run("out", "--out", "all.html") == 0
 
 
 def test_a_folder_of_low_resolutions_has_a_page(folder):
@@ -189,7 +205,7 @@ def test_what_is_too_large_for_memory_is_left_out(folder, monkeypatch, capsys):
 
 
 def test_ctrl_c_stops_all(folder, monkeypatch, capsys):
-    stops = iter([False, False, False])
+    stops = iter([False])  # asked before the first fit, then after its first chunk
     fits = dip.Settings(hr=folder / "in", factor=2, iterations=6, out=folder / "out").fits()[1]
     outcome = several.run(
         fits,
@@ -197,7 +213,9 @@ def test_ctrl_c_stops_all(folder, monkeypatch, capsys):
         stop=lambda: next(stops, True),
         after=functools.partial(ensemble.combine, fits),
     )
-    assert outcome.stopped and len(outcome.done) < 2 and not outcome.left_out
+    assert outcome.stopped and outcome.done == () and not outcome.left_out
+    assert (folder / "out/a/sr.png").exists() and not (folder / "out/b").exists()
+    assert [path.name for path in (folder / "out/a/checkpoints").iterdir()] == ["1"]
 
 
 def test_each_device_has_one_fit_at_a_time(folder, monkeypatch):

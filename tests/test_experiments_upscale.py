@@ -1,5 +1,6 @@
 """`python -m experiments.upscale` and `import_lapsrn` in-process, with a small network."""
 
+import json
 import os
 import shutil
 import signal
@@ -92,7 +93,7 @@ def test_a_folder_of_all_kinds(run, network, tmp_path, capsys):
     assert run("in", "--scale", 2) == 0
     names = {path.name for path in folder.iterdir() if path.suffix} - {"notes.txt"}
     names = names - {"palette.gif", ".hidden.png"} | {"palette.png"}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names | {"upscale.json"}
     for name, values in pixels.items():
         result = written(tmp_path / "out" / name, "L" if values.shape[-1] == 1 else "RGB")
         np.testing.assert_array_equal(result, upscaled(network, values, scale=2))
@@ -146,8 +147,35 @@ def test_globs_and_a_file_named_twice(run, tmp_path, capsys):
     for name in ("a1.png", "a2.png", "b.png", "[odd].png"):
         picture(tmp_path / name)
     assert run("a?.png", "a1.png", "./a1.png", "[odd].png", "--scale", 2) == 0
-    assert sorted(os.listdir("out")) == ["[odd].png", "a1.png", "a2.png"]
+    assert results() == ["[odd].png", "a1.png", "a2.png"]
     assert "3 of 3 upscaled" in capsys.readouterr().out
+
+
+def results():
+    return sorted({*os.listdir("out")} - {"upscale.json"})
+
+
+def test_a_folder_of_another_scale_or_network_is_refused(run, tmp_path, capsys):
+    picture(tmp_path / "a.png")
+    assert run("a.png", "--scale", 2) == 0
+    kept = (tmp_path / "out" / "a.png").read_bytes()
+    capsys.readouterr()
+    for args, said in (
+        (("--scale", 4), "made with `--scale` (=2), not 4"),
+        (("--scale", 2, "--self-ensemble"), "made with `--self-ensemble` (=False), not True"),
+    ):
+        assert run("a.png", *args) == 2
+        err = capsys.readouterr().err
+        assert said in err and err.count("\n") == 1
+    record = json.loads((tmp_path / "out" / "upscale.json").read_text())
+    other = record | {"weights_sha256": "of another"}
+    (tmp_path / "out" / "upscale.json").write_text(json.dumps(other))
+    assert run("a.png", "--scale", 2) == 2
+    assert "made with another `--checkpoint` (weights of another)" in capsys.readouterr().err
+    assert (tmp_path / "out" / "a.png").read_bytes() == kept
+    assert run("a.png", "--scale", 4, "--overwrite") == 0
+    assert written("out/a.png", "RGB").shape == (36, 48, 3)
+    assert json.loads((tmp_path / "out" / "upscale.json").read_text())["scale"] == 4
 
 
 def test_one_bad_file_does_not_stop_the_others(run, tmp_path, capsys):
@@ -158,7 +186,7 @@ def test_one_bad_file_does_not_stop_the_others(run, tmp_path, capsys):
     picture(tmp_path / "alpha.png", 4)
     (tmp_path / "alpha.png").rename("alpha.jpg")
     assert run("a.png", "alpha.jpg", "b.png", "c.png", "--scale", 2) == 1
-    assert os.listdir("out") == ["c.png"]
+    assert results() == ["c.png"]
     captured = capsys.readouterr()
     assert "1 of 4 upscaled 2x to out, 3 failed" in captured.out
     lines = captured.err.splitlines()[-3:]
@@ -211,7 +239,7 @@ def test_ctrl_c_ends_after_the_file(run, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(images, "read", press)
         assert run(".", "--scale", 2) == command.INTERRUPTED
-    assert sorted(os.listdir("out")) == ["a.png", "b.png"]
+    assert results() == ["a.png", "b.png"]
     printed = capsys.readouterr().out
     assert "2 of 3 upscaled" in printed and "stopped with 1 to go" in printed
 
@@ -227,7 +255,7 @@ def test_a_device_out_of_memory_does_not_stop_the_batch(network, tmp_path, monke
     monkeypatch.setattr(upscale.upscaling, "upscale", full)
     args = [".", "--checkpoint", str(network[0]), "--out", "out"]
     assert command.main(upscale.Settings, upscale.run, args) == 1
-    assert os.listdir("out") == ["b.png"]
+    assert results() == ["b.png"]
     said = "failed: `a.png` is too large for this machine: RESOURCE_EXHAUSTED: Out of memory\n"
     assert said in capsys.readouterr().err
 

@@ -113,6 +113,18 @@ def test_sixteen_bits_with_alpha_are_read_as_eight(tmp_path, channels):
     image = images.read(tmp_path / "deep.png")
     np.testing.assert_array_equal(image.pixels, images.from_uint8(values[..., :-1]))
     np.testing.assert_array_equal(image.alpha, images.from_uint8(alpha))
+    assert image.narrowed and image.bits == 8
+
+
+def test_colour_of_sixteen_bits_is_read_by_the_upper_eight(tmp_path):
+    values = np.random.default_rng(7).integers(0, 65536, (5, 7, 3), dtype=np.uint16)
+    write_deep_png(tmp_path / "deep.png", values)
+    image = images.read(tmp_path / "deep.png")
+    np.testing.assert_array_equal(image.pixels, images.from_uint8((values >> 8).astype(np.uint8)))
+    assert image.narrowed
+    write_deep_png(tmp_path / "gray.png", values[..., :1])
+    images.write(tmp_path / "plain.png", image.pixels)
+    assert not any(images.read(tmp_path / x).narrowed for x in ("gray.png", "plain.png"))
 
 
 def test_one_value_of_sixteen_bits_may_be_transparent(tmp_path):

@@ -36,15 +36,16 @@ def test_the_page(tmp_path, compiled_quickly):
     """One test, so that the blocks run once, whoever shares out the tests."""
     assert sum(len(re.findall(ITERATIONS, block)) for block in BLOCKS) == 3
     left = run(tmp_path)
-    assert len(left) == len(BLOCKS) - 1 == 11
+    assert len(left) == len(BLOCKS) - 1 == 12
     assert left[1]["result"].state.detection is None
     of_any_size(left[2])
     assert left[3]["result"].state.detection is not None
     stopped_fit_goes_on(left[4], tmp_path)
     operators_are_mapped_as_one_by_one(left[7])
-    fits_in_one_program_are_those_alone(left[8])
-    assert np.isfinite(left[9]["slope"]) and left[9]["slope"] != 0
-    exported_network_runs_without_jaxsr(left[10], tmp_path)
+    descent_fits_the_observation(left[8])
+    fits_in_one_program_are_those_alone(left[9])
+    assert np.isfinite(left[10]["slope"]) and left[10]["slope"] != 0
+    exported_network_runs_without_jaxsr(left[11], tmp_path)
 
 
 def of_any_size(names):
@@ -72,6 +73,18 @@ def operators_are_mapped_as_one_by_one(names):
     y = names["shrink"](names["photo"])
     (back,) = names["adjoint"](y)
     np.testing.assert_allclose((back * names["photo"]).sum(), (y * y).sum(), rtol=1e-5)
+
+
+def descent_fits_the_observation(names):
+    """The eigenvalue is that of the operator's matrix; the image stays within [0, 1]."""
+    rows = jax.vmap(lambda unit: names["shrink"](unit[None, ..., None]).ravel())(
+        jnp.eye(64 * 64).reshape(-1, 64, 64)
+    )
+    largest = np.linalg.norm(np.float64(rows), 2) ** 2
+    assert float(names["largest"]) == pytest.approx(largest, rel=0.1)  # after 30 iterations
+    x, y = names["x"], names["y"]
+    assert float(psnr(names["shrink"](x), y)) > float(psnr(y * 0, y)) + 20
+    assert x.min() >= 0 and x.max() <= 1
 
 
 def fits_in_one_program_are_those_alone(names):

@@ -153,6 +153,16 @@ def test_other_shapes_are_one_line(name):
         protocol.score(np.full((32, 32, 3), 0.5), np.full((64, 64, 3), 0.5), 4)
 
 
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+def test_values_of_another_range_and_other_channels_are_refused(name):
+    protocol, image = protocols.PROTOCOLS[name], np.full((64, 64, 3), 0.5, np.float32)
+    for pair in ((255 * image, image), (image, 255 * image)):
+        with pytest.raises(InputError, match=r"\(up to 127.5\) must hold floats in \[0, 1\]"):
+            protocol.score(*pair, 4)
+    with pytest.raises(InputError, match=r"\(64, 64, 4\)\) must be \(H, W, 1\) or \(H, W, 3\)"):
+        protocol.degrade(np.full((64, 64, 4), 0.5, np.float32), 4)
+
+
 def test_protocols_are_named_described_and_frozen():
     assert list(protocols.PROTOCOLS) == ["plain", "paper-dip", "paper-lapsrn", "standard", "dip"]
     for name, protocol in protocols.PROTOCOLS.items():

@@ -45,6 +45,7 @@ FLOORS = (
         "dip.config",
         "dip.stopping",
         "dip.solver",
+        "dip.programs",
         "dip.fitting",
         "dip",
         "reports",

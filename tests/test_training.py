@@ -199,6 +199,8 @@ def test_four_devices_train_as_one():
         ({"weight_decay": -1.0}, r"`weight_decay` \(=-1.0\) must be at least 0, and finite"),
         ({"level_weights": (1.0, np.inf)}, r"must be finite, at least 0, one above"),
         ({"level_weights": (0.0, 0.0)}, r"`level_weights` \(=\(0.0, 0.0\)\) must be"),
+        ({"level_weights": ("a", 1.0)}, r"`level_weights` \(=\('a', 1.0\)\) must be numbers"),
+        ({"level_weights": 3.0}, r"`level_weights` \(=3.0\) must be numbers"),
         ({"level_weights": (1.0, 1.0, 1.0)}, r"must be 2 numbers, one a level"),
         ({"size": 18}, r"`size` \(=18\) must be a multiple of the factor 4"),
         ({"size": 16.0}, r"`size` \(=16.0\) must be an integer"),

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import dataclasses
-import functools
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -11,22 +10,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array
 
 from jaxsr import chunks, tracing
+from jaxsr.dip import programs
 from jaxsr.dip.config import Config
-from jaxsr.dip.solver import Params, Score, State, _run, init, rgb_score
+from jaxsr.dip.solver import Params, Score, State, rgb_score
 from jaxsr.errors import InputError, require_floats, require_functions, require_size
 from jaxsr.losses import Loss
 from jaxsr.operators import Operator, require_observation
 
 History = dict[str, np.ndarray]
 
-PROGRAMS = 4  # kept, for further fits under the same operator and functions
 WINDOW = 100  # iterations
 FALL = 5.0  # dB
 ROLLBACKS = 3  # in one window
-HARDLY: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}  # for what runs once
 
 
 class Progress(NamedTuple):
@@ -49,7 +48,8 @@ class DIPResult(NamedTuple):
     last: Array  # the network's output for the latent without noise
     params: Params
     history: History  # loss, psnr_fit and the scores: arrays of one number an iteration
-    finite: bool  # False: the loss or a parameter overflowed; all here is from before that window
+    finite: bool  # False: the loss or a parameter overflowed; all here is from before that window,
+    # in the first iterations the start
     state: State
     compile_seconds: float  # until the first iteration: tracing, compiling, the initial state
     iterations: int  # done by this call, not by what it resumed
@@ -70,6 +70,7 @@ def fit(
     config: Config,
     reference: Array | None = None,
     score: Score = rgb_score,
+    optimiser: optax.GradientTransformation | None = None,
     on_chunk: Callable[[Progress], bool | None] | None = None,
     pauses: Iterable[int] = (),
     resume: tuple[State, History] | None = None,
@@ -95,13 +96,15 @@ def fit(
       config: the solver's settings.
       reference: the true image, if known; reported on, never used.
       score: (image, reference) -> named scalars for the history, as in `step`.
+      optimiser: in the place of Adam at `config.learning_rate`; make it once, since another object
+        is another program.
       on_chunk: called between chunks; a true answer ends the fit there.
       pauses: iterations after which a chunk ends, so that `on_chunk` sees their states.
       resume: state and history of an earlier fit under the same arguments, to go on from;
         `config.iterations` and `config.patience` may have grown.
-      traces: a folder of these functions alone (operator, network, loss, score, and what they
-        hold), where the programs are kept as traced: the next process starts seconds sooner. See
-        `jaxsr.tracing`, which compares all else, this package's code among it.
+      traces: a folder of these functions alone (operator, network, loss, score, optimiser, and what
+        they hold), where the programs are kept as traced: the next process starts seconds sooner.
+        See `jaxsr.tracing`, which compares all else, this package's code among it.
 
     Raises:
       InputError: the observation is not (N, h, w, C), holds no floats or some that are not finite,
@@ -116,6 +119,7 @@ def fit(
     require_floats("the observation", observation.dtype)
     # The total is no part of the program: without it, a fit that grows finds it in the cache.
     program_config = dataclasses.replace(config, iterations=1, patience=None)
+    hardly, start = programs.hardly(key, observation), time.perf_counter()
     if resume is None:
         settings = {
             "size": tuple(size),
@@ -123,16 +127,17 @@ def fit(
             "batch": observation.shape[0],
             "dtype": str(observation.dtype),
         }
-        fresh = _start(init_fn=init_fn, apply_fn=apply_fn, **settings)
+        own = {"init_fn": init_fn, "apply_fn": apply_fn, "optimiser": optimiser}
         kept: dict[str, Any] = {"folder": traces, "known": ("init", settings)}
-        traced = tracing.trace(fresh, key, **kept, compiler_options=HARDLY)
+        fresh = programs.start(hardly, **own, **settings)
+        traced = tracing.trace(fresh, key, **kept, compiler_options=dict(hardly))
         shapes, history = traced.out_info, History()
     else:
         shapes, history = _resumed(*resume, size, config)
     require_observation(observation, operator, shapes.average)
-    functions = {"apply_fn": apply_fn, "operator": operator, "loss": loss, "score": score}
-    start = time.perf_counter()
-    program = _program(length=chunks.LENGTH, config=program_config, **functions)
+    functions: dict[str, Any] = {"apply_fn": apply_fn, "operator": operator, "loss": loss}
+    functions |= {"score": score, "optimiser": optimiser, "config": program_config}
+    program = programs.iterations(length=chunks.LENGTH, **functions)
     known = ("run", program_config, chunks.LENGTH)
     inputs = (shapes, observation, reference, 0)
     run = tracing.trace(program, *inputs, folder=traces, known=known, donate_argnums=(0,))
@@ -159,7 +164,8 @@ def fit(
         records = {name: np.asarray(column)[:count] for name, column in records.items()}
         finite = bool(np.isfinite(records["loss"]).all()) and _all_finite(state.params)
         if not finite:
-            state, done, seconds, history = base, opened, before, _until(history, opened)
+            state, done, seconds = base, opened, before
+            history = _until(records | history, opened)
             break
         history = {n: np.concatenate([history.get(n, x[:0]), x]) for n, x in records.items()}
         done, seconds = done + count, seconds + elapsed
@@ -177,7 +183,7 @@ def fit(
             break
         count = chunks.following(count, elapsed)
 
-    last = _once(apply_fn)(state.params, state.latent)
+    last = programs.output(hardly, apply_fn)(state.params, state.latent)
     return DIPResult(
         image=state.average if state.detection is None else state.detection.best,
         last=last,
@@ -212,23 +218,6 @@ def _resumed(
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state), dict(history)
 
 
-@functools.lru_cache(maxsize=PROGRAMS)
-def _program(**functions: Any) -> Any:
-    # A cache of jax.jit's own keeps each program for good, and a fit's are large: after some
-    # sixty problems a process would be out of memory maps, of which Linux gives it 65,530.
-    return jax.jit(functools.partial(_run, **functions), donate_argnames="state")
-
-
-@functools.lru_cache(maxsize=PROGRAMS)
-def _start(**settings: Any) -> Any:
-    return jax.jit(functools.partial(init, **settings), compiler_options=HARDLY)
-
-
-@functools.lru_cache(maxsize=PROGRAMS)
-def _once(apply_fn: Callable[..., Any]) -> Any:
-    return jax.jit(apply_fn, compiler_options=HARDLY)
-
-
 def _end(state: State, config: Config) -> int:
     """The iteration after which the fit ends, for all that is known in this state."""
     if state.detection is None or config.patience is None:
@@ -237,7 +226,7 @@ def _end(state: State, config: Config) -> int:
 
 
 def _until(history: History, done: int) -> History:
-    return {name: column[:done] for name, column in history.items()} if done else {}
+    return {name: column[:done] for name, column in history.items()}
 
 
 @jax.jit

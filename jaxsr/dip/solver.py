@@ -1,7 +1,6 @@
 """The solver: one iteration of Deep Image Prior, and a compiled loop of them."""
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from jax import Array, export, lax
 from jaxsr.dip import stopping
 from jaxsr.dip.config import Config
 from jaxsr.dip.stopping import Detection
-from jaxsr.errors import require_functions, require_size
+from jaxsr.errors import require_functions, require_integers, require_size
 from jaxsr.losses import Loss, total_variation
 from jaxsr.metrics import psnr
 from jaxsr.operators import Operator
@@ -29,6 +28,8 @@ POLYNOMIAL = 20
 
 class State(NamedTuple):
     """All that a fit is, between two iterations; a checkpoint of it resumes to the same bits.
+
+    (On a GPU only as far as its kernels are deterministic, and chosen alike in both processes.)
 
     Resuming from a state inside a window that `fit` later repeats gives other bits: save at its
     `pauses`.
@@ -65,6 +66,7 @@ def init(
     config: Config,
     batch: int = 1,
     dtype: Any = jnp.float32,
+    optimiser: optax.GradientTransformation | None = None,
 ) -> State:
     """The state before the first iteration.
 
@@ -76,6 +78,7 @@ def init(
       config: the solver's settings.
       batch: images fitted by the one network.
       dtype: of the latent, a float type; `fit` passes the observation's.
+      optimiser: as in `step`.
 
     Raises:
       InputError: `size` is not two integers of at least 1, or a function none.
@@ -90,7 +93,7 @@ def init(
     wide = jnp.promote_types(image.dtype, jnp.float32)  # a mean in bfloat16 would stand still
     return State(
         params=params,
-        opt_state=_optimiser(config).init(params),
+        opt_state=(optimiser or adam(config)).init(params),
         latent=latent,
         key=noise_key,
         step=jnp.zeros((), jnp.int32),
@@ -99,7 +102,8 @@ def init(
     )
 
 
-def _optimiser(config: Config) -> optax.GradientTransformation:
+def adam(config: Config) -> optax.GradientTransformation:
+    """Adam at the constant learning rate of `config`."""
     # Where a gradient is 0, so is Adam's square root: the tiny eps_root gives that a derivative.
     return optax.adam(float(config.learning_rate), eps_root=1e-30)
 
@@ -114,6 +118,7 @@ def step(
     loss: Loss,
     config: Config,
     score: Score = rgb_score,
+    optimiser: optax.GradientTransformation | None = None,
 ) -> tuple[State, dict[str, Array]]:
     """One iteration.
 
@@ -127,6 +132,7 @@ def step(
       config: the solver's settings.
       score: (image, reference) -> named scalars; of `loss`, `psnr_fit` and `variance` the solver's
         own stand.
+      optimiser: in the place of `adam(config)`, the one that `init` was given.
 
     Returns:
       The next state, and of this iteration: `loss`, `psnr_fit` (dB, of A x against y); with a
@@ -147,7 +153,8 @@ def step(
         return value, (image, seen)
 
     (value, (image, seen)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
-    updates, opt_state = _optimiser(config).update(gradient, state.opt_state, state.params)
+    update = (optimiser or adam(config)).update
+    updates, opt_state = update(gradient, state.opt_state, state.params)
     count = (state.step + 1).astype(state.average.dtype)
     weight = jnp.maximum(1 - float(config.average), POLYNOMIAL / (count + POLYNOMIAL - 1))
     average = state.average + weight * (image - state.average)
@@ -165,7 +172,7 @@ def step(
     return after, record
 
 
-def _run(
+def loop(
     state: State,
     observation: Array,
     reference: Array | None,
@@ -175,6 +182,10 @@ def _run(
     loop_fn: Callable = lax.fori_loop,
     **functions: Any,
 ) -> tuple[State, dict[str, Array]]:
+    """`iterations` times `step`, to be jitted; the records are of `length`, NaN where not reached.
+
+    `loop_fn` is called as `lax.fori_loop` is, `functions` are `step`'s.
+    """
     # Under jit the step is traced once, for its records and for the loop's body.
     one: Callable[..., tuple[State, dict[str, Array]]]
     one = jax.jit(functools.partial(step, **functions), inline=True)
@@ -189,8 +200,9 @@ def _run(
     return loop_fn(0, iterations, body, (state, history))
 
 
-_STATIC = ("iterations", "length", "loop_fn", "apply_fn", "operator", "loss", "config", "score")
-_run_counted = jax.jit(_run, static_argnames=_STATIC, donate_argnames="state")
+_FUNCTIONS = ("apply_fn", "operator", "loss", "config", "score", "optimiser")
+_STATIC = ("iterations", "length", "loop_fn", *_FUNCTIONS)
+_run_counted = jax.jit(loop, static_argnames=_STATIC, donate_argnames="state")
 
 
 def run(
@@ -204,6 +216,7 @@ def run(
     loss: Loss,
     config: Config,
     score: Score = rgb_score,
+    optimiser: optax.GradientTransformation | None = None,
     loop_fn: Callable = lax.fori_loop,
 ) -> tuple[State, dict[str, Array]]:
     """`iterations` times `step`, as one compiled program. The state is donated: it is used up.
@@ -217,9 +230,10 @@ def run(
       The last state, and `step`'s records as arrays of length `iterations`.
 
     Raises:
-      InputError: `iterations` is none that `Config` takes.
+      InputError: `iterations` is no integer from 1.
     """
-    dataclasses.replace(config, iterations=iterations)  # refuses what is no count
+    require_integers(iterations=iterations)
     functions = {"apply_fn": apply_fn, "operator": operator, "loss": loss, "score": score}
-    options = {"length": iterations, "loop_fn": loop_fn, "config": config, **functions}
+    options = {"length": iterations, "loop_fn": loop_fn, "config": config, "optimiser": optimiser}
+    options |= functions
     return _run_counted(state, observation, reference, iterations, **options)

@@ -58,5 +58,5 @@ class DRCN(Network):
             return tuple(found)
         wide = jnp.promote_types(enlarged.dtype, jnp.float32)
         weights = self.param("weights", nn.initializers.zeros, (self.depth,), wide)
-        mean = jnp.tensordot(jax.nn.softmax(weights), jnp.stack(found), 1)
+        mean = jnp.tensordot(jax.nn.softmax(weights), jnp.stack(found), 1, precision="highest")
         return (*found, mean.astype(found[-1].dtype))

@@ -1,0 +1,44 @@
+"""The compiled programs of a fit; those of the last few problems alone are kept.
+
+A cache of jax.jit's own keeps each program for good, and a fit's are large: after some sixty
+problems a process would be out of memory maps, of which Linux gives it 65,530.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxsr import tracing
+from jaxsr.dip.solver import init, loop
+
+KEPT = 4  # of each kind, for further fits under the same operator and functions
+
+Options = tuple[tuple[str, str | bool], ...]
+
+
+def hardly(*arrays: Any) -> Options:
+    """Compiler options of what runs once on these arrays: hardly any optimisation, on a CPU.
+
+    On a GPU the time goes into trying kernels, which these options are not for.
+    """
+    return (("xla_backend_optimization_level", "0"),) if tracing.platform(arrays) == "cpu" else ()
+
+
+@functools.lru_cache(maxsize=KEPT)
+def start(options: Options, **settings: Any) -> Any:
+    """`init` under these settings, of a key."""
+    return jax.jit(functools.partial(init, **settings), compiler_options=dict(options))
+
+
+@functools.lru_cache(maxsize=KEPT)
+def iterations(**functions: Any) -> Any:
+    """`loop` of these functions, of a state that is used up."""
+    return jax.jit(functools.partial(loop, **functions), donate_argnames="state")
+
+
+@functools.lru_cache(maxsize=KEPT)
+def output(options: Options, apply_fn: Callable[..., Any]) -> Any:
+    """The network."""
+    return jax.jit(apply_fn, compiler_options=dict(options))
