@@ -192,8 +192,6 @@ def evaluate(
         "compared without their transparency": image.alpha is not None,
         problem.NARROWED: image.narrowed,
     }
-    for note in (note for note, holds in left.items() if holds):
-        notes[note] = notes.get(note, 0) + 1
     figures = figures or protocol.score(result, hr, scale)
     row: scores.Figures = {**figures, "bicubic": protocol.score(baseline, hr, scale)}
     if settings.explain:
@@ -203,6 +201,8 @@ def evaluate(
         (settings.out / record).unlink(missing_ok=True)
     for place, pixels in zip(PLACES, (result, baseline, hr), strict=True):
         images.write(settings.out / place / f"{name}.png", _coloured(pixels, hr))
+    for note in (note for note, holds in left.items() if holds and settings.method != "dip"):
+        notes[note] = notes.get(note, 0) + 1  # a fit has told of its own
     return row
 
 

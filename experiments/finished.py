@@ -82,7 +82,10 @@ def _fit(folder: pathlib.Path, name: str, metrics: dict[str, Any]) -> page.Run:
         made = f"DIP {what}, protocol {protocol}: {metrics['protocol_description']}"
         line = name, scores.figures(metrics, beside)
         tables = [page.Table(made, ("run", *scores.columns(title)), [line])]
-        curve = dataclasses.replace(curve, levels=shown.levels(title, metrics[beside]))
+        if config["factor"] in (4, None):  # of others Y is shaved otherwise
+            curve = dataclasses.replace(
+                curve, levels=shown.levels(title, metrics[beside], protocol)
+            )
     files: list[tuple[str, str, page.Role]] = [
         (words.observed, words.title, "input"),
         *((stem, title, "baseline") for stem, title in problem.TITLES.items()),

@@ -22,7 +22,7 @@ from jaxsr.protocols import PROTOCOLS, Protocol, jpeg_luma
 from jaxsr.resample import imresize
 
 PHOTOGRAPH = "coffee"
-NARROWED = "read by the upper 8 of their 16 bits a channel"
+NARROWED = "read as 8 of their 16 bits a channel"
 
 
 class Words(NamedTuple):

@@ -98,7 +98,8 @@ def _curve(cell: Cell, record: Record) -> page.Curve:
 
 def _beside_bicubic(cell: Cell, found: Mapping[Cell, Record]) -> page.Curve:
     bicubic = found.get(Cell(cell.table, "bicubic", "reference", cell.image, 0))
-    levels = shown.levels("bicubic", bicubic) if bicubic else {}
+    protocol = found[cell]["settings"].get("protocol")
+    levels = shown.levels("bicubic", bicubic, protocol) if bicubic else {}
     return dataclasses.replace(_curve(cell, found[cell]), levels=levels)
 
 

@@ -50,16 +50,16 @@ def quantities(figures: Mapping[str, Any]) -> dict[str, str]:
     return dict(sorted(_QUANTITIES.items(), key=lambda item: item[0] != first))
 
 
-def levels(title: str, figures: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """PSNR of a baseline beside the curves of a fit's, as `page.Curve` has them."""
-    on = {"psnr": figures.get("psnr_rgb", figures["psnr"]), "psnr_y": figures.get("psnr_y")}
-    found = {name: float(value) for name, value in on.items() if value is not None}
-    return {
-        _QUANTITIES[name + what]: {title: value}
-        for name, value in found.items()
-        if math.isfinite(value)
-        for what in ("", "_output")
-    }
+def levels(title: str, figures: Mapping[str, Any], protocol: str) -> dict[str, dict[str, float]]:
+    """PSNR of a baseline beside the curves of a fit 4x, as `page.Curve` has them.
+
+    Under protocols that score what the curves do (on all channels, or on Y, shaved by 4).
+    """
+    column = {"plain": "psnr", "paper-dip": "psnr", "standard": "psnr_y", "dip": "psnr_y"}
+    name, value = column.get(protocol), float(figures["psnr"])
+    if name is None or not math.isfinite(value):
+        return {}
+    return {_QUANTITIES[name + what]: {title: value} for what in ("", "_output")}
 
 
 def curve(path: pathlib.Path, name: str, scene: str, titles: Mapping[str, str]) -> page.Curve:

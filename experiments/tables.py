@@ -101,7 +101,7 @@ def lines(
             line += [f"{psnr:.3f}{star}", "" if spread is None else f"{spread:.3f}"]
             line.append(f"{ssim:.4f}{star}")
             if table != "paper":
-                line += [_of_colour(found, *n) for n in (("psnr", 3), ("ssim", 4))]
+                line += [_of_colour(found, *n) + star for n in (("psnr", 3), ("ssim", 4))]
             elif published and whole and len(found) == len(wanted):
                 line += [f"{published[0]:.2f}", f"{published[1]:.4f}"]
                 line += [f"{psnr - published[0]:+.2f}"]
@@ -116,7 +116,7 @@ def note(table: str, records: Mapping[Cell, Record | None]) -> str:
     _, made = lines(table, records)
     said = []
     if any((line[0] or "").endswith("*") for _, line in made):
-        said.append("*: the mean of some images alone, beside which no other row's stands")
+        said.append("*: the mean of some images alone, for comparison with means of the same")
     if any(line[1] for _, line in made):
         said.append("+-: the deviation over seeds, of the images that all of them have")
     return "; ".join(said)

@@ -32,8 +32,8 @@ def folder(
       settings: resolved.
       task: of which the operator and the score count, not the pixels.
       network: that is fitted.
-      on: the device. None is the answer, and nothing kept, where it is not of JAX's own choice: a
-        trace is for that choice's platform; or where there is no compilation cache.
+      on: the device. None is the answer, and nothing kept, where it is not of JAX's own choice, or
+        there is no compilation cache.
     """
     cache = jax.config.values["jax_compilation_cache_dir"]
     enabled = cache and "://" not in cache and jax.config.values["jax_enable_compilation_cache"]

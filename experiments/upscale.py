@@ -9,13 +9,13 @@ A checkpoint is what `experiments.import_lapsrn` or a training run made. As in L
 are written with 8 bits a channel (gray of more with 16), under their names and in their formats, in
 one folder. One that cannot be upscaled does not stop the others: it is listed at the end, and the
 exit code is 1. A result that is there already, by its name, is left as it is: the same command goes
-on. Of another network or scale (upscale.json in the folder says which) the folder is refused.
+on. One that upscale.json in the folder knows to be made with other settings counts as failed.
 """
 
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ from jaxsr.errors import InputError, require_integers, within_memory
 from jaxsr.models.luma import Network
 from jaxsr.options import Given, option
 
+RECORD = "upscale.json"  # what the results beside it were made with, by their names
 _RESULT = 1024  # pixels a side of a tile's result: with the released network 0.7 GB of memory
 
 
@@ -53,8 +54,8 @@ class Settings:
     self_ensemble: bool = False
     """The mean over 8 flips and rotations: about 0.1 dB better, eight times as long."""
     overwrite: bool = False
-    """Replace files in --out; otherwise the file whose result is there already is left alone, and a
-    folder of another network or scale refused."""
+    """Replace files in --out; otherwise the file whose result is there already is left alone, or,
+    if other settings made it, told as failed."""
     precision: command.Precision = "float32"
     """Precision of matrix products. tf32 is faster on NVIDIA GPUs since Ampere; bfloat16 computes
     the whole network in half precision."""
@@ -90,24 +91,27 @@ def plan(
     return jobs, there, refused
 
 
-def claim(out: pathlib.Path, made: dict[str, Any], *, overwrite: bool) -> None:
-    """Keeps in the folder what its images are made with.
+def known(out: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Of the results in a folder, by name, what they were made with, as far as it is on record.
 
     Raises:
-      InputError: images are there that were made with something else, and stay.
+      InputError: the record is damaged.
     """
-    record = out / "upscale.json"
-    earlier = reports.read_json(record) if record.exists() and not overwrite else made
+    record = out / RECORD
+    kept = reports.read_json(record) if record.exists() else {}
+    if not all(isinstance(made, dict) for made in kept.values()):
+        raise InputError(f"`{record}` is damaged: it must be as a run wrote it")
+    return kept
+
+
+def differing(there: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+    """In which setting a result that is there is another than it would be now; empty if in none."""
     for name, value in made.items():
-        if earlier.get(name) != value:
-            setting, said = option(name), f"(={earlier.get(name)}), not {value}"
+        if there.get(name) != value:
             if name == "weights_sha256":
-                setting, said = "another `--checkpoint`", f"(weights {earlier.get(name)})"
-            raise InputError(
-                f"`--out` (={out}) holds images made with {setting} {said}: choose another, or "
-                "`--overwrite` them"
-            )
-    reports.write_json(record, made)
+                return "another `--checkpoint`"
+            return f"{option(name)} (={there.get(name)}), not {value}"
+    return ""
 
 
 def upscale(
@@ -152,8 +156,12 @@ def run(settings: Settings) -> int:
         command.make(settings.out)
         made: dict[str, Any] = {"scale": scale, "self_ensemble": settings.self_ensemble}
         made |= {"precision": settings.precision, "weights_sha256": pretrained.digest(variables)}
-        claim(settings.out, made, overwrite=settings.overwrite)
+        kept = known(settings.out)
         jobs, there, failures = plan(files, settings.out, overwrite=settings.overwrite)
+        for result in [result for result in there if result.name in kept]:
+            if why := differing(kept[result.name], made):
+                del there[result]
+                failures.append(f"`{result}` was made with {why}: see --overwrite")
         for result, file in jobs.items():
             if result.name != file.name:
                 print(f"{file} is written as {result.name}: its own format would not hold it")
@@ -164,6 +172,8 @@ def run(settings: Settings) -> int:
                     break
                 bar.set_postfix_str(file.name)
                 try:
+                    if kept.pop(result.name, None):  # about to be replaced
+                        reports.write_json(settings.out / RECORD, kept)
                     with within_memory(f"`{file}`"):
                         upscale(
                             file,
@@ -174,6 +184,8 @@ def run(settings: Settings) -> int:
                             tile=settings.tile,
                             self_ensemble=settings.self_ensemble,
                         )
+                    kept[result.name] = made
+                    reports.write_json(settings.out / RECORD, kept)
                     done += 1
                 except InputError as error:
                     failures.append(str(error))

@@ -142,7 +142,8 @@ class Checkpoints:
                 with atomic(self.folder / str(step) / _CHECKSUMS) as temporary:
                     temporary.write_text(json.dumps(self._checksums(step), indent=1) + "\n")
             except InputError:
-                self._manager.delete(step)
+                shutil.rmtree(self.folder / str(step), ignore_errors=True)
+                self._manager.reload()
                 raise
 
     def _require_room(self, step: int, data: Any) -> None:

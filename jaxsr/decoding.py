@@ -13,6 +13,7 @@ from jaxsr.errors import InputError
 
 # PNG's grays of few bits, as Pillow scales them to 8; the transparent one it leaves as it is.
 _SCALED = {"L;2": 85, "L;4": 17}
+_DEEP = ("LA;16", "RGB;16", "RGBA;16", "RGBX;16", "RGBa;16", "CMYK;16")  # decoded to 8 bits
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,7 +23,7 @@ class Image:
     pixels: (H, W, 1) gray or (H, W, 3) RGB, float32 in [0, 1], not multiplied by alpha.
     alpha: (H, W, 1), float32 in [0, 1], 1 opaque; None where the file has no transparency.
     bits: 16 where these pixels are told apart by more than 8 (gray without transparency), else 8.
-    narrowed: whether the file has 16 bits a channel, of which the upper 8 were read.
+    narrowed: whether a PNG or TIFF file has 16 bits a channel, which were read as 8.
     """
 
     pixels: np.ndarray
@@ -69,7 +70,8 @@ def from_pillow(picture: PIL.Image.Image, path: pathlib.Path, *, stored: Any = N
     clear = picture.has_transparency_data
     values = np.asarray(picture.convert(("L" if gray else "RGB") + ("A" if clear else "")))
     pixels = values.astype(np.float32).reshape(*values.shape[:2], -1) / np.float32(255)
-    narrowed = ";16" in str(stored)
+    mode = stored[0] if isinstance(stored, tuple) and stored else stored
+    narrowed = str(mode).startswith(_DEEP)
     if clear:
         colours, alpha = (np.ascontiguousarray(x) for x in (pixels[..., :-1], pixels[..., -1:]))
         return Image(colours, alpha, narrowed=narrowed)

@@ -47,22 +47,24 @@ def trace(
 
     Args:
       jitted: what `jax.jit` made; not called where the file is.
-      args: arrays, or their shapes; of pytrees that `jax.export` can write.
+      args: arrays, or their shapes. Of pytrees that `jax.export` cannot write nothing is kept.
       folder: None keeps nothing. Where it cannot be written, it is done without.
       known: of the function, by its `repr`.
       donate_argnums, compiler_options: those of `jitted` once more, which a file does not tell.
-
-    Raises:
-      ValueError, TypeError: `jax.export` cannot write such pytrees.
     """
+    traced: jax.stages.Traced
     if folder is None:
-        traced: jax.stages.Traced = jitted.trace(*args)
+        traced = jitted.trace(*args)
         return traced
     path = pathlib.Path(folder) / _name(known, args)
     content = _read(path)
     if content is None:
-        here = [platform(args)]
-        content = bytes(export.export(jitted, platforms=here)(*args).serialize())
+        exported = export.export(jitted, platforms=_lowered_for(args))(*args)
+        try:
+            content = bytes(exported.serialize())
+        except (TypeError, ValueError):  # of a pytree that has no name there
+            traced = jitted.trace(*args)
+            return traced
         _write(path, content)
     options = tuple((compiler_options or {}).items())
     return _program(content, donate_argnums, options).trace(*args)
@@ -77,6 +79,12 @@ def platform(args: tuple[Any, ...]) -> str:
     if isinstance(chosen, jax.Device):
         return chosen.platform
     return str(chosen) if chosen else jax.default_backend()
+
+
+def _lowered_for(args: tuple[Any, ...]) -> tuple[str, ...] | None:
+    """As `jax.export` calls it, which tells cuda from rocm; None is its own choice, the default."""
+    there = platform(args)
+    return None if there == jax.default_backend() else ({"gpu": "cuda"}.get(there, there),)
 
 
 def _name(known: object, args: tuple[Any, ...]) -> str:

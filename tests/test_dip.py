@@ -326,6 +326,8 @@ def test_fit_refuses_a_state_of_another_kind():
         (stopped, {"patience": 5}, r"with no detection .* must fit `patience` \(=5\)"),
         (stopped, {"size": (16, 16)}, r"`size` \(=\(16, 16\)\) must be .* \(=\(8, 8\)\)"),
         (stopped, {"apply_fn": "net"}, "`apply_fn` .* must be a function"),
+        (stopped, {"optimiser": optax.sgd(0.1)}, "`resume`: .* of the same `optimiser`"),
+        (stopped, {"optimiser": optax.adam}, r"`optimiser` \(=<function adam .* must be one of"),
         (detecting, {}, r"with a detection .* must fit `patience` \(=None\)"),
         (
             stopped,

@@ -347,11 +347,11 @@ def test_a_ledger_as_table1_shows_it(runs, capsys, monkeypatch):
     assert found["table paper, 4x, PSNR in dB"]["bicubic"] == [
         *(means[0], "", *means[1:], "2/2", "paper-dip"),
     ]
-    starred = "*: the mean of some images alone, beside which no other row's stands; "
+    starred = "*: the mean of some images alone, for comparison with means of the same; "
     deviation = "the deviation over seeds, of the images that all of them have"
     assert f"{starred}+-: {deviation}" in printed.splitlines()
     standard = found[f"table standard, 4x, PSNR in dB; {starred}±: {deviation}"]
-    line = ["31.000*", "1.414", "0.7500*", "30.000", "0.5000", "2/4", "standard"]
+    line = ["31.000*", "1.414", "0.7500*", "30.000*", "0.5000*", "2/4", "standard"]
     assert ["dip-mse (best)", *line] in words
     assert standard["dip-mse (best)"] == line
     assert standard["tv"] == ["missing", "", "", "", "", "0/2", "standard"]

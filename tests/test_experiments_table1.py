@@ -636,4 +636,4 @@ def test_figures_on_rgb_are_means_of_their_own():
         found[cell] = {**figures, "settings": {}}
     heads, [(_, line)] = tables.lines("standard", found)
     assert heads[1:6] == ["PSNR", "+-", "SSIM", "RGB PSNR", "RGB SSIM"]
-    assert line[:5] == ["30.000*", "", "0.9000*", "19.500", "0.1950"]
+    assert line[:5] == ["30.000*", "", "0.9000*", "19.500*", "0.1950*"]

@@ -155,27 +155,37 @@ def results():
     return sorted({*os.listdir("out")} - {"upscale.json"})
 
 
-def test_a_folder_of_another_scale_or_network_is_refused(run, tmp_path, capsys):
-    picture(tmp_path / "a.png")
+def test_results_of_another_scale_or_network_are_not_taken_for_done(run, tmp_path, capsys):
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / name)
     assert run("a.png", "--scale", 2) == 0
-    kept = (tmp_path / "out" / "a.png").read_bytes()
-    capsys.readouterr()
+    first = (tmp_path / "out" / "a.png").read_bytes()
     for args, said in (
-        (("--scale", 4), "made with `--scale` (=2), not 4"),
-        (("--scale", 2, "--self-ensemble"), "made with `--self-ensemble` (=False), not True"),
+        (("--scale", 4), "made with `--scale` (=2), not 4: see --overwrite"),
+        (("--scale", 2, "--self-ensemble"), "made with `--self-ensemble` (=False), not True: see"),
+        (("--scale", 2, "--precision", "tf32"), "made with `--precision` (=float32), not tf32"),
     ):
-        assert run("a.png", *args) == 2
-        err = capsys.readouterr().err
-        assert said in err and err.count("\n") == 1
-    record = json.loads((tmp_path / "out" / "upscale.json").read_text())
-    other = record | {"weights_sha256": "of another"}
-    (tmp_path / "out" / "upscale.json").write_text(json.dumps(other))
-    assert run("a.png", "--scale", 2) == 2
-    assert "made with another `--checkpoint` (weights of another)" in capsys.readouterr().err
-    assert (tmp_path / "out" / "a.png").read_bytes() == kept
-    assert run("a.png", "--scale", 4, "--overwrite") == 0
+        capsys.readouterr()
+        assert run("a.png", *args) == 1
+        captured = capsys.readouterr()
+        assert f"failed: `out/a.png` was {said}" in captured.err and "1 failed" in captured.out
+    record = tmp_path / "out" / "upscale.json"
+    known = json.loads(record.read_text())
+    other = {"a.png": known["a.png"] | {"weights_sha256": "of another"}}
+    record.write_text(json.dumps(other))
+    assert run("a.png", "b.png", "--scale", 2) == 1
+    assert "`out/a.png` was made with another `--checkpoint`" in capsys.readouterr().err
+    assert (tmp_path / "out" / "a.png").read_bytes() == first
+    assert json.loads(record.read_text()) == other | {"b.png": known["a.png"]}
+    assert run("a.png", "b.png", "--scale", 4, "--overwrite") == 0
     assert written("out/a.png", "RGB").shape == (36, 48, 3)
-    assert json.loads((tmp_path / "out" / "upscale.json").read_text())["scale"] == 4
+    assert {made["scale"] for made in json.loads(record.read_text()).values()} == {4}
+    for foreign in ('{"mine": 1}', "no JSON"):
+        record.write_text(foreign)
+        assert run("a.png", "--scale", 4, "--overwrite") == 2
+        err = capsys.readouterr().err.splitlines()[-1]
+        assert err.startswith("error: `out/upscale.json` is damaged")
+        assert record.read_text() == foreign
 
 
 def test_one_bad_file_does_not_stop_the_others(run, tmp_path, capsys):

@@ -146,6 +146,19 @@ def test_equals_its_description(x64, monkeypatch, settings, pixels, rows):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
+def test_elsewhere_only_what_is_huge_is_in_strips():
+    """By the loop in what is lowered for a GPU; and what is empty stays."""
+
+    def loops(height, width):
+        image = jax.ShapeDtypeStruct((1, height, width, 1), jnp.float32)
+        function = jax.jit(lambda x: strips.by_rows(lambda x: 2 * x, x, scale=1, reach=1))
+        return "while" in function.trace(image).lower(lowering_platforms=("cuda",)).as_text()
+
+    assert loops(5000, 4000) and not loops(300, 300)
+    empty = strips.by_rows(lambda x: 2 * x, jnp.zeros((0, 8, 8, 1)), scale=1, reach=1)
+    assert empty.shape == (0, 8, 8, 1)
+
+
 @pytest.mark.parametrize("settings", [{}, {"spread": 3}, {"pyramid": False}])
 def test_strips_of_rows_have_the_gradients_of_the_whole(x64, monkeypatch, settings):
     model = SMALL.clone(**settings)

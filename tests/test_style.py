@@ -44,6 +44,7 @@ FLOORS = (
         "tv",
         "dip.config",
         "dip.stopping",
+        "dip.optimiser",
         "dip.solver",
         "dip.programs",
         "dip.fitting",

@@ -108,13 +108,24 @@ def test_the_platform_is_that_of_the_arrays_then_the_default(monkeypatch):
     there = jax.device_put(jnp.zeros(2), jax.devices("cpu")[0])
     assert tracing.platform((1, there)) == "cpu"
     assert tracing.platform((1, jnp.zeros(2))) == "gpu"  # bound to no device
+    assert tracing._lowered_for((1, there)) == ("cpu",) and tracing._lowered_for((1,)) is None
     with jax.default_device(jax.devices("cpu")[0]):
-        assert tracing.platform((1,)) == "cpu"
+        assert tracing.platform((1,)) == "cpu" and tracing._lowered_for((1,)) == ("cpu",)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(tracing, "platform", lambda _: "gpu")
+    assert tracing._lowered_for((1,)) == ("cuda",)  # no name of `jax.export`'s is gpu
 
 
-def test_what_cannot_be_written_is_refused(tmp_path):
-    with pytest.raises(TypeError):
-        tracing.trace(jax.jit(lambda x: x[1]), {1: jnp.zeros(2)}, folder=tmp_path)
+def test_what_cannot_be_written_is_done_without(tmp_path):
+    traced = tracing.trace(jax.jit(lambda x: 2 * x[1]), {1: jnp.ones(2)}, folder=tmp_path)
+    np.testing.assert_array_equal(traced.lower().compile()({1: jnp.ones(2)}), [2, 2])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fit_by_an_optimiser_whose_state_cannot_be_written(tmp_path):
+    functions = linear() | {"optimiser": optax.adam(optax.cosine_decay_schedule(0.01, 20))}
+    plain, kept = fit(5, **functions), fit(5, **functions, traces=tmp_path)
+    np.testing.assert_array_equal(plain.image, kept.image)
 
 
 def test_what_is_donated_is_used_up(tmp_path):

@@ -16,6 +16,7 @@ from jax import Array
 from jaxsr import chunks, tracing
 from jaxsr.dip import programs
 from jaxsr.dip.config import Config
+from jaxsr.dip.optimiser import adam, require_optimiser
 from jaxsr.dip.solver import Params, Score, State, rgb_score
 from jaxsr.errors import InputError, require_floats, require_functions, require_size
 from jaxsr.losses import Loss
@@ -109,9 +110,10 @@ def fit(
     Raises:
       InputError: the observation is not (N, h, w, C), holds no floats or some that are not finite,
         or is not of the shape that the operator gives; `size` is not two integers of at least 1;
-        a function is none; or state, history and these arguments are not of one fit.
+        a function or the optimiser is none; or state, history and arguments are not of one fit.
     """
     require_functions(init_fn=init_fn, apply_fn=apply_fn, loss=loss, score=score)
+    require_optimiser(optimiser)
     require_size(size)
     observation = jnp.asarray(observation)
     if observation.ndim != 4:
@@ -133,7 +135,7 @@ def fit(
         traced = tracing.trace(fresh, key, **kept, compiler_options=dict(hardly))
         shapes, history = traced.out_info, History()
     else:
-        shapes, history = _resumed(*resume, size, config)
+        shapes, history = _resumed(*resume, size, config, optimiser or adam(config))
     require_observation(observation, operator, shapes.average)
     functions: dict[str, Any] = {"apply_fn": apply_fn, "operator": operator, "loss": loss}
     functions |= {"score": score, "optimiser": optimiser, "config": program_config}
@@ -200,7 +202,11 @@ def fit(
 
 
 def _resumed(
-    state: State, history: History, size: tuple[int, int], config: Config
+    state: State,
+    history: History,
+    size: tuple[int, int],
+    config: Config,
+    optimiser: optax.GradientTransformation,
 ) -> tuple[State, History]:
     """The shapes of the state, and its history."""
     step, lengths = int(state.step), {len(x) for x in history.values()} or {0}
@@ -214,6 +220,9 @@ def _resumed(
         raise InputError(f"`resume`: the state, with {has} detection of the least variance, {rule}")
     if (theirs := state.latent.shape[1:3]) != tuple(size):
         raise InputError(f"`size` (={size}) must be that of the state of `resume` (={theirs})")
+    anew: Any = jax.tree.structure(jax.eval_shape(optimiser.init, state.params))
+    if anew != jax.tree.structure(state.opt_state):
+        raise InputError("`resume`: the state must be of the same `optimiser`: it is of another")
     # Without the arrays' own device, which would make another program of the same.
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state), dict(history)
 

@@ -12,6 +12,7 @@ from jax import Array, export, lax
 
 from jaxsr.dip import stopping
 from jaxsr.dip.config import Config
+from jaxsr.dip.optimiser import adam, require_optimiser
 from jaxsr.dip.stopping import Detection
 from jaxsr.errors import require_functions, require_integers, require_size
 from jaxsr.losses import Loss, total_variation
@@ -81,10 +82,11 @@ def init(
       optimiser: as in `step`.
 
     Raises:
-      InputError: `size` is not two integers of at least 1, or a function none.
+      InputError: `size` is not two integers of at least 1, or a function or the optimiser none.
     """
     require_size(size)
     require_functions(init_fn=init_fn, apply_fn=apply_fn)
+    require_optimiser(optimiser)
     params_key, latent_key, noise_key = jax.random.split(key, 3)
     shape = (batch, *size, config.latent_channels)
     latent = jax.random.uniform(latent_key, shape, dtype, maxval=0.1)
@@ -100,12 +102,6 @@ def init(
         average=jnp.zeros(image.shape, wide),
         detection=stopping.start(image.shape, wide) if config.patience else None,
     )
-
-
-def adam(config: Config) -> optax.GradientTransformation:
-    """Adam at the constant learning rate of `config`."""
-    # Where a gradient is 0, so is Adam's square root: the tiny eps_root gives that a derivative.
-    return optax.adam(float(config.learning_rate), eps_root=1e-30)
 
 
 def step(
@@ -132,7 +128,8 @@ def step(
       config: the solver's settings.
       score: (image, reference) -> named scalars; of `loss`, `psnr_fit` and `variance` the solver's
         own stand.
-      optimiser: in the place of `adam(config)`, the one that `init` was given.
+      optimiser: in the place of `adam(config)`, the one that `init` was given; its update needs the
+        gradient, its state and the parameters, no more.
 
     Returns:
       The next state, and of this iteration: `loss`, `psnr_fit` (dB, of A x against y); with a

@@ -74,10 +74,11 @@ function plot(count, curves) {
     const scale = logarithmic ? Math.log10 : (value) => value;
     shown = curves.filter((curve) => curve.columns[name] && (!chosen || curve.scene === chosen));
     // Of several images each has a colour, and its runs differ by their dashes.
-    const seen = {}, several = new Set(shown.map((curve) => curve.scene)).size > 1;
+    const seen = new Map(), several = new Set(shown.map((curve) => curve.scene)).size > 1;
     shown = shown.map((curve, i) => {
-      const nth = seen[curve.scene] = (seen[curve.scene] ?? -1) + 1;
-      const look = several ? style(Object.keys(seen).indexOf(curve.scene), nth) : style(i, Math.floor(i / 8));
+      const place = scenes.indexOf(curve.scene), nth = seen.get(curve.scene) ?? 0;
+      seen.set(curve.scene, nth + 1);
+      const look = several ? style(place, nth + Math.floor(place / 8)) : style(i, Math.floor(i / 8));
       const own = several && !curve.name.includes(curve.scene) ? `${curve.scene}: ${curve.name}` : curve.name;
       return {name: own, every: curve.every, values: curve.columns[name], levels: curve.levels[name] || {}, look};
     });

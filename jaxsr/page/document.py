@@ -173,7 +173,7 @@ def _settings(runs: Sequence[Run]) -> str:
         parts.append(comparison(command, [(run.name, run.settings) for run in alike]))
         for run in alike:
             kinds: dict[tuple[str, ...], list[tuple[str, Mapping[str, Any]]]] = {}
-            for name, own in run.parts.items():
+            for name, own in ((name, own) for name, own in run.parts.items() if own):
                 kinds.setdefault((*own,), []).append((name, own))
             for kind in kinds.values():
                 parts.append(comparison(f"{run.name}: {', '.join(n for n, _ in kind)}", kind))

@@ -73,7 +73,7 @@ function viewer() {
     draw();
   }
 
-  const showActual = () => zoom(Math.max(1, actual()) / view.zoom);
+  const showActual = () => actual() > 1 && zoom(actual() / view.zoom);
 
   function swap() {
     const [left, right] = sides.map(({select}) => select.value);
@@ -206,6 +206,11 @@ function viewer() {
 
 if (data.groups.length) viewer();
 
+let unfolded = [];
 addEventListener("beforeprint", () => {
-  for (const folded of document.querySelectorAll("details")) folded.open = true;
+  unfolded = [...document.querySelectorAll("details:not([open])")];
+  for (const each of unfolded) each.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const each of unfolded) each.open = false;
 });
