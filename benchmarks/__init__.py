@@ -3,6 +3,6 @@
 import signal
 import sys
 
-_untouched = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-if _untouched and sys.argv[0] == "-m":  # `python -m benchmarks.dip`, which looks for its module now
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while it is imported: no traceback
+# `python -m benchmarks.dip` looks for its module now. Ctrl-C while that is imported: no traceback.
+if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

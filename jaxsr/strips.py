@@ -21,7 +21,7 @@ def by_rows(
 ) -> Array:
     """`function(x, *parameters)`, on a CPU from one strip of rows after another.
 
-    Elsewhere only where the whole would be huge: cuDNN serves no more than 2^31 elements.
+    Elsewhere only where the whole would be huge: a GPU's kernels may not count to 2^31 elements.
 
     Args:
       function: from (N, H, W, C) to (N, scale H, scale W, K) for any H; its rows that come of one

@@ -49,8 +49,7 @@ class DIPResult(NamedTuple):
     last: Array  # the network's output for the latent without noise
     params: Params
     history: History  # loss, psnr_fit and the scores: arrays of one number an iteration
-    finite: bool  # False: the loss or a parameter overflowed; all here is from before that window,
-    # in the first iterations the start
+    finite: bool  # False: the loss or a parameter overflowed; all here is from before that window
     state: State
     compile_seconds: float  # until the first iteration: tracing, compiling, the initial state
     iterations: int  # done by this call, not by what it resumed
