@@ -13,7 +13,6 @@ import json
 import pathlib
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -40,7 +39,7 @@ COMMANDS: dict[Part, tuple[str, ...]] = {
     "dip": ("dip", "--sizes", "128x128", "320x480"),
     "sizes": ("dip", "--alone", "--rounds", "3", "--sizes", "64x64", "256x256", "512x512"),
     "losses": ("dip", "--alone", "--sizes", "128x128", "--losses", "mse", "l1", "charbonnier"),
-    "precisions": ("dip", "--alone", "--sizes", "128x128", "--precisions", "float32", "bfloat16"),
+    "precisions": ("dip", "--alone", "--sizes", "128x128", "--precisions", "bfloat16"),
     "fits": ("fits",),
     "lapsrn": ("lapsrn",),
     "memory": ("memory",),
@@ -56,19 +55,22 @@ class Options:
     parts: tuple[Part, ...] = get_args(Part)
     """Which. `benchmarks.losses`, `.quality` and `.tricks` take long: they run by themselves."""
     compare: Given[pathlib.Path] = None
-    """An earlier file: what changed since is printed at the end."""
+    """An earlier file, of the suite or of one part's command: what changed since is printed at the
+    end."""
     plot: Given[pathlib.Path] = None
     """A PNG of seconds an iteration by the image's size."""
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
-    """A record of the suite.
+    """A record of the suite, or of one of its commands, as a suite of one part.
 
     Raises:
       InputError: the file is none.
     """
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if "parts" not in record:
+            record = {"parts": {record["benchmark"]: record}}
         known = bool(comparison.rows(record))
         comparison.changes(record, record)
         comparison.elsewhere(record, record)
@@ -77,7 +79,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError):
         known = False
     if not known:
-        raise InputError(f"`--compare` (={path}) must be a file that `python -m benchmarks` wrote")
+        raise InputError(f"`--compare` (={path}) must be a file of the suite or of a part")
     return record
 
 
@@ -97,17 +99,18 @@ def run(options: Options) -> dict[str, Any]:
     failed = []
     for part in options.parts:
         print(f"-- {part}: python -m benchmarks.{' '.join(COMMANDS[part])}", flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder, "part.json")
-            command = [sys.executable, "-m", f"benchmarks.{COMMANDS[part][0]}"]
-            command += [*COMMANDS[part][1:], "--json", str(path)]
-            try:
-                if subprocess.run(command).returncode:
-                    failed.append(part)
-            finally:
-                if path.exists():  # of a part that failed or was stopped, what it had measured
-                    found["parts"][part] = json.loads(path.read_text(encoding="utf-8"))
-                    reports.write_json(options.json, found)
+        path = options.json.with_suffix(f".{part}.json")  # stays there if this process is killed
+        command = [sys.executable, "-m", f"benchmarks.{COMMANDS[part][0]}"]
+        command += [*COMMANDS[part][1:], "--json", str(path)]
+        path.unlink(missing_ok=True)
+        try:
+            if subprocess.run(command).returncode:
+                failed.append(part)
+        finally:
+            if path.exists():  # of a part that failed or was stopped, what it had measured
+                found["parts"][part] = json.loads(path.read_text(encoding="utf-8"))
+                reports.write_json(options.json, found)
+                path.unlink()
     if old is not None:
         for line in comparison.elsewhere(old, found):
             print(f"not the same machine or versions: {line}")

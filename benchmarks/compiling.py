@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks import peers, timing
+from benchmarks import machine, peers, timing
 from jaxsr.errors import InputError
 from jaxsr.options import Given
 
@@ -70,7 +70,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
     found: dict[str, list[float]] = {"cold": [], "cached": []}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            environment = peers.child_environment(f"{folder}/cache")
+            environment = machine.child_environment(f"{folder}/cache")
             for kind, seconds in found.items():
                 seconds.append(first_iteration(f"{folder}/{kind}", environment))
     return [

@@ -4,7 +4,7 @@
     python -m benchmarks.dip --precisions float32 tf32 bfloat16 --losses mse charbonnier
     python -m benchmarks.dip --sizes 1024x1024 --remat --alone
 
-Ours is `jaxsr.dip.run`, several iterations to a compiled program; the peers are PyTorch eager as it
+Ours is the program of `dip.fit`, of several iterations a call; the peers are PyTorch eager as it
 comes, with channels-last memory, and `torch.compile` with both, their metrics off. Before anything
 is timed, both compute the loss of the same weights and latent in float32, which must agree to 1e-4.
 Without PyTorch (the extra `torch`), or with `--alone`, ours is timed by itself. Every size is
@@ -44,8 +44,9 @@ class Options:
     """File for the results, with machine and versions."""
     losses: tuple[Loss, ...] = ("charbonnier",)
     """Losses of the fit."""
-    precisions: tuple[Precision, ...] = ("float32",)
-    """Arithmetic of the convolutions, in all programs alike; tf32 needs a GPU that has it."""
+    precisions: Given[tuple[Precision, ...]] = None
+    """Arithmetic of the convolutions, in all programs alike. Default: float32, and on a GPU
+    tf32."""
     remat: bool = False
     """Recompute activations for the gradient (`SkipUNet(remat=True)`)."""
     iterations: Given[int] = None
@@ -64,7 +65,7 @@ class Case:
 
     size: tuple[int, int]
     loss: Loss
-    precision: Precision
+    precision: str
     remat: bool
 
     @property
@@ -166,10 +167,10 @@ def run(options: Options) -> dict[str, Any]:
     """
     sizes = [parse_size(text) for text in options.sizes]
     peers.check_counts(iterations=options.iterations, rounds=options.rounds)
-    peers.check_precisions(options.precisions)
+    precisions = peers.precisions(options.precisions)
     alone = peers.is_alone(options.alone)
-    ceiling = {precision: ceilings.measure(precision) for precision in options.precisions}
-    cases = itertools.product(sizes, options.losses, options.precisions)
+    ceiling = {precision: ceilings.measure(precision) for precision in precisions}
+    cases = itertools.product(sizes, options.losses, precisions)
     return peers.collect(
         "dip",
         (

@@ -2,9 +2,10 @@
 
     python -m benchmarks.fits --sizes 128x128 --fits 2 4 8 --json FILE
 
-`in turn`, one after another, each with the whole device; `vmap`, one program of all; and, where
-there are several, `devices`, each with its share from a thread of its own, on a CPU one device a
-core, at most so many as fits. Seconds are those of one iteration of one fit, in exact float32.
+`in turn`, one after another, each with the whole device; on a CPU `vmap`, one program of all (a GPU
+would get convolutions in groups, whose gradients it has no fast kernels for); and, where there are
+several, `devices`, each with its share from a thread of its own, on a CPU one device a core, at
+most so many as fits. Seconds are those of one iteration of one fit, in exact float32.
 """
 
 import concurrent.futures
@@ -57,7 +58,8 @@ def programs(
     ways: dict[str, Callable[[], Any]] = {
         "in turn": _queue(fit.on(devices[0]).each(iterations, keys))
     }
-    ways["vmap"] = fit.compiled(iterations, fits=fits)[0]
+    if devices[0].platform == "cpu":
+        ways["vmap"] = fit.compiled(iterations, fits=fits)[0]
     if len(devices) > 1:
         # Those of one device follow one another: it has them in a queue of its own.
         shares = np.array_split(np.arange(fits), len(devices))
@@ -122,10 +124,11 @@ def run(options: Options) -> dict[str, Any]:
         return found[size, fits][way]
 
     several = len(jax.local_devices()) > 1
+    possible = {"vmap": jax.default_backend() == "cpu", "devices": several}
     cases = [
         (size, fits, way)
         for size, fits, way in itertools.product(sizes, options.fits, WAYS)
-        if way != "devices" or (several and fits > 1)
+        if possible.get(way, True) and (way != "devices" or fits > 1)
     ]
     with jax.default_matmul_precision("highest"):
         return peers.collect(

@@ -45,8 +45,9 @@ class Options:
     """Sizes of the enlarged image, HEIGHTxWIDTH in pixels, multiples of 4."""
     json: Given[pathlib.Path] = None
     """File for the results, with machine and versions."""
-    precisions: tuple[Precision, ...] = ("float32",)
-    """Arithmetic of the convolutions, in all programs alike; tf32 needs a GPU that has it."""
+    precisions: Given[tuple[Precision, ...]] = None
+    """Arithmetic of the convolutions, in all programs alike. Default: float32, and on a GPU
+    tf32."""
     parts: Given[int] = None
     """In which the gradient of a training step is summed. By default four on a CPU, whose caches
     are small, else one."""
@@ -75,9 +76,7 @@ class Enlargement(NamedTuple):
     compile_seconds: float
 
 
-def enlargement(
-    model: Network, size: tuple[int, int], precision: Precision = "float32"
-) -> Enlargement:
+def enlargement(model: Network, size: tuple[int, int], precision: str = "float32") -> Enlargement:
     """To an image of this size; float32 is exact."""
     key, image_key = jax.random.split(jax.random.key(0))
     height, width = (side // model.factor for side in size)
@@ -89,7 +88,7 @@ def enlargement(
 
 
 def inference(
-    name: str, size: tuple[int, int], precision: Precision, options: Options, *, alone: bool
+    name: str, size: tuple[int, int], precision: str, options: Options, *, alone: bool
 ) -> dict[str, Any]:
     """The figures of one network and size, as they stand in the JSON file."""
     model, calls = NETWORKS[name], units(options.calls, cpu=3, elsewhere=100)
@@ -122,7 +121,7 @@ def inference(
     }
 
 
-def _row(name: str, precision: Precision) -> str:
+def _row(name: str, precision: str) -> str:
     return name if precision == "float32" else f"{name} {precision}"
 
 
@@ -131,7 +130,7 @@ def _recipe(options: Options) -> training.Config:
     return dataclasses.replace(RECIPE, parts=parts)
 
 
-def training_step(precision: Precision, options: Options, *, alone: bool) -> dict[str, Any]:
+def training_step(precision: str, options: Options, *, alone: bool) -> dict[str, Any]:
     """The figures of recipe `paper`'s step, as they stand in the JSON file."""
     model, count = NETWORKS["paper"], units(options.steps, cpu=8, elsewhere=50)
     config = _recipe(options)
@@ -217,18 +216,18 @@ def run(options: Options) -> dict[str, Any]:
     peers.check_counts(
         calls=options.calls, steps=options.steps, rounds=options.rounds, parts=options.parts
     )
-    peers.check_precisions(options.precisions)
+    precisions = peers.precisions(options.precisions)
     _recipe(options)  # refuses parts that do not divide the batch
     alone = peers.is_alone(options.alone)
     measurements = [
         functools.partial(inference, name, size, precision, options, alone=alone)
         for size in sizes
         for name in NETWORKS
-        for precision in options.precisions
+        for precision in precisions
     ]
     measurements += [
         functools.partial(training_step, precision, options, alone=alone)
-        for precision in options.precisions
+        for precision in precisions
     ]
     return peers.collect(
         "lapsrn",

@@ -44,7 +44,8 @@ def measure(size: str, *, remat: bool, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "dip.json")
         command = [sys.executable, "-m", "benchmarks.dip", "--alone", "--sizes", size]
-        command += ["--rounds", str(rounds), "--json", str(path), *(["--remat"] if remat else [])]
+        command += ["--precisions", "float32", "--rounds", str(rounds), "--json", str(path)]
+        command += ["--remat"] if remat else []
         ended = subprocess.run(command, capture_output=True, text=True)
         if ended.returncode:
             said = ended.stderr.strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from benchmarks import timing
 from jaxsr import dip, losses, operators
+from jaxsr.dip import solver
 from jaxsr.models import SkipUNet
 
 FACTOR = 4
@@ -36,47 +37,54 @@ class Fit:
         return float(forward(self.state.params, self.state.latent))
 
     def compiled(self, iterations: int, *, fits: int = 1) -> tuple[Callable[[], jax.Array], float]:
-        """A program of so many iterations, each call going on from the last; its compile time.
+        """A fit's program and its compile time; so many iterations, each call going on.
 
-        Several fits at once are one program under `vmap`, from as many keys of the noise.
+        As in `dip.fit` their number is an argument: were it part of the program, a GPU would not
+        have to ask after each iteration whether there is another. Several fits at once are one
+        program under `vmap`, from as many keys of the noise.
         """
         chunk, state = self._chunk(iterations), jax.tree.map(jnp.copy, self.state)
         if fits > 1:
-            chunk = jax.vmap(chunk, (0, None))
+            chunk = jax.vmap(chunk, (0, None, None, None))
             state = jax.tree.map(lambda x: jnp.stack([x] * fits), state)
             state = state._replace(key=jax.random.split(self.state.key, fits))
-        program, seconds = self._compiled(chunk, state)
-        return self._calls(program, state), seconds
+        program, seconds = self._compiled(chunk, state, iterations)
+        return self._calls(program, state, iterations), seconds
 
     def each(self, iterations: int, keys: jax.Array) -> list[Callable[[], jax.Array]]:
         """As `compiled`, one call a key of the noise, from one program on the device of the fit."""
-        program, _ = self._compiled(self._chunk(iterations), self.state)
+        program, _ = self._compiled(self._chunk(iterations), self.state, iterations)
         (device,) = self.target.devices()
         states = [self.state._replace(key=jax.device_put(key, device)) for key in keys]
-        return [self._calls(program, jax.tree.map(jnp.copy, state)) for state in states]
+        return [self._calls(program, jax.tree.map(jnp.copy, x), iterations) for x in states]
 
     def on(self, device: jax.Device) -> "Fit":
         """The same fit, there."""
         state, target = jax.device_put((self.state, self.target), device)
         return dataclasses.replace(self, state=state, target=target)
 
-    def _chunk(self, iterations: int) -> Callable[..., Any]:
+    def _chunk(self, length: int) -> Callable[..., Any]:
         return functools.partial(
-            dip.run,
-            iterations=iterations,
+            solver.loop,
+            length=length,
             apply_fn=self.apply_fn,
             operator=self.operator,
             loss=self.loss,
             config=dip.Config(),
         )
 
-    def _compiled(self, chunk: Callable[..., Any], state: dip.State) -> tuple[Any, float]:
-        return timing.compiled(jax.jit(chunk, donate_argnums=0), state, self.target)
+    def _compiled(
+        self, chunk: Callable[..., Any], state: dip.State, iterations: int
+    ) -> tuple[Any, float]:
+        program = jax.jit(chunk, donate_argnums=0)
+        return timing.compiled(program, state, self.target, None, iterations)
 
-    def _calls(self, program: Callable[..., Any], state: dip.State) -> Callable[[], jax.Array]:
+    def _calls(
+        self, program: Callable[..., Any], state: dip.State, iterations: int
+    ) -> Callable[[], jax.Array]:
         def forward() -> jax.Array:
             nonlocal state
-            state, history = program(state, self.target)
+            state, history = program(state, self.target, None, iterations)
             loss: jax.Array = history["loss"]
             return loss
 

@@ -6,8 +6,6 @@ Nothing here imports PyTorch; without it (the extra `torch`) the programs are ti
 import importlib.util
 import os
 import pathlib
-import re
-import resource
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +15,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from benchmarks import timing
+from benchmarks import machine, timing
 from jaxsr import reports
 from jaxsr.errors import InputError, require_integers, within_memory
 from jaxsr.options import as_option, parse, refused
@@ -83,8 +81,8 @@ def compare(
             name: {f"seconds_per_{unit}": t.median, "spread": t.spread} for name, t in times.items()
         },
         f"{unit}s_per_measurement": units,
-        "peak_rss_bytes": peak_rss_bytes(),
-        "device_peak_bytes": device_peak_bytes(),
+        "peak_rss_bytes": machine.peak_rss_bytes(),
+        "device_peak_bytes": machine.device_peak_bytes(),
     }
 
 
@@ -96,6 +94,12 @@ def report(result: Mapping[str, Any]) -> str:
         f"({result[f'ours_seconds_per_{unit}']:.4f} s, spread {result['ours_spread']:.4f}), "
         f"compiled in {result['compile_seconds']:.1f} s"
     )
+    if "gflop_per_second" in result:
+        line += (
+            f", {result['gflop_per_second']:.0f} GFLOP/s, "
+            f"{result['share_of_product_ceiling']:.0%} of a product's, "
+            f"{result['share_of_copy_ceiling']:.0%} of a copy's bytes/s"
+        )
     if result["ratio"] is None:
         return line
     peers = ", ".join(
@@ -115,38 +119,36 @@ def collect(
 ) -> dict[str, Any]:
     """Measures one after another, prints each result and writes all so far; returns all.
 
-    Each result has a `name`, by which `benchmarks.comparison` finds it again.
+    Each result has a `name`, by which `benchmarks.comparison` finds it again. One that fails, for
+    want of memory, say, does not keep the others.
+
+    Raises:
+      RuntimeError: some failed, each for a reason that is printed; the first is raised at the end.
     """
     found: dict[str, Any] = {
         "benchmark": benchmark,
         **settings,
-        "environment": environment(alone=alone),
+        "environment": machine.environment(alone=alone),
         "results": [],
     }
     if json:  # one that cannot be written is refused before the work
         reports.write_json(json, found)
+    failed: list[RuntimeError] = []
     for measure in measurements:
-        result = measure()
+        try:
+            result = measure()
+        except RuntimeError as error:  # JAX's and PyTorch's, and a disagreement
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            print(f"left out: {reason[0]}", file=sys.stderr)
+            failed.append(error.with_traceback(None))  # whose frames hold the arrays
+            continue
         found["results"].append(result)
         print(say(result), flush=True)
         if json:
             reports.write_json(json, found)
+    if failed:
+        raise failed[0]
     return found
-
-
-def peak_rss_bytes() -> int:
-    """The largest this process has been, all programs so far included."""
-    status = pathlib.Path("/proc/self/status")  # Linux: its `ru_maxrss` begins with the parent's
-    if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
-        return int(found[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def device_peak_bytes() -> int | None:
-    """The most that JAX has had allocated on its device so far; None where it does not count."""
-    counted = jax.devices()[0].memory_stats()
-    return counted["peak_bytes_in_use"] if counted else None
 
 
 def is_alone(asked: bool) -> bool:
@@ -155,17 +157,6 @@ def is_alone(asked: bool) -> bool:
     if missing:
         print("PyTorch is not installed (the extra `torch`): timing jaxsr alone")
     return asked or missing
-
-
-def environment(*, alone: bool) -> dict[str, Any]:
-    """The machine and the versions, PyTorch's among them."""
-    found = reports.environment(jax.devices()[0])
-    if not alone:
-        import torch
-
-        found["versions"]["torch"] = torch.__version__
-        found["torch_threads"] = reports.cores()
-    return found
 
 
 def parse_size(text: str, *, multiple: int, least: int, option: str = "sizes") -> tuple[int, int]:
@@ -193,20 +184,18 @@ def check_counts(**counts: int | None) -> None:
     require_integers(**{name: value for name, value in counts.items() if value is not None})
 
 
-def check_precisions(precisions: Sequence[str]) -> None:
-    """Refuses tf32 on a CPU, whose products would be exact under that name.
+def precisions(asked: Sequence[str] | None) -> Sequence[str]:
+    """Those asked for, else float32 and, but for a CPU, tf32.
 
     Raises:
-      InputError: it is asked for there.
+      InputError: tf32 is asked for on a CPU, whose products would be exact under that name.
     """
-    if "tf32" in precisions and jax.default_backend() == "cpu":
-        raise InputError(f"`precisions` (={' '.join(precisions)}): a CPU has no tf32")
-
-
-def child_environment(cache: str) -> dict[str, str]:
-    """A process's environment in which programs are cached in a folder, as the experiments do."""
-    own = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
-    return os.environ | own
+    on_cpu = jax.default_backend() == "cpu"
+    if asked is None:
+        return ("float32",) if on_cpu else ("float32", "tf32")
+    if "tf32" in asked and on_cpu:
+        raise InputError(f"`precisions` (={' '.join(asked)}): a CPU has no tf32")
+    return asked
 
 
 def main(

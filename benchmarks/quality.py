@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks import dip, peers
+from benchmarks import dip, machine, peers
 from benchmarks.psnr_curves import stays_at
 from jaxsr import images, reports
 from jaxsr.errors import InputError
@@ -55,7 +55,8 @@ def published_seconds(options: Options) -> float:
       InputError: the ground truth cannot be read.
     """
     height, width = (side // 32 * 32 for side in images.read(options.hr).pixels.shape[:2])
-    found = dip.run(dip.Options(sizes=(f"{height}x{width}",), rounds=options.rounds))
+    case: dict[str, Any] = {"sizes": (f"{height}x{width}",), "precisions": ("float32",)}
+    found = dip.run(dip.Options(**case, rounds=options.rounds))
     seconds: float = found["results"][0]["torch_seconds_per_iteration"]
     return PUBLISHED_ITERATIONS * seconds
 
@@ -66,11 +67,12 @@ def measure(seed: int, options: Options, published: Callable[[], float | None]) 
     Raises:
       InputError: the fit did not end well; its last line says why.
     """
+    theirs = published()  # first: if it fails, no fit was in vain
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "experiments.dip", "--protocol", "dip"]
         command += ["--loss", "charbonnier", "--hr", str(options.hr), "--out", f"{folder}/run"]
         command += ["--seed", str(seed), "--iterations", str(options.iterations)]
-        own = peers.child_environment(f"{folder}/cache")
+        own = machine.child_environment(f"{folder}/cache")
         ended = subprocess.run(command, capture_output=True, text=True, env=own)
         if ended.returncode:
             diverged = ended.returncode == 1  # which it says on its output, beside its bar
@@ -82,7 +84,7 @@ def measure(seed: int, options: Options, published: Callable[[], float | None]) 
         psnr = reports.read_csv(run / "history.csv")["psnr_y"]
     each = metrics["seconds"] / metrics["iterations"]  # what was done again is in it
     passed = stays_at(psnr, options.psnr)
-    ours, theirs = None if passed is None else passed * each, published()
+    ours = None if passed is None else passed * each
     return {
         "name": f"{options.hr.stem} to {options.psnr} dB, seed {seed}",
         "iterations_to_quality": passed,

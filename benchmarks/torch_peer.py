@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -137,9 +138,9 @@ def allow_tf32(allowed: bool) -> None:
 
 
 def placement(*, channels_last: bool) -> dict[str, Any]:
-    """What `to` takes: the GPU if there is one, and how images and filters lie in memory."""
+    """What `to` takes: the kind of device that JAX computes on, and how images lie in memory."""
     return {
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "device": "cpu" if jax.default_backend() == "cpu" else "cuda",
         "memory_format": torch.channels_last if channels_last else torch.contiguous_format,
     }
 
@@ -224,7 +225,7 @@ def fit_of(
     precision: str = "float32",
     **options: Any,
 ) -> Fit:
-    """A fit of a copy of `network`, on the GPU if there is one; both arrays are (N, H, W, C).
+    """A fit of a copy of `network`, where `placement` says; both arrays are (N, H, W, C).
 
     Raises:
       RuntimeError: at its first step, where `compiled` and there is no compiler.

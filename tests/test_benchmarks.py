@@ -77,7 +77,7 @@ def test_disagreeing_losses_stop_the_benchmark():
 @pytest.mark.skipif(sys.platform != "linux", reason="the other systems count by themselves")
 def test_a_process_is_not_as_large_as_the_one_before():
     """One of a gibibyte becomes another by exec, which tells its own peak: JAX takes over 50 MB."""
-    small = "from benchmarks import peers; print(peers.peak_rss_bytes())"
+    small = "from benchmarks import machine; print(machine.peak_rss_bytes())"
     large = "import os, sys; x = b'1' * 2**30; os.execv(sys.executable, "
     large += f"[sys.executable, '-c', {small!r}])"
     done = subprocess.run([sys.executable, "-c", large], capture_output=True, text=True, check=True)
@@ -164,6 +164,12 @@ def test_a_run_writes_what_it_found(alone, request, monkeypatch, tmp_path, capsy
     speed = result["gbytes_per_iteration"] / ours_seconds
     share = pytest.approx(speed / ceiling["gbytes_per_second"])
     assert result["share_of_copy_ceiling"] == share
+
+
+def test_peers_run_where_jax_does(peer_module, monkeypatch):
+    for backend, device in (("cpu", "cpu"), ("gpu", "cuda")):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        assert peer_module.placement(channels_last=True)["device"] == device
 
 
 def test_only_compiled_peers_may_fail(peer_module, capsys):

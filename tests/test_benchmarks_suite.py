@@ -2,6 +2,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -134,6 +135,37 @@ def test_what_ends_a_benchmark_is_one_line(capsys, error, said):
     assert told.startswith(f"error: {said}") and told.count("\n") == 1
 
 
+def test_one_that_fails_does_not_keep_the_others(tmp_path, capsys):
+    def fails():
+        array = Held()
+        held.append(weakref.ref(array))
+        raise RuntimeError("out of memory\nand much more" if array else "")
+
+    class Held:
+        """Stands in for an array of the device."""
+
+    held, path = [], tmp_path / "a.json"
+
+    def last():
+        assert held[0]() is None  # its memory is free again
+        return {"name": "last"}
+
+    cases = [lambda: {"name": "first"}, fails, last]
+    said = {"say": lambda result: result["name"]}
+    with pytest.raises(RuntimeError, match="out of memory"):
+        peers.collect("a", cases, json=path, alone=True, **said)
+    told = capsys.readouterr()
+    assert told.out == "first\nlast\n" and told.err == "left out: out of memory\n"
+    assert [x["name"] for x in json.loads(path.read_text())["results"]] == ["first", "last"]
+
+
+def test_a_gpu_is_measured_in_tf32_too(monkeypatch):
+    assert peers.precisions(None) == ("float32",)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert peers.precisions(None) == ("float32", "tf32")
+    assert peers.precisions(("tf32",)) == ("tf32",)
+
+
 def test_a_cpu_has_no_tf32(capsys):
     assert dip.main(["--precisions", "float32", "tf32", "--alone"]) == 2
     said = "error: `--precisions` (=float32 tf32): a CPU has no tf32\n"
@@ -209,13 +241,17 @@ def test_suite_gathers_its_parts(monkeypatch, tmp_path, capsys):
     args = ["--json", str(second), "--parts", "sizes", "--compare", str(first), "--plot", str(plot)]
     assert suite.main(args) == 0
     assert f"{case.name}  ours_seconds_per_iteration  1 -> 0.3" in capsys.readouterr().out
+    assert sorted(tmp_path.glob("*.json")) == [first, second]
+    first.write_text(json.dumps({"benchmark": "sizes", **record, "rounds": 3}))  # of a command
+    assert suite.main([*args[:4], "--json", str(tmp_path / "c.json"), "--compare", str(first)]) == 0
+    assert "of 1 figures none changed" in capsys.readouterr().out
     assert plot.stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        *("{", "[]", '{"parts": {}}', '{"parts": []}', '{"parts": {"a": 1}}', "[" * 100_000),
+        *("{", "[]", "{}", '{"parts": {}}', '{"parts": []}', '{"parts": {"a": 1}}', "[" * 100_000),
         '{"parts": {"a": {"results": [{"name": "x"}], "environment": null}}}',
     ],
     ids=len,
