@@ -137,7 +137,7 @@ def training_step(precision: str, options: Options, *, alone: bool) -> dict[str,
     key, image_key = jax.random.split(jax.random.key(0))
     images = jax.random.uniform(image_key, (config.batch, config.size, config.size, 1))
     steps = training_steps(model, config)
-    state = training.init(key, model, config)
+    state = training.init(key, model=model, config=config)
     gflop = work.lapsrn_pass(state.variables, images.size // model.factor**2)
     with jax.default_matmul_precision(PRODUCTS[precision]):
         program, seconds = timing.compiled(steps, state, images, 0)
@@ -147,7 +147,7 @@ def training_step(precision: str, options: Options, *, alone: bool) -> dict[str,
         from benchmarks import torch_lapsrn
 
         with jax.default_matmul_precision("highest"):
-            low, targets = training.image_pyramid(images, model)
+            low, targets = training.image_pyramid(images, model=model)
         programs, losses = torch_lapsrn.trainings(
             model,
             state.variables,

@@ -151,7 +151,7 @@ def of_training(options: Options) -> dict[str, Any]:
     recipe = lapsrn.RECIPE
     key, image_key = jax.random.split(jax.random.key(0))
     images = jax.random.uniform(image_key, (recipe.batch, recipe.size, recipe.size, 1))
-    start = training.init(key, lapsrn.NETWORKS["paper"], recipe)
+    start = training.init(key, model=lapsrn.NETWORKS["paper"], config=recipe)
     units = options.steps
     compiled = functools.partial(lapsrn_step, start, images, units)
     name, rounds = "lapsrn training step", options.rounds

@@ -93,9 +93,8 @@ class Problem:
 
     @property
     def score(self) -> "Score":
-        """What the curves show; Y is shaved by the factor, but on images too small for it."""
-        shave = self.factor if self.factor > 1 and min(self.size) > 2 * self.factor else 0
-        return Score(self.size, shave)
+        """What the curves show; of enlarged images Y is shaved by the factor."""
+        return Score(self.size, self.factor if self.factor > 1 else 0)
 
 
 @dataclasses.dataclass(frozen=True)

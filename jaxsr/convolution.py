@@ -174,6 +174,7 @@ def conv_general_dilated(
         lhs.ndim == 4
         and len(set(window_strides)) == 1
         and not isinstance(padding, str)
+        and min(min(edges) for edges in padding) >= 0
         and set(settings.get("lhs_dilation") or (1,)) == {1}
         and set(settings.get("rhs_dilation") or (1,)) == {1}
         and settings.get("feature_group_count", 1) == 1

@@ -26,6 +26,18 @@ def require_integers(*, least: int = 1, **values: object) -> None:
             raise InputError(f"`{name}` (={value}) must be at least {least}")
 
 
+def as_float(name: str, value: Any) -> float:
+    """The number that a value, given by its name, stands for: one of Python, NumPy or JAX.
+
+    Raises:
+      InputError: it is none.
+    """
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"`{name}` (={value!r}) must be a number") from None
+
+
 def require_size(size: object) -> None:
     """Refuses a size that is not (height, width), two integers of at least 1.
 

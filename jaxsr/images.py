@@ -199,11 +199,11 @@ def crop_to_multiple(
     if anchor not in ("center", "top-left"):
         raise InputError(f"`anchor` (={anchor!r}) must be center or top-left")
     multiple = int(multiple)  # NumPy's may be too narrow for a side
-    height, width = pixels.shape[:2]
+    height, width = pixels.shape[-3:-1]
     if min(height, width) < multiple:
         raise InputError(f"the image (of {width}x{height}) must have sides of at least {multiple}")
     rows, cols = height - height % multiple, width - width % multiple
     top = left = 0
     if anchor == "center":
         top, left = round((height - rows) / 2), round((width - cols) / 2)
-    return pixels[top : top + rows, left : left + cols]
+    return pixels[..., top : top + rows, left : left + cols, :]

@@ -1,7 +1,7 @@
 """Losses, elementwise: `loss(prediction, target)` has its arguments' shape; the caller reduces.
 
-They are functions of the residual d = prediction - target, whatever its unit; the defaults suit
-images in [0, 1].
+They are functions of the residual d = prediction - target of floats (unsigned integers would wrap
+around), whatever its unit; the defaults suit images in [0, 1].
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsr.errors import InputError, require_functions
+from jaxsr.errors import InputError, require_floats, require_functions
 
 Loss = Callable[[Array, Array], Array]
 
@@ -28,7 +28,7 @@ def l1(prediction: Array, target: Array) -> Array:
 
 
 def charbonnier(prediction: Array, target: Array, *, epsilon: float = 1e-3) -> Array:
-    """sqrt(d^2 + epsilon^2), a smooth |d|.
+    """sqrt(d^2 + epsilon^2), a smooth |d|; epsilon above 0 (`l1` alone has a slope at d = 0).
 
     Reference: Charbonnier et al., IEEE TIP 6 (1997); Indulkar and Upadhyay, eq. 1.
     """
@@ -36,7 +36,7 @@ def charbonnier(prediction: Array, target: Array, *, epsilon: float = 1e-3) -> A
 
 
 def huber(prediction: Array, target: Array, *, delta: float = 0.01) -> Array:
-    """d^2 / 2 up to |d| = delta, then the tangent delta (|d| - delta / 2) (Huber, 1964)."""
+    """d^2 / 2 up to |d| = delta > 0, then the tangent delta (|d| - delta / 2) (Huber, 1964)."""
     size = jnp.abs(prediction - target)
     inside = jnp.minimum(size, delta)
     return inside * (size - inside / 2)
@@ -78,8 +78,9 @@ class _General:
         if alpha == 2:
             return x / 2
         largest = float(jnp.finfo(jnp.result_type(x)).max)
-        if alpha < -(largest**0.75):  # as good as -inf, and x / b would underflow
-            return -jnp.expm1(-x / 2)
+        if abs(alpha) > largest**0.75:  # as good as infinite, and x / b would underflow
+            sign = math.copysign(1, alpha)
+            return sign * jnp.expm1(sign * x / 2)
         if abs(alpha) < 1e-6:  # the limit; float32 would lose smaller ones altogether
             return jnp.log1p(x / 2)
         # (1 + x / b)^(alpha / 2) - 1 without cancellation as alpha nears 0 or x nears 0.
@@ -134,7 +135,11 @@ def total_variation(image: Array) -> Array:
     Of a single row or column, which has no such neighbour, that mean is 0.
 
     Reference: Rudin, Osher and Fatemi, Physica D 60 (1992), in its anisotropic form.
+
+    Raises:
+      InputError: the image holds no floats.
     """
+    require_floats("the image", image.dtype)
     differences = jnp.diff(image, axis=-2), jnp.diff(image, axis=-3)
     zero = jnp.zeros((), image.dtype)
     return sum((_abs(d).mean() for d in differences if d.size), start=zero)

@@ -1,4 +1,4 @@
-"""PSNR and SSIM, of (H, W, C) images in [0, 1] unless `peak` says otherwise."""
+"""PSNR and SSIM, of (..., H, W, C) images in [0, 1] unless `peak` says otherwise."""
 
 import functools
 from typing import Any, Literal
@@ -13,6 +13,9 @@ Array = Any  # a NumPy or JAX array
 
 def psnr(prediction: Array, target: Array, *, peak: float = 1.0, shave: int = 0) -> Array:
     """Peak signal-to-noise ratio in dB, 10 log10(peak^2 / mean squared error); equal images: inf.
+
+    One number: the error is the mean over all axes. Of a batch, `jax.vmap` gives one an image, of
+    which the mean is another figure.
 
     Args:
       prediction, target: (..., H, W, C) floats, NumPy or JAX (also traced); their dtype is kept.

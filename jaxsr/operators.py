@@ -113,7 +113,8 @@ def require_observation(observation: jax.Array, operator: Operator, images: Any)
 
     Raises:
       InputError: it holds no floats, or some that are not finite (but where it is traced); or its
-        shape is another than the operator gives; or the operator is no function.
+        shape is another than the operator gives; or the operator is no function, or its result not
+        one array of floats.
     """
     require_functions(operator=operator)
     require_floats("the observation", observation.dtype)
@@ -121,6 +122,9 @@ def require_observation(observation: jax.Array, operator: Operator, images: Any)
     if known and not jnp.isfinite(observation).all():
         raise InputError("the observation must be finite: it holds NaN or infinite values")
     seen = jax.eval_shape(operator, images)
+    if not isinstance(seen, jax.ShapeDtypeStruct):
+        raise InputError("the operator's result must be one array")
+    require_floats("the operator's result", seen.dtype)
     if observation.shape != seen.shape:
         rule = f"must be of shape {seen.shape}: the operator's of {images.shape}"
         raise InputError(f"the observation (of shape {observation.shape}) {rule}")
@@ -146,7 +150,7 @@ def mask(observed: jax.Array | np.ndarray) -> Operator:
         if weights.shape[:2] != x.shape[-3:-1] or weights.shape[2] not in (1, x.shape[-1]):
             raise InputError(f"`observed` (of shape {observed.shape}) must fit the image {x.shape}")
         require_floats("the image", x.dtype)
-        return x * jnp.broadcast_to(jnp.asarray(weights, x.dtype), x.shape)
+        return jnp.where(jnp.broadcast_to(weights != 0, x.shape), x, 0)
 
     return operator
 
@@ -217,7 +221,13 @@ class _Crop:
 
 
 def compose(*operators: Operator) -> Operator:
-    """Applies the operators from left to right; with none, the identity."""
+    """Applies the operators from left to right; with none, the identity.
+
+    Raises:
+      InputError: one is no function.
+    """
+    for operator in operators:
+        require_functions(operator=operator)
     return _Composition(operators)
 
 

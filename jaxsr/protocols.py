@@ -28,14 +28,16 @@ class Protocol:
     Images of integers are refused (InputError), for their range is not known; and of floats above
     2, which are meant for another.
 
-    degrade(hr, factor) -> (hr, lr): `hr` cropped so that a result of the factor has its size, and
-        the low resolution; both float32, (H, W, C). Under `standard` `lr` may leave [0, 1].
-        InputError: the factor is no integer from 1, or the image smaller than it.
-    bicubic(lr, (height, width)) -> the baseline, float32.
-    score(result, hr, factor) -> `psnr` (dB) and `ssim`, the figures that the protocol publishes,
-        and `psnr_rgb`, `ssim_rgb`, `psnr_y`, `ssim_y`, the same on RGB (range 1; left out for gray
-        images) and on studio-range Y; float64.
-    kernel: the `operators.downsample` kernel that equals `degrade`.
+    Attributes:
+      degrade: (hr, factor) -> (hr, lr): `hr` cropped so that a result of the factor has its size
+        (its sides under `dip` and `paper-dip` multiples of 32, too), and the low resolution; both
+        float32, (H, W, C). Under `standard` `lr` may leave [0, 1]. InputError: the factor is no
+        integer from 1, or the image too small to be cropped so.
+      bicubic: (lr, (height, width)) -> the baseline, float32.
+      score: (result, hr, factor) -> `psnr` (dB) and `ssim`, the figures that the protocol
+        publishes, and `psnr_rgb`, `ssim_rgb`, `psnr_y`, `ssim_y`, the same on RGB (range 1; left
+        out for gray images) and on studio-range Y; float64.
+      kernel: the `operators.downsample` kernel that equals `degrade`.
     """
 
     name: str
@@ -56,7 +58,7 @@ def _pillow_bicubic(lr: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _matlab_bicubic(lr: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return imresize(_floats(lr), None, size=size).astype(np.float32)
+    return imresize(_floats(lr), size=size).astype(np.float32)
 
 
 def _pillow_lanczos_lr(
@@ -76,7 +78,7 @@ def _pillow_luma_lr(hr: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray
 def _floats(image: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
     require_floats("the image", image.dtype, within=" in [0, 1]")
     # A result, and what was resampled, may leave [0, 1], but by far less than this.
-    if image.size and np.abs(image).max() > 2:
+    if image.size and not np.abs(image).max() <= 2:  # or NaN
         raise InputError(f"the image (up to {np.abs(image).max():g}) must hold floats in [0, 1]")
     return np.asarray(image, dtype)
 
@@ -95,7 +97,7 @@ def _shrunk(hr: np.ndarray, factor: int) -> tuple[int, int]:
 def _matlab_lr(hr: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
     require_integers(factor=factor)
     hr = images.crop_to_multiple(_truth(hr), factor, anchor="top-left")
-    return hr, imresize(hr, None, size=_shrunk(hr, factor)).astype(np.float32)
+    return hr, imresize(hr, size=_shrunk(hr, factor)).astype(np.float32)
 
 
 def jpeg_luma(pixels: np.ndarray) -> np.ndarray:

@@ -121,18 +121,21 @@ def lanczos_kernel(factor: int, support: int) -> np.ndarray:
 
 
 def imresize(
-    image: np.ndarray, scale: float | None, *, size: tuple[int, int] | None = None
+    image: np.ndarray, scale: float | None = None, *, size: tuple[int, int] | None = None
 ) -> np.ndarray:
     """MATLAB's bicubic `imresize` of (..., H, W, C), float64, neither clipped nor rounded.
 
-    The output size is ceil(n * scale); with `size` = (height, width), that size, and the scale of
-    each axis is then output over input size, as in MATLAB, whatever `scale` is, which may be None.
+    By `scale` the output size is ceil(n * scale); by `size` = (height, width) it is that, and the
+    scale of each axis is output over input size, as in MATLAB.
 
     Raises:
-      InputError: both are None, one is out of its range, or the image has fewer than three axes.
+      InputError: not one of the two is given, it is out of its range, or the image has fewer than
+        three axes.
     """
     if image.ndim < 3:
         raise InputError(f"the image (of shape {image.shape}) must be (..., H, W, C)")
+    if (scale is None) == (size is None):
+        raise InputError(f"give one of `scale` (={scale}) and `size` (={size})")
     height, width = image.shape[-3:-1]
     if size is not None:
         require_size(size)
@@ -142,7 +145,7 @@ def imresize(
         rows = matlab_matrix(height, scale, math.ceil(height * scale))
         cols = matlab_matrix(width, scale, math.ceil(width * scale))
     else:
-        raise InputError(f"`scale` (={scale}) must be above 0, and finite, without a `size`")
+        raise InputError(f"`scale` (={scale}) must be above 0, and finite")
     tall = np.einsum("oh,...hwc->...owc", rows, np.asarray(image, np.float64), optimize=True)
     return np.einsum("ow,...hwc->...hoc", cols, tall, optimize=True)
 

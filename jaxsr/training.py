@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 
 from jaxsr import losses, operators
 from jaxsr.datasets import patches
-from jaxsr.errors import InputError, require_floats, require_functions, require_integers
+from jaxsr.errors import InputError, as_float, require_floats, require_functions, require_integers
 from jaxsr.metrics import psnr
 from jaxsr.models.luma import Network
 
@@ -31,14 +31,15 @@ Metrics = dict[str, Array]
 class Config:
     """How to train; the defaults are recipe `paper`, for 4x.
 
-    level_weights: of each level's loss, coarse to fine.
-    batch: patches in a step.
-    parts: in which a batch's gradient is computed, one after another and summed: less memory and,
+    Attributes:
+      level_weights: of each level's loss, coarse to fine.
+      batch: patches in a step.
+      parts: in which a batch's gradient is computed, one after another and summed: less memory and,
         where memory is slow, less time.
-    size: of a patch, in pixels a side.
-    learning_rate: of Adam, at the start.
-    halve_every: steps after which it is halved, again and again; below MOST_STEPS.
-    weight_decay: of all parameters, as an L2 term.
+      size: of a patch, in pixels a side.
+      learning_rate: of Adam, at the start.
+      halve_every: steps after which it is halved, again and again; below MOST_STEPS.
+      weight_decay: of all parameters, as an L2 term.
 
     Raises:
       InputError: a number is out of its range.
@@ -60,10 +61,11 @@ class Config:
         object.__setattr__(self, "level_weights", weights)
         require_integers(batch=self.batch, parts=self.parts)
         require_integers(size=self.size, halve_every=self.halve_every)
-        if not 0 <= self.weight_decay < float("inf"):
-            raise InputError(
-                f"`weight_decay` (={self.weight_decay}) must be at least 0, and finite"
-            )
+        for name in ("learning_rate", "weight_decay"):
+            object.__setattr__(self, name, as_float(name, getattr(self, name)))
+        decay = self.weight_decay
+        if not 0 <= decay < float("inf"):
+            raise InputError(f"`weight_decay` (={decay}) must be at least 0, and finite")
         if self.halve_every >= MOST_STEPS:
             raise InputError(f"`halve_every` (={self.halve_every}) must be below {MOST_STEPS}")
         if self.batch % self.parts:
@@ -77,10 +79,11 @@ class Config:
 class State(NamedTuple):
     """All that training goes on from; a pytree.
 
-    variables: of the network, {"params": ...}.
-    opt_state: of the optimiser.
-    key: what all patches are drawn from, together with `step`.
-    step: () int32, how many were taken.
+    Attributes:
+      variables: of the network, {"params": ...}.
+      opt_state: of the optimiser.
+      key: what all patches are drawn from, together with `step`.
+      step: () int32, how many were taken.
     """
 
     variables: Any
@@ -101,7 +104,7 @@ def optimiser(config: Config) -> optax.GradientTransformation:
     return optax.chain(optax.add_decayed_weights(config.weight_decay), optax.adam(schedule(config)))
 
 
-def init(key: Array, model: Network, config: Config, *, dtype: Any = jnp.float32) -> State:
+def init(key: Array, *, model: Network, config: Config, dtype: Any = jnp.float32) -> State:
     """A new network before its first step. Key consumed.
 
     Raises:
@@ -119,7 +122,7 @@ def init(key: Array, model: Network, config: Config, *, dtype: Any = jnp.float32
     return State(variables, optimiser(config).init(variables), data_key, jnp.int32(0))
 
 
-def image_pyramid(images: Array, model: Network) -> tuple[Array, list[Array]]:
+def image_pyramid(images: Array, *, model: Network) -> tuple[Array, list[Array]]:
     """What the network gets and what its levels should answer, by MATLAB's bicubic.
 
     (N, H, W, 1) to (N, H / factor, W / factor, 1) and one image for each of the levels.
@@ -147,10 +150,9 @@ def step(
     Args:
       state: before the step.
       images: the patches, in [0, 1]; of any float type, computed in that of the parameters.
-      model: the network.
-      config: of the training.
+      model, config: of the training.
       loss: elementwise.
-      sharding: how each part of the batch, of the images' rank, lies on several devices.
+      sharding: how each part of the batch, of the images' rank, lies on a `Mesh` (automatic axes).
 
     Returns:
       the next state, and `loss`, the weighted sum before the step.
@@ -161,7 +163,7 @@ def step(
     """
 
     def objective(variables: Any, images: Array) -> Array:
-        low, targets = image_pyramid(images, model)
+        low, targets = image_pyramid(images, model=model)
         predictions: Any = model.apply(variables, low)
         return losses.pyramid(predictions, targets, weights=config.level_weights, loss=loss)
 
@@ -205,25 +207,23 @@ def run(
     One compiled program does any number of them up to `length`.
 
     Returns:
-      the last state, and `step`'s metrics as arrays of `length`, NaN after `steps`.
+      the last state, and `step`'s metrics as arrays of `length`, 0 after `steps`.
     """
     dtype = _dtype(state.variables)
+    settings: dict[str, Any] = {"model": model, "config": config, "loss": loss}
 
     def body(i: Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
         state, history = carry
         key = jax.random.fold_in(state.key, state.step)
         images = patches.sample(key, bank, batch=config.batch, size=config.size, dtype=dtype)
-        state, metrics = step(
-            state, images, model=model, config=config, loss=loss, sharding=sharding
-        )
+        state, metrics = step(state, images, sharding=sharding, **settings)
         return state, {name: column.at[i].set(metrics[name]) for name, column in history.items()}
 
-    history = {"loss": jnp.full(length, jnp.nan, dtype)}
+    history = {"loss": jnp.zeros(length, dtype)}
     return lax.fori_loop(0, steps, body, (state, history))
 
 
 def _dtype(variables: Any) -> Any:
-    """Of the parameters."""
     return jax.tree.leaves(variables)[0].dtype
 
 
@@ -231,12 +231,12 @@ def _dtype(variables: Any) -> Any:
 def eval_step(variables: Any, images: Array, *, model: Network) -> Array:
     """PSNR (dB) of each of some luma images (N, H, W, 1), restored from their low resolution.
 
-    Sides are multiples of the factor, from three times it. Luma is not rounded; results are clipped
-    to [0, 1]; `factor` pixels a side are left out.
+    Sides are multiples of the factor, at least three times it. Luma is not rounded; results are
+    clipped to [0, 1]; `factor` pixels a side are left out.
     """
 
     def one(image: Array) -> Array:
-        low, _ = image_pyramid(image[None], model)
+        low, _ = image_pyramid(image[None], model=model)
         predictions: Any = model.apply(variables, low)
         return psnr(jnp.clip(predictions[-1], 0, 1), image[None], shave=model.factor)
 

@@ -24,6 +24,7 @@ from jaxsr.operators import Operator, require_observation
 PRIMAL_STEP = 10.0
 CHECK = 50  # iterations between two looks at the gap
 FLOOR = 0.25  # of the gap, in rounding errors of mean y^2: a flat image has no objective to beat
+DARK = 0.1  # the least mean y^2 in that: a black image has none
 PROGRAMS = 4  # kept
 MARGIN = 1.05  # on the operator's norm, which power iteration meets from below
 
@@ -66,19 +67,24 @@ def least_squares(
     Args:
       observation: y, (..., h, w, C).
       operator: A, linear in JAX's sense: `jax.linear_transpose` takes it.
-      start: (..., H, W, C).
+      start: (..., H, W, C), computed in the observation's type.
       weight: of the total variation, above 0.
       tolerance: above 0; in float32 not below about 1e-4.
       iterations: at most; rounded up to a multiple of CHECK.
 
     Raises:
       InputError: `weight`, `tolerance` or `iterations` is out of its range; or the observation
-        holds no floats, some that are not finite, or is not of the shape that the operator gives.
+        holds no floats, some that are not finite, or is not of the shape that the operator gives;
+        or `start` has fewer than three axes.
     """
     require_integers(iterations=iterations)
     for name, value in {"weight": weight, "tolerance": tolerance}.items():
         if not 0 < value < float("inf"):
             raise InputError(f"`{name}` (={value}) must be above 0, and finite")
+    observation = jnp.asarray(observation)
+    start = jnp.asarray(start, observation.dtype)
+    if start.ndim < 3:
+        raise InputError(f"`start` (of shape {start.shape}) must be (..., H, W, C)")
     require_observation(observation, operator, start)
     weight, tolerance = float(weight), float(tolerance)  # NumPy's would widen float32
     return _program(operator)(observation, start, weight, tolerance, iterations)
@@ -104,7 +110,8 @@ def _solve(
     scale = observation.size / (2 * norm**2)
     transpose = jax.linear_transpose(operator, start)
     y = observation / norm
-    rounding = FLOOR * jnp.finfo(y.dtype).eps * jnp.sum(y**2) / 2
+    least = DARK * observation.size / norm**2
+    rounding = FLOOR * jnp.finfo(y.dtype).eps * jnp.maximum(jnp.sum(y**2), least) / 2
 
     def forward(x: Array) -> Array:
         return operator(x) / norm

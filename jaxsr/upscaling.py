@@ -162,6 +162,8 @@ def _by_windows(
     require_floats("the image", image.dtype, within=" in [0, 1]")
     if not np.isfinite(image).all():
         raise InputError("the image must be finite: it holds NaN or infinite values")
+    if (most := np.abs(image).max()) > 2:  # meant for another range
+        raise InputError(f"the image (up to {most:g}) must hold floats in [0, 1]")
     if tile is not None:
         require_integers(tile=tile)
     try:

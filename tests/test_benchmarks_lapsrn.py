@@ -60,9 +60,9 @@ def test_peer_trains_as_we_do(x64, peer_module):
     """The losses of four steps: Charbonnier, the level weights, the L2 term and Adam."""
     model = LapSRN(depth=1, features=3)
     config = training.Config(level_weights=(1, 2), batch=2, size=16, weight_decay=0.1)
-    state = training.init(jax.random.key(0), model, config, dtype=jnp.float64)
+    state = training.init(jax.random.key(0), model=model, config=config, dtype=jnp.float64)
     images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 1), jnp.float64)
-    low, targets = jax.tree.map(np.asarray, training.image_pyramid(images, model))
+    low, targets = jax.tree.map(np.asarray, training.image_pyramid(images, model=model))
     network = peer_module.lapsrn(model, state.variables)
     trainings = [
         peer_module.Training(

@@ -46,7 +46,7 @@ def fit_state():
 
 @functools.cache
 def training_state():
-    return training.init(jax.random.key(0), LAPSRN, RECIPE)
+    return training.init(jax.random.key(0), model=LAPSRN, config=RECIPE)
 
 
 def dip(form):

@@ -277,6 +277,7 @@ def test_adapter_takes_plain_convolutions(strides, padding, settings):
         ((1, 2), [(0, 0), (0, 0)], {}),
         ((1, 1), [(0, 0), (0, 0)], {"rhs_dilation": (2, 2)}),
         ((1, 1), [(0, 0), (0, 0)], {"lhs_dilation": (2, 2)}),
+        ((1, 1), [(-1, 1), (0, 0)], {}),
         ((1, 1), [(0, 0), (0, 0)], {"precision": lax.Precision.HIGHEST}),
         ((1, 1), [(0, 0), (0, 0)], {"preferred_element_type": jnp.float32}),
     ],

@@ -2,6 +2,9 @@ import dataclasses
 import functools
 import itertools
 import math
+import os
+import subprocess
+import sys
 import types
 
 import jax
@@ -194,6 +197,8 @@ def test_a_fit_of_two_images_by_ones_own_optimiser(x64):
     np.testing.assert_allclose(found.history["loss"], seen, rtol=1e-6)  # kept in float32
     np.testing.assert_allclose(found.params, weights, rtol=1e-10)
     np.testing.assert_allclose(found.image, image, rtol=1e-10)
+    last = 1 / (1 + np.exp(-np.asarray(start.latent) @ weights))
+    np.testing.assert_allclose(found.last, last, rtol=1e-10)
 
 
 @pytest.mark.parametrize("decay", [0.99, 0.0, 0.06])
@@ -389,6 +394,28 @@ def test_fit_refuses_an_observation_of_integers_or_nan(value, said):
             loss=losses.mse,
             config=dip.Config(iterations=1),
             **arguments,
+        )
+
+
+@pytest.mark.parametrize(
+    ("operator", "said"),
+    [
+        (lambda x: (x, x), "the operator's result must be one array"),
+        (jnp.fft.fft2, r"the operator's result \(of complex64\) must hold floats"),
+        (lambda x: x.astype("uint8"), r"the operator's result \(of uint8\) must hold floats"),
+    ],
+)
+def test_fit_refuses_what_no_loss_could_compare(operator, said):
+    with pytest.raises(InputError, match=said):
+        dip.fit(
+            jax.random.key(0),
+            jnp.zeros((1, 8, 8, 3)),
+            operator,
+            init_fn=linear_init,
+            apply_fn=linear_apply,
+            size=(8, 8),
+            loss=losses.mse,
+            config=dip.Config(iterations=1),
         )
 
 
@@ -655,6 +682,16 @@ def test_config_refuses(setting, value):
         dip.Config(**{setting: value})
 
 
+def test_config_takes_numbers_of_any_kind():
+    """Of JAX, which could not be hashed, and those that are no floats."""
+    plain = dip.Config(learning_rate=0.125, noise_std=0.0)
+    for number in (jnp.float32, np.float32, np.array):
+        given = dip.Config(learning_rate=number(0.125), noise_std=number(0))
+        assert given == plain and hash(given) == hash(plain)
+    with pytest.raises(InputError, match=r"`average` \(='much'\) must be a number"):
+        dip.Config(average="much")
+
+
 @pytest.mark.parametrize("value", [2.5, 3.0, True])
 @pytest.mark.parametrize("setting", ["iterations", "latent_channels", "patience"])
 def test_config_takes_whole_numbers_alone(setting, value):
@@ -721,6 +758,52 @@ def test_a_further_fit_compiles_nothing(compilations):
     more["resume"] = state, found.history
     dip.fit(jax.random.key(0), jnp.full((1, 3, 5, 1), 0.3), operators.identity, **more)
     assert "jit(loop)" not in "".join(compilations())
+
+
+@pytest.mark.parametrize("pauses", [[0], [1.5], np.linspace(1, 4, 3)])
+def test_pauses_are_counted(pauses):
+    with pytest.raises(InputError, match=r"`pauses` \(=.*\) must be (an integer|at least 1)"):
+        fit(dip.Config(iterations=2), pauses=pauses)
+    assert type(fit(dip.Config(iterations=4), pauses=np.arange(2, 5, 2)).iterations) is int
+
+
+def test_a_fit_may_be_watched_for_nan():
+    """No number of it is one, also not where a chunk is shorter than its record has room."""
+    with jax.debug_nans(True):
+        assert fit(dip.Config(iterations=3)).finite
+
+
+PLACED = """
+import tempfile
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxsr import dip, losses, operators
+
+functions = {"init_fn": lambda key, latent: jnp.ones(()), "loss": losses.mse, "size": (3, 5)}
+functions["apply_fn"] = lambda level, latent: level * latent[..., :1]
+fit = lambda key, y, steps=3, **more: dip.fit(
+    key, y, operators.identity, config=dip.Config(iterations=steps), **functions, **more)
+key, y, other = jax.random.key(0), jnp.full((1, 3, 5, 1), 0.3), jax.devices()[1]
+expected = fit(key, y, 5).history["loss"]
+with tempfile.TemporaryDirectory() as folder:
+    there = fit(key, jax.device_put(y, other), traces=folder)
+assert there.image.devices() == {other}
+fit(jax.device_put(key, other), y)
+back = fit(key, np.asarray(y), 5, resume=(there.state, there.history))
+here = fit(key, y)
+again = fit(key, jax.device_put(y, other), 5, resume=(here.state, here.history))
+for found in (back, again):
+    np.testing.assert_allclose(found.history["loss"], expected, rtol=1e-6)
+"""
+
+
+def test_a_fit_goes_where_its_observation_lies():
+    """Whatever device the key, or the state that it resumes from, is on."""
+    devices = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    command = [sys.executable, "-c", PLACED]
+    ended = subprocess.run(command, env=os.environ | devices, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 def rising(config, **more):

@@ -13,9 +13,7 @@ import PIL.Image
 import pytest
 
 from experiments import command, dip, folder, networks, record
-from experiments.recipes import Settings
 from jaxsr import images, protocols
-from jaxsr.errors import InputError
 
 OUTPUT = (
     *("sr.png", "sr_last.png", "lr.png", "bicubic.png", "hr.png", "comparison.png", "psnr.png"),
@@ -426,22 +424,6 @@ def test_a_folder_is_of_one_setting(tmp_path, capsys, monkeypatch):
     assert run(*common, "--iterations", 6) == 2
     assert "No space left" in capsys.readouterr().err
     assert (tmp_path / "out/sr.png").read_bytes() == before
-
-
-def test_canvas_and_operator(tmp_path):
-    """The network draws more than is seen; the operator looks at the middle alone."""
-    from experiments import problem
-
-    hr = tmp_path / "noise.png"
-    images.write(hr, np.random.default_rng(0).random((68, 100, 3)).astype(np.float32))
-    task = problem.load(Settings(hr=hr).resolved())
-    assert task.canvas(32) == (96, 128)
-    canvas = np.zeros((1, 96, 128, 3), np.float32)
-    canvas[:, 14:82, 14:114] = task.hr
-    seen = task.operator()(canvas)
-    assert np.abs(np.clip(seen[0], 0, 1) - task.observed).max() < 1.5 / 255
-    with pytest.raises(InputError):
-        command.device("tpu")
 
 
 def test_goes_on_in_the_folder_of_an_earlier_version(tmp_path, capsys):

@@ -428,3 +428,16 @@ def test_the_gain_is_over_what_stands_beside():
     row = {"psnr": 28.5, "ssim": 0.8, "bicubic": {"psnr": 27.25, "ssim": 0.75}}
     *_, line = scores.summary([("a", row)], beside="bicubic").splitlines()
     assert line.split() == ["a", "28.500", "0.8000", "27.250", "0.7500", "+1.250"]
+
+
+def test_what_is_cropped_or_left_out_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    draw = np.random.default_rng(0)
+    for name, shape in (("a", (65, 64, 3)), ("b", (64, 64, 4)), ("c", (64, 64, 3))):
+        pixels = draw.integers(0, 256, shape, np.uint8)
+        PIL.Image.fromarray(pixels).save(f"data/{name}.png")
+    assert command.main(evaluate.Settings, evaluate.run, ["--data", "data", "--out", "out"]) == 0
+    told = capsys.readouterr().out
+    assert "cropped, as protocol standard asks: 1 of 3 images" in told
+    assert "compared without their transparency: 1 of 3 images" in told

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import jax
 import numpy as np
@@ -216,6 +217,23 @@ def test_ctrl_c_stops_all(folder, monkeypatch, capsys):
     assert outcome.stopped and outcome.done == () and not outcome.left_out
     assert (folder / "out/a/sr.png").exists() and not (folder / "out/b").exists()
     assert [path.name for path in (folder / "out/a/checkpoints").iterdir()] == ["1"]
+
+
+def test_fits_take_devices_in_turns(monkeypatch):
+    two = [types.SimpleNamespace(platform="cpu", id=i) for i in range(2)]
+    monkeypatch.setattr(jax, "local_devices", lambda **_: two)
+    assert several.devices("cpu", 3) == [*two, two[0]] and several.devices("cpu", None) == two
+
+
+def test_a_page_is_newer_than_its_fits(tmp_path):
+    (tmp_path / "seed0").mkdir()
+    page, fits = tmp_path / "report.html", [tmp_path / "seed0"]
+    for path, at in ((page, 5), (fits[0] / "metrics.json", 6)):
+        path.touch()
+        os.utime(path, ns=(at, at))
+    assert not ensemble._is_newer(page, fits)
+    os.utime(page, ns=(6, 6))
+    assert ensemble._is_newer(page, fits)
 
 
 def test_each_device_has_one_fit_at_a_time(folder, monkeypatch):

@@ -23,7 +23,17 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments import baselines, cells, command, networks, restoration, rows, table1, tables
+from experiments import (
+    baselines,
+    cells,
+    command,
+    fits,
+    networks,
+    restoration,
+    rows,
+    table1,
+    tables,
+)
 from experiments.ledger import Ledger
 from jaxsr import images, models, operators, pretrained, tv, upscaling
 from jaxsr.errors import InputError
@@ -599,6 +609,29 @@ def test_bad_input_is_one_line(capsys, args, said):
     assert run(*args) == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1
+
+
+def test_ledger_gives_back_what_is_infinite(tmp_path):
+    kept = {"psnr": math.inf, "ssim": 1.0, "psnr_y": math.inf}
+    one = Ledger(tmp_path / "r")
+    one.write("a/b", {}, kept, seconds=1.5, environment={})
+    assert one.read("a/b", {}) == one.read("a/b", {}) | kept
+
+
+def test_cost_of_a_record_without_its_seconds(tmp_path):
+    record = {"iterations": 100, "iterations_per_second": 4, "device": {}, "versions": {}}
+    (tmp_path / "metrics.json").write_text(json.dumps(record))
+    assert fits.cost(tmp_path)[0] == 25
+
+
+def test_rows_have_the_protocols_of_their_records():
+    root = pathlib.Path(rows.__file__).parents[1] / "results" / "table1"
+    paths = [*root.glob("*/*/*.json")]
+    assert {path.parts[-3] for path in paths} == {"paper", "standard", "set5"}
+    for path in paths:
+        settings = json.loads(path.read_text())["settings"]
+        name = rows.protocol_name(settings["row"], path.parts[-3])
+        assert name == settings["protocol"], path
 
 
 def test_ledger_refuses_damaged_records(tmp_path):

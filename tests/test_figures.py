@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import skimage.data
+import skimage.measure
 
 from jaxsr import figures, plots
 from jaxsr.errors import InputError
@@ -229,6 +230,21 @@ def test_curves_as_vectors_are_the_same_bytes_twice(tmp_path, suffix):
     assert written[0].startswith({"pdf": b"%PDF-", "svg": b"<?xml"}[suffix])
     with pytest.raises(InputError, match=r"a\.gif` must end in \.png, \.pdf, \.svg"):
         plots.lines(tmp_path / "a.gif", points, xlabel="x", ylabel="y")
+
+
+def test_details_are_sought_along_both_axes():
+    image = np.full((40, 40, 1), 0.5, np.float32)
+    image[:, 4:12:2] = 1.0
+    image[:, 24:] += 0.1 * (np.arange(40) % 2)[:, None, None]  # along the rows, but weak
+    assert figures.most_detailed(image)[1] < 12
+    assert figures.most_detailed(image.transpose(1, 0, 2))[0] < 12
+
+
+def test_large_images_are_shown_by_their_blocks_means(tmp_path):
+    image = np.random.default_rng(0).random((900, 1300, 3), np.float32)
+    figures.comparison(tmp_path / "a.png", {"x": image}, {}, zoom=(800, 1200, 32, 32))
+    means = skimage.measure.block_reduce(to_uint8(image), (2, 2, 1), np.mean)
+    assert holds(pixels(tmp_path / "a.png"), np.rint(means)[:60, :60])
 
 
 def test_heat_map_is_red_below_zero_and_blue_above(tmp_path):

@@ -390,6 +390,8 @@ def test_centre_crop_is_pillows(size):
     np.testing.assert_array_equal(images.crop_to_multiple(values[..., None], 32)[..., 0], expected)
     top_left = images.crop_to_multiple(values[..., None], 32, anchor="top-left")
     np.testing.assert_array_equal(top_left[..., 0], values[:rows, :cols])
+    batch = np.stack([values, 255 - values])[..., None]
+    np.testing.assert_array_equal(images.crop_to_multiple(batch, 32)[0, ..., 0], expected)
 
 
 def test_crop_needs_one_multiple():

@@ -121,6 +121,18 @@ def test_general_is_its_limit_beyond_the_type(dtype, alpha):
     assert np.isfinite(slope(losses.general(alpha), d)).all()
 
 
+@pytest.mark.parametrize("alpha", [1e30, 1e38, 1e39])
+def test_general_is_welschs_turned_over_for_large_alpha(alpha):
+    d = np.array([0, 0.001, 0.05, 0.1], np.float32)
+    expected = np.exp((d.astype(np.float64) / 0.05) ** 2 / 2) - 1
+    np.testing.assert_allclose(losses.general(alpha)(d, 0 * d), expected, rtol=1e-5)
+
+
+def test_total_variation_is_of_floats():
+    with pytest.raises(InputError, match=r"the image \(of uint8\) must hold floats"):
+        losses.total_variation(jnp.zeros((4, 4, 1), "uint8"))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("alpha", (*ALPHAS, 1e-8, -1e-8, 2 - 1e-8, 2 + 1e-8, -1e4))
 def test_general_has_finite_gradients(x64, dtype, alpha):

@@ -19,6 +19,20 @@ def pair():
     return target + 0.1 * rng.standard_normal(target.shape), target
 
 
+@pytest.mark.parametrize("window", ["uniform", "gaussian"])
+def test_a_batchs_ssim_is_the_mean_of_its_images(window):
+    x, y = np.random.default_rng(0).random((2, 4, 20, 24, 3))
+    each = [metrics.ssim(a, b, window=window) for a, b in zip(x, y, strict=True)]
+    assert metrics.ssim(x, y, window=window) == pytest.approx(np.mean(each))
+
+
+def test_a_batchs_psnr_is_of_all_its_pixels():
+    x = np.zeros((2, 4, 4, 1))
+    y = x + np.array([0.1, 0.001])[:, None, None, None]
+    assert metrics.psnr(x, y) == pytest.approx(-10 * np.log10((0.1**2 + 0.001**2) / 2))
+    np.testing.assert_allclose(jax.vmap(metrics.psnr)(x, y), [20, 60], rtol=1e-5)
+
+
 @pytest.mark.parametrize("peak, shave", [(1.0, 0), (2.0, 3), (255.0, 1)])
 def test_psnr_equals_scikit_image(x64, pair, peak, shave):
     cut = slice(shave, -shave or None)

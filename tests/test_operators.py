@@ -109,7 +109,7 @@ def test_matlab_bicubic_equals_imresize(x64):
         ours = operators.downsample(factor, kernel="matlab-bicubic")(jnp.asarray(image))
         np.testing.assert_allclose(ours, resample.imresize(image, 1 / factor), rtol=0, atol=1e-14)
     ours = operators.downsample(5, kernel="matlab-bicubic")(jnp.asarray(image))
-    expected = resample.imresize(image, None, size=(4, 7))
+    expected = resample.imresize(image, size=(4, 7))
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-14)
 
 
@@ -176,6 +176,8 @@ def test_mask_keeps_what_was_observed():
     for observed in (OBSERVED, OBSERVED[..., None], by_channel):
         full = observed.reshape(24, 20, -1) | np.zeros((24, 20, 3), bool)
         np.testing.assert_array_equal(operators.mask(observed)(x), np.where(full, x, 0))
+        unknown = jnp.where(full, x, jnp.nan)
+        np.testing.assert_array_equal(operators.mask(observed)(unknown), np.where(full, x, 0))
     with pytest.raises(InputError, match="must fit the image"):
         operators.mask(OBSERVED)(x[:, 1:])
     with pytest.raises(InputError, match=r"must be .H, W."):
@@ -190,6 +192,11 @@ def test_masks_may_be_traced():
     masks = np.stack([OBSERVED, ~OBSERVED])
     found = jax.jit(jax.vmap(lambda observed: operators.mask(observed)(x)))(masks)
     np.testing.assert_array_equal(found, np.where(masks[..., None], x, 0))
+
+
+def test_compositions_are_of_functions():
+    with pytest.raises(InputError, match=r"`operator` \(=3\) must be a function"):
+        operators.compose(operators.identity, 3)
 
 
 def test_crop_keeps_the_middle():

@@ -24,6 +24,26 @@ def mean_scores(name, paths, factor, upscale=None):
     return {key: np.mean([score[key] for score in scores]) for key in scores[0]}
 
 
+def test_ssims_range_and_what_is_shaved():
+    codes = np.random.default_rng(0).integers(0, 256, (2, 40, 48, 3), np.uint8)
+    pair = [*map(images.from_uint8, codes)]
+    for name, span in (("plain", 255), ("paper-dip", 2 * 255)):
+        expected = structural_similarity(*codes, channel_axis=-1, data_range=span)
+        found = protocols.PROTOCOLS[name].score(*pair, 4)["ssim"]
+        assert found == pytest.approx(expected, abs=1e-6)
+    expected = peak_signal_noise_ratio(*codes[:, 4:-4, 4:-4], data_range=255)
+    found = protocols.PROTOCOLS["standard"].score(*pair, 4)["psnr_rgb"]
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+def test_nan_is_refused(name):
+    image = np.full((64, 64, 3), 0.5, np.float32)
+    image[1, 2] = np.nan
+    with pytest.raises(InputError, match=r"\(up to nan\) must hold floats in \[0, 1\]"):
+        protocols.PROTOCOLS[name].degrade(image, 2)
+
+
 def test_bicubic_row_of_the_papers_table_1(shared):
     paths = [shared / "data" / "BSDS300" / "images" / "test" / f"{name}.jpg" for name in TEN]
     scores = mean_scores("paper-dip", paths, 4)

@@ -184,7 +184,7 @@ def test_trains_and_comes_back(compiled_quickly, tmp_path, model):
     assert sum(weights) == pytest.approx(1)
     size = 6 * model.factor
     config = training.Config(level_weights=weights, batch=2, size=size)
-    state = training.init(jax.random.key(0), model, config)
+    state = training.init(jax.random.key(0), model=model, config=config)
     images = jnp.asarray(np.random.default_rng(0).random((2, size, size, 1), np.float32))
     step = jax.jit(functools.partial(training.step, model=model, config=config))
     losses = []

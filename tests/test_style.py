@@ -61,6 +61,7 @@ ORDER = [name for floor in FLOORS for name in floor]
 # Arguments with defaults that read better by position.
 BY_POSITION = {
     ("resample.cubic", "a"),  # the kernel's one number, as in the formula
+    ("resample.imresize", "scale"),  # as in MATLAB
     ("convolution.conv", "stride"),  # `custom_vjp` takes its arguments by position
     ("dip.solver.step", "reference"),  # data, not an option: it may be traced
     ("dip.solver.run", "reference"),

@@ -37,17 +37,17 @@ def test_the_learning_rate_is_halved_in_steps():
 
 def test_image_pyramid_is_matlabs_pyramid(x64):
     pictures = images(2, 24)
-    low, targets = training.image_pyramid(pictures, MODEL)
+    low, targets = training.image_pyramid(pictures, model=MODEL)
     for actual, scale in ((low, 1 / 4), (targets[0], 1 / 2), (targets[1], 1)):
         np.testing.assert_allclose(actual, resample.imresize(pictures, scale), atol=1e-12)
     jump = LapSRN(factor=4, depth=1, features=4, pyramid=False)
-    assert len(training.image_pyramid(pictures, jump)[1]) == 1
+    assert len(training.image_pyramid(pictures, model=jump)[1]) == 1
 
 
 @jax.jit
 def level_losses(variables, pictures):
     """Both levels' Charbonnier losses, each a mean (the paper's eq. 1)."""
-    low, targets = training.image_pyramid(pictures, MODEL)
+    low, targets = training.image_pyramid(pictures, model=MODEL)
     levels = zip(MODEL.apply(variables, low), targets, strict=True)
     return jnp.array([jnp.sqrt((x - y) ** 2 + 1e-6).mean() for x, y in levels])
 
@@ -65,7 +65,7 @@ def test_step_is_adam_on_the_weighted_losses_after_the_l2_term(x64):
         learning_rate=0.01,
         halve_every=2,
     )
-    state = training.init(jax.random.key(0), MODEL, config, dtype=jnp.float64)
+    state = training.init(jax.random.key(0), model=MODEL, config=config, dtype=jnp.float64)
     advance = jax.jit(functools.partial(training.step, model=MODEL, config=config))
     slopes = jax.jit(jax.jacrev(level_losses))
     values = state.variables
@@ -92,7 +92,7 @@ def test_step_is_adam_on_the_weighted_losses_after_the_l2_term(x64):
 
 
 def test_patches_are_taken_in_the_type_of_the_parameters(x64):
-    state = training.init(jax.random.key(0), MODEL, CONFIG)
+    state = training.init(jax.random.key(0), model=MODEL, config=CONFIG)
     advance = jax.jit(functools.partial(training.step, model=MODEL, config=CONFIG))
     for dtype in (jnp.float64, jnp.bfloat16):
         pictures = images().astype(dtype)
@@ -110,7 +110,7 @@ def test_one_patch_can_be_learnt_by_heart():
     config = training.Config(
         level_weights=(1.0,), batch=1, size=16, weight_decay=0.0, halve_every=250
     )
-    state = training.init(jax.random.key(0), model, config)
+    state = training.init(jax.random.key(0), model=model, config=config)
     advance = jax.jit(functools.partial(training.step, model=model, config=config))
     for _ in range(1000):
         state, _ = advance(state, picture)
@@ -119,7 +119,7 @@ def test_one_patch_can_be_learnt_by_heart():
 
 
 def test_eval_step_is_the_psnr_of_the_restored_image(x64):
-    state = training.init(jax.random.key(0), MODEL, CONFIG, dtype=jnp.float64)
+    state = training.init(jax.random.key(0), model=MODEL, config=CONFIG, dtype=jnp.float64)
     pictures = images(2, 24)
     found = training.eval_step(state.variables, pictures, model=MODEL)
     for i, picture in enumerate(np.asarray(pictures)):
@@ -134,7 +134,7 @@ def test_patches_follow_from_the_key_and_the_step_alone():
     rng = np.random.default_rng(0)
     bank = patches.bank([rng.integers(0, 256, (40, 40, 1), np.uint8)], size=16)
     run = functools.partial(training.run, length=5, model=MODEL, config=CONFIG)
-    state = training.init(jax.random.key(0), MODEL, CONFIG)
+    state = training.init(jax.random.key(0), model=MODEL, config=CONFIG)
     together, history = run(jax.tree.map(jnp.copy, state), bank, 3)
     for i in range(3):
         key = jax.random.fold_in(state.key, i)
@@ -143,7 +143,7 @@ def test_patches_follow_from_the_key_and_the_step_alone():
         state, metrics = run(state, bank, 1)
         assert float(metrics["loss"][0]) == pytest.approx(float(expected), rel=1e-5)
         assert metrics["loss"][0] == history["loss"][i]
-    assert np.isnan(history["loss"][3:]).all() and not np.isnan(history["loss"][:3]).any()
+    assert (history["loss"][3:] == 0).all() and (history["loss"][:3] > 0).all()
     jax.tree.map(np.testing.assert_array_equal, state.variables, together.variables)
 
 
@@ -164,7 +164,7 @@ for devices in (jax.devices()[:1], jax.devices()):
     assert len(devices) in (1, 4)
     mesh = Mesh(devices, ("data",))
     everyone = NamedSharding(mesh, PartitionSpec())
-    state = training.init(jax.random.key(0), model, config, dtype="float64")
+    state = training.init(jax.random.key(0), model=model, config=config, dtype="float64")
     state, here = jax.device_put((state, bank), everyone)
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     options = {"model": model, "config": config, "sharding": sharding}
@@ -211,7 +211,7 @@ def test_four_devices_train_as_one():
 )
 def test_bad_settings_are_told(settings, said):
     with pytest.raises(InputError, match=said):
-        training.init(jax.random.key(0), MODEL, training.Config(**settings))
+        training.init(jax.random.key(0), model=MODEL, config=training.Config(**settings))
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_bad_settings_are_told(settings, said):
 )
 def test_a_step_refuses(images, options, said):
     config = dataclasses.replace(CONFIG, batch=2, parts=2, size=16)
-    state = training.init(jax.random.key(0), MODEL, config)
+    state = training.init(jax.random.key(0), model=MODEL, config=config)
     with pytest.raises(InputError, match=said):
         training.step(state, images, model=MODEL, config=config, **options)
 
@@ -239,7 +239,7 @@ def test_settings_may_be_given_as_a_list_and_by_numpy():
 
 def black():
     """Variables of a network whose result is 0."""
-    state = training.init(jax.random.key(0), MODEL, CONFIG)
+    state = training.init(jax.random.key(0), model=MODEL, config=CONFIG)
     return jax.tree.map(jnp.zeros_like, state.variables)
 
 

@@ -120,6 +120,21 @@ def test_a_flat_image_has_nothing_to_reach():
     np.testing.assert_allclose(found.image, 0.3, atol=1e-4)
 
 
+def test_a_black_image_is_reached():
+    y, start = jnp.zeros((8, 8, 1)), jax.random.uniform(jax.random.key(0), (8, 8, 1))
+    found = tv.least_squares(y, operators.identity, start=start, weight=0.01)
+    assert found.converged
+    np.testing.assert_allclose(found.image, 0, atol=1e-3)
+
+
+def test_the_start_is_of_the_observations_type():
+    y, start = jnp.full((4, 4, 1), 0.3), jnp.zeros((4, 4, 1), jnp.bfloat16)
+    found = tv.least_squares(y, operators.identity, start=start, weight=0.01)
+    assert found.image.dtype == jnp.float32
+    with pytest.raises(InputError, match=r"`start` \(of shape \(4, 4\)\) must be"):
+        tv.least_squares(y, operators.identity, start=start[..., 0], weight=0.01)
+
+
 def test_of_an_operator_that_sees_nothing_any_flat_image_is_a_minimum():
     y = np.random.default_rng(4).uniform(0, 1, SHAPE).astype(np.float32)
     start = jnp.asarray(np.random.default_rng(5).uniform(0, 1, SHAPE).astype(np.float32))

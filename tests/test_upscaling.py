@@ -256,6 +256,12 @@ def test_one_jump_has_no_levels_between():
             upscaling.bicubic(RGB, scale)
 
 
+def test_another_range_is_refused():
+    model, variables = network(factor=2)
+    with pytest.raises(InputError, match=r"\(up to 77\) must hold floats in \[0, 1\]"):
+        upscale(np.full((16, 16, 1), 77.0), model, variables)
+
+
 def test_weights_that_are_no_numbers_are_said():
     model, variables = network(factor=2)
     broken = jax.tree.map(lambda x: np.full_like(x, np.nan), variables)

@@ -25,8 +25,9 @@ _LEVELS = 2**16 - 1
 class Bank(NamedTuple):
     """Luma images of any sizes, one after another.
 
-    pixels: (all of them,) uint16, BT.601 studio-range luma times 65535.
-    start, height, width: (images,) int32.
+    Attributes:
+      pixels: (all of them,) uint16, BT.601 studio-range luma times 65535.
+      start, height, width: (images,) int32.
     """
 
     pixels: Array
@@ -38,10 +39,11 @@ class Bank(NamedTuple):
 class View(NamedTuple):
     """Which part of a bank a patch shows, and how.
 
-    image: () int32, its index.
-    scale: () in [LEAST_SCALE, 1], of the image.
-    corner: (2,) whole numbers, the patch's first row and column in the scaled image.
-    flips: (3,) bool: upside down, then left to right, then transposed.
+    Attributes:
+      image: () int32, its index.
+      scale: () in [LEAST_SCALE, 1], of the image.
+      corner: (2,) whole numbers, the patch's first row and column in the scaled image.
+      flips: (3,) bool: upside down, then left to right, then transposed.
     """
 
     image: Array

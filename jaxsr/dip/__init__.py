@@ -13,10 +13,12 @@ Arrays are (N, H, W, C), images in [0, 1]; f's image may be larger than what A l
 from jaxsr.dip.config import Config
 from jaxsr.dip.fitting import DIPResult, History, Progress, fit
 from jaxsr.dip.solver import State, init, rgb_score, run, step
+from jaxsr.dip.stopping import Detection
 
 __all__ = [
     "Config",
     "DIPResult",
+    "Detection",
     "History",
     "Progress",
     "State",

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jaxsr.errors import InputError, require_integers
+from jaxsr.errors import InputError, as_float, require_integers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Config:
         require_integers(
             iterations=self.iterations, latent_channels=self.latent_channels, patience=patience
         )
+        for name in ("learning_rate", "noise_std", "average", "tv_weight"):
+            object.__setattr__(self, name, as_float(name, getattr(self, name)))
         rules = (
             ("iterations", self.iterations <= 10**7, "at most 10 million"),
             ("learning_rate", 0 < self.learning_rate < float("inf"), "above 0, and finite"),

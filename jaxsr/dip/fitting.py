@@ -50,7 +50,7 @@ class DIPResult(NamedTuple):
     params: Params
     history: History  # loss, psnr_fit and the scores: arrays of one number an iteration
     finite: bool  # False: the loss or a parameter overflowed; all here is from before that window
-    state: State
+    state: State  # of which `image` and `params` are: `run` would use them up, `resume` does not
     compile_seconds: float  # until the first iteration: tracing, compiling, the initial state
     iterations: int  # done by this call, not by what it resumed
     seconds: float  # that they took, compilation and what was rolled back left out
@@ -79,10 +79,12 @@ def fit(
     """Fit a network to an observation, in chunks of compiled iterations (`jaxsr.chunks`).
 
     Adam may throw a fit off. So it is rolled back: where its PSNR against the observation has
-    fallen by over FALL dB from the start of a window to its end, the window is done again with
-    fresh noise, at most ROLLBACKS times (the released denoising has the rule). Windows end after
-    every WINDOW iterations, at the `pauses`, and at the end, also where `patience` is it. The
-    first, at whose start there is nothing to fall from, stays.
+    fallen by over 5 dB from the start of a window to its end, the window is done again with fresh
+    noise, at most 3 times (the released denoising has the rule). Windows end after every 100
+    iterations, at the `pauses`, and at the end, also where `patience` is it. The first, at whose
+    start there is nothing to fall from, stays.
+
+    Not under `jit`, `vmap`, `grad` or `jax.disable_jit`: there, `init` and `run`.
 
     Args:
       key: consumed; with `resume` not looked at: the state holds its own.
@@ -93,11 +95,11 @@ def fit(
       apply_fn: (params, latent) -> images (N, H, W, C), such as a Flax module's `apply`.
       size: (H, W).
       loss: elementwise.
-      config: the solver's settings.
+      config, score: as in `step`.
       reference: the true image, if known; reported on, never used.
-      score: (image, reference) -> named scalars for the history, as in `step`.
-      optimiser: in the place of Adam at `config.learning_rate`; make it once, since another object
-        is another program.
+      optimiser: in the place of Adam at `config.learning_rate`, one whose update needs the
+        gradient, its state and the parameters, no more; make it once, since another object is
+        another program.
       on_chunk: called between chunks; a true answer ends the fit there.
       pauses: iterations after which a chunk ends, so that `on_chunk` sees their states.
       resume: state and history of an earlier fit under the same arguments, to go on from;
@@ -108,13 +110,16 @@ def fit(
 
     Raises:
       InputError: the observation is not (N, h, w, C), holds no floats or some that are not finite,
-        or is not of the shape that the operator gives; `size` is not two integers of at least 1;
-        a function or the optimiser is none; or state, history and arguments are not of one fit.
+        or is not of the shape that the operator gives; `size` is not two integers of at least 1, a
+        pause no integer from 1; a function or the optimiser is none; or state, history and
+        arguments are not of one fit.
     """
     require_functions(init_fn=init_fn, apply_fn=apply_fn, loss=loss, score=score)
     require_optimiser(optimiser)
     require_size(size)
+    stops = chunks.ends(config.iterations, every=WINDOW, pauses=pauses)
     observation = jnp.asarray(observation)
+    reference = None if reference is None else jnp.asarray(reference)
     if observation.ndim != 4:
         raise InputError(f"the observation (of shape {observation.shape}) must be (N, h, w, C)")
     require_floats("the observation", observation.dtype)
@@ -150,11 +155,10 @@ def fit(
         compiled = beside.submit(run.lower().compile)
         # Compiled beside the loop, and hardly optimised: it runs once.
         state = _copy(resume[0]) if resume else traced.lower().compile()(key)
-        base, chunk = _copy(state), compiled.result()
+        chunk = compiled.result()
+    base = _copy(state := jax.device_put(state, chunk.input_shardings[0][0]))
     compile_seconds, seconds = time.perf_counter() - start, 0.0
     first = done = int(state.step)
-    stops = sorted({*pauses, *range(WINDOW, config.iterations, WINDOW), config.iterations})
-
     count, finite, rollbacks, repeats = 1, True, 0, 0
     opened, before = done, seconds  # the window's start, of which `base` is the state
     while done < (end := _end(state, config)):
@@ -184,10 +188,9 @@ def fit(
             break
         count = chunks.following(count, elapsed)
 
-    last = programs.output(hardly, apply_fn)(state.params, state.latent)
     return DIPResult(
         image=state.average if state.detection is None else state.detection.best,
-        last=last,
+        last=programs.output(hardly, apply_fn)(state.params, state.latent),
         params=state.params,
         history=history,
         finite=finite,

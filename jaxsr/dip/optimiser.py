@@ -21,4 +21,4 @@ def require_optimiser(optimiser: object) -> None:
 def adam(config: Config) -> optax.GradientTransformation:
     """Adam at the constant learning rate of `config`."""
     # Where a gradient is 0, so is Adam's square root: the tiny eps_root gives that a derivative.
-    return optax.adam(float(config.learning_rate), eps_root=1e-30)
+    return optax.adam(config.learning_rate, eps_root=1e-30)

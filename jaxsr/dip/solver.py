@@ -139,21 +139,21 @@ def step(
     noise = jax.random.normal(
         jax.random.fold_in(state.key, state.step), state.latent.shape, state.latent.dtype
     )
-    latent = state.latent + float(config.noise_std) * noise
+    latent = state.latent + config.noise_std * noise
 
     def objective(params: Params) -> tuple[Array, tuple[Array, Array]]:
         image = apply_fn(params, latent)
         seen = operator(image)
         value = loss(seen, observation).mean()
         if config.tv_weight:
-            value = value + float(config.tv_weight) * total_variation(image)
+            value = value + config.tv_weight * total_variation(image)
         return value, (image, seen)
 
     (value, (image, seen)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
     update = (optimiser or adam(config)).update
     updates, opt_state = update(gradient, state.opt_state, state.params)
     count = (state.step + 1).astype(state.average.dtype)
-    weight = jnp.maximum(1 - float(config.average), POLYNOMIAL / (count + POLYNOMIAL - 1))
+    weight = jnp.maximum(1 - config.average, POLYNOMIAL / (count + POLYNOMIAL - 1))
     average = state.average + weight * (image - state.average)
     record: dict[str, Array] = {}
     if reference is not None:
@@ -179,7 +179,7 @@ def loop(
     loop_fn: Callable = lax.fori_loop,
     **functions: Any,
 ) -> tuple[State, dict[str, Array]]:
-    """`iterations` times `step`, to be jitted; the records are of `length`, NaN where not reached.
+    """`iterations` times `step`, to be jitted; the records are of `length`, 0 where not reached.
 
     `loop_fn` is called as `lax.fori_loop` is, `functions` are `step`'s.
     """
@@ -187,7 +187,7 @@ def loop(
     one: Callable[..., tuple[State, dict[str, Array]]]
     one = jax.jit(functools.partial(step, **functions), inline=True)
     record = jax.eval_shape(one, state, observation, reference)[1]
-    history = {name: jnp.full((length, *x.shape), jnp.nan, x.dtype) for name, x in record.items()}
+    history = {name: jnp.zeros((length, *x.shape), x.dtype) for name, x in record.items()}
 
     def body(i: Array, carry: tuple[State, dict[str, Array]]) -> tuple[State, dict[str, Array]]:
         state, history = carry
