@@ -218,7 +218,8 @@ def main(
         with within_memory("the work"):
             run(parsed)
     except InputError as error:
-        print(f"error: {as_option(str(error), options)}", file=sys.stderr)
+        said = as_option(str(error), options).replace("\n", "\\n")  # of a file's name
+        print(f"error: {said}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"error: {refused(error)}", file=sys.stderr)

@@ -50,10 +50,12 @@ def main(
     try:
         parsed = options.parse(settings, args)
         use_compilation_cache()
+        jax.config.update("jax_enable_x64", False)  # else a run would go on with other noise
         with within_memory("the work"):
             return run(parsed)
     except InputError as error:
-        print(f"error: {options.as_option(str(error), settings)}", file=sys.stderr)
+        said = options.as_option(str(error), settings).replace("\n", "\\n")  # of a file's name
+        print(f"error: {said}", file=sys.stderr)
     except OSError as error:
         print(f"error: {options.refused(error)}", file=sys.stderr)
     except KeyboardInterrupt:

@@ -22,10 +22,11 @@ from experiments.problem import PHOTOGRAPH
 from experiments.record import as_config, claim
 from experiments.several import Fit
 from jaxsr.datasets import folders
-from jaxsr.errors import require_integers
+from jaxsr.errors import InputError, require_integers
 from jaxsr.options import Given
 
 # No image of a folder may be called as what lies beside the fits.
+MOST_SEEDS = 10_000
 RESERVED = {"config.json", "scores.json", "scores.csv", "report.html"}
 
 # What may differ when a folder of fits is taken up again; each fit knows its own image and length.
@@ -60,6 +61,8 @@ class Settings(recipes.Settings):
           InputError: the settings do not go together, or a folder holds no image.
         """
         require_integers(seeds=self.seeds, at_once=1 if self.at_once is None else self.at_once)
+        if self.seeds > MOST_SEEDS:
+            raise InputError(f"`--seeds` (={self.seeds}) must be at most {MOST_SEEDS}")
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(recipes.Settings)}
         each = recipes.Settings(**own).resolved()
         each.config()

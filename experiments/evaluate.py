@@ -20,13 +20,11 @@ import numpy as np
 import tqdm
 
 from experiments import command, finished, lumas, methods, pages, paths, problem, recipes, scores
+from experiments.evaluation_folder import PLACES, clear, require_own
 from experiments.fits import environment as environment_of
 from jaxsr import images, protocols, reports
 from jaxsr.errors import InputError, require_integers, within_memory
 from jaxsr.options import Given, option
-
-PLACES = ("images", "bicubic", "hr")  # of results, baselines and ground truths
-RECORDS = ("scores.json", "scores.csv", pages.NAME)
 
 DIP = ("iterations", "loss", "recipe", "seed")  # options of that method alone
 
@@ -127,6 +125,7 @@ def run(settings: Settings) -> int:
     notes, left_out = dict[str, int](), dict[str, str]()
     with command.computing(on, settings.precision), command.interruptible() as interrupted:
         method = settings.restorer(interrupted)
+        require_own(settings.out)
         command.make(settings.out, *PLACES)
         fits = settings.method == "dip"  # with bars of their own
         try:
@@ -145,9 +144,9 @@ def run(settings: Settings) -> int:
         environment = reports.environment(on) | {"precision": settings.precision}
         if method.fits:
             environment = environment_of(method.fits / name for name, _ in rows)
+        write_scores(settings, method, files, rows, left_out, environment)
         for note, count in notes.items():
             print(f"{note}: {count} of {len(files)} images")
-        write_scores(settings, method, files, rows, left_out, environment)
         pages.beside(finished.read, settings.out)
     for name, reason in left_out.items():
         print(f"left out {name}: {reason}", file=sys.stderr)
@@ -176,7 +175,7 @@ def evaluate(
 
     What is not compared of it is counted in `notes`.
 
-    An earlier evaluation's records in the folder go before its first file does.
+    An earlier evaluation's records and images go before the first file is written.
 
     Raises:
       InputError: the file cannot be read, or the image is too small.
@@ -197,8 +196,7 @@ def evaluate(
     if settings.explain:
         pair = {str(settings.method): result, "bicubic": baseline}
         row["explain"] = {k: lumas.compare(_coloured(v, hr), hr, scale) for k, v in pair.items()}
-    for record in RECORDS:
-        (settings.out / record).unlink(missing_ok=True)
+    clear(settings.out)
     for place, pixels in zip(PLACES, (result, baseline, hr), strict=True):
         images.write(settings.out / place / f"{name}.png", _coloured(pixels, hr))
     for note in (note for note, holds in left.items() if holds and settings.method != "dip"):
@@ -219,15 +217,10 @@ def write_scores(
     left_out: dict[str, str],
     environment: dict[str, Any],
 ) -> None:
-    """Prints the scores of the images, then writes them as CSV and as JSON."""
+    """Writes the scores of the images as CSV and as JSON, then prints them."""
     protocol, name = protocols.PROTOCOLS[settings.protocol], str(settings.method)
     mean = scores.mean([figures for _, figures in rows])
     lines = [*rows, ("mean", mean)]
-    print(f"{name} {settings.scale}x, {len(rows)} of {len(files)} images, files in {settings.out}")
-    print(f"protocol {protocol.name}: {protocol.description}")
-    print(scores.summary(lines, beside="" if name == "bicubic" else "bicubic"))
-    if settings.explain:
-        print(lumas.explanation([(image, f["explain"]) for image, f in lines], settings.scale))
     scores.write_csv(settings.out / "scores.csv", lines)
     record = {
         "protocol": protocol.name,
@@ -243,6 +236,11 @@ def write_scores(
         **environment,
     }
     reports.write_json(settings.out / "scores.json", record)
+    print(f"{name} {settings.scale}x, {len(rows)} of {len(files)} images, files in {settings.out}")
+    print(f"protocol {protocol.name}: {protocol.description}")
+    print(scores.summary(lines, beside="" if name == "bicubic" else "bicubic"))
+    if settings.explain:
+        print(lumas.explanation([(image, f["explain"]) for image, f in lines], settings.scale))
 
 
 if __name__ == "__main__":

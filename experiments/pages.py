@@ -32,7 +32,8 @@ def beside(read: Reader, folder: pathlib.Path, *, out: pathlib.Path | None = Non
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write([read(folder, folder.resolve().name)], out)
-        print(f"to look at: {out}")
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         print(f"`{out}` was not made ({reason}); all else is there", file=sys.stderr)
+    else:
+        print(f"to look at: {out}")

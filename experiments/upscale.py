@@ -13,9 +13,11 @@ on. One that upscale.json in the folder knows to be made with other settings cou
 """
 
 import dataclasses
+import functools
+import os
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -26,7 +28,7 @@ import tyro
 
 from experiments import command, paths
 from experiments.problem import NARROWED
-from jaxsr import images, pretrained, reports, upscaling
+from jaxsr import files, images, pretrained, reports, upscaling
 from jaxsr.errors import InputError, require_integers, within_memory
 from jaxsr.models.luma import Network
 from jaxsr.options import Given, option
@@ -104,6 +106,22 @@ def known(out: pathlib.Path) -> dict[str, dict[str, Any]]:
     return kept
 
 
+def note(out: pathlib.Path, result: str, made: Mapping[str, Any] | None) -> None:
+    """Puts on record what a result was made with, or with None that it is no more.
+
+    Beside what other processes put there meanwhile.
+
+    Raises:
+      InputError: the record is damaged, or cannot be written.
+    """
+    descriptor = files.lock(out, wait=True)
+    try:
+        others = {name: as_made for name, as_made in known(out).items() if name != result}
+        reports.write_json(out / RECORD, others | ({} if made is None else {result: made}))
+    finally:
+        os.close(descriptor)
+
+
 def differing(there: Mapping[str, Any], made: Mapping[str, Any]) -> str:
     """In which setting a result that is there is another than it would be now; empty if in none."""
     for name, value in made.items():
@@ -123,8 +141,9 @@ def upscale(
     scale: int,
     tile: int | None,
     self_ensemble: bool,
+    before: Callable[[], None],
 ) -> None:
-    """From file to file; alpha by bicubic.
+    """From file to file; alpha by bicubic. Calls `before` when there is something to write.
 
     Raises:
       InputError: `file` cannot be read, or `result` not be written.
@@ -138,6 +157,7 @@ def upscale(
         image.pixels, model, variables, scale=scale, self_ensemble=self_ensemble, **where
     )
     alpha = None if image.alpha is None else upscaling.bicubic(image.alpha, scale, **where)
+    before()
     images.write(result, pixels, alpha=alpha)
 
 
@@ -145,7 +165,7 @@ def run(settings: Settings) -> int:
     """All files, one after another; the exit code."""
     if settings.tile is not None:
         require_integers(tile=settings.tile)
-    files = paths.matching(settings.paths)
+    given = paths.matching(settings.paths)
     on = command.device(settings.device)
     with command.computing(on, settings.precision), command.interruptible() as interrupted:
         model, variables = pretrained.load(settings.checkpoint)
@@ -157,7 +177,7 @@ def run(settings: Settings) -> int:
         made: dict[str, Any] = {"scale": scale, "self_ensemble": settings.self_ensemble}
         made |= {"precision": settings.precision, "weights_sha256": pretrained.digest(variables)}
         kept = known(settings.out)
-        jobs, there, failures = plan(files, settings.out, overwrite=settings.overwrite)
+        jobs, there, failures = plan(given, settings.out, overwrite=settings.overwrite)
         for result in [result for result in there if result.name in kept]:
             if why := differing(kept[result.name], made):
                 del there[result]
@@ -172,8 +192,7 @@ def run(settings: Settings) -> int:
                     break
                 bar.set_postfix_str(file.name)
                 try:
-                    if kept.pop(result.name, None):  # about to be replaced
-                        reports.write_json(settings.out / RECORD, kept)
+                    replaced = functools.partial(note, settings.out, result.name, None)
                     with within_memory(f"`{file}`"):
                         upscale(
                             file,
@@ -183,16 +202,16 @@ def run(settings: Settings) -> int:
                             scale=scale,
                             tile=settings.tile,
                             self_ensemble=settings.self_ensemble,
+                            before=replaced if result.exists() else lambda: None,
                         )
-                    kept[result.name] = made
-                    reports.write_json(settings.out / RECORD, kept)
+                    note(settings.out, result.name, made)
                     done += 1
                 except InputError as error:
                     failures.append(str(error))
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
-    left = len(files) - done - len(there) - len(failures)
-    counts = f"{done} of {len(files)} upscaled {scale}x to {settings.out}"
+    left = len(given) - done - len(there) - len(failures)
+    counts = f"{done} of {len(given)} upscaled {scale}x to {settings.out}"
     if there:
         counts += f", {len(there)} there already (see --overwrite)"
     print(f"{counts}, {len(failures)} failed" if failures else counts)

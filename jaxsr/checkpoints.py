@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 
 from jaxsr import storage
 from jaxsr.errors import InputError, require_integers, within_memory
-from jaxsr.files import atomic
+from jaxsr.files import atomic, lock
 from jaxsr.quiet import quiet
 
 Tree = TypeVar("Tree")
@@ -35,7 +35,8 @@ class Checkpoints:
     process's own.
 
     Raises:
-      InputError: `keep` is no integer from 1, or `folder` cannot be opened or made.
+      InputError: `keep` is no integer from 1, or `folder` cannot be opened or made, or another
+        process has it open to write.
     """
 
     def __init__(
@@ -73,9 +74,12 @@ class Checkpoints:
             enable_async_checkpointing=False,
             multiprocessing_options=processes,
         )
+        self._lock: int | None = None
         try:
             if not read_only:
                 self.folder.mkdir(parents=True, exist_ok=True)
+                if self._leads:
+                    self._lock = lock(self.folder)
             with quiet:
                 self._manager = ocp.CheckpointManager(
                     self.folder,
@@ -83,6 +87,7 @@ class Checkpoints:
                     item_handlers=ocp.StandardCheckpointHandler(multiprocessing_options=processes),
                 )
         except Exception as error:
+            self._unlock()
             raise InputError(f"`{folder}` cannot hold checkpoints: {_reason(error)}") from error
 
     def __enter__(self) -> "Checkpoints":
@@ -92,9 +97,15 @@ class Checkpoints:
         self.close()
 
     def close(self) -> None:
-        """Releases what Orbax holds. Checkpoints stay."""
+        """Releases what Orbax holds, and the folder. Checkpoints stay."""
         with quiet:
             self._manager.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        held, self._lock = self._lock, None
+        if held is not None:
+            os.close(held)
 
     def latest_step(self) -> int | None:
         """The step of the latest checkpoint, sound or not; None where there is none."""

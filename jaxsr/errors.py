@@ -2,6 +2,7 @@
 
 import contextlib
 import numbers
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -77,10 +78,10 @@ def require_functions(**values: object) -> None:
 
 @contextlib.contextmanager
 def within_memory(what: str) -> Iterator[None]:
-    """Work on something that may be too large for the device.
+    """Work on something that may be too large for the device, or find none.
 
     Raises:
-      InputError: it is, or the device failed otherwise.
+      InputError: it is, or the device failed otherwise, or there is none.
     """
     import jax  # here, as above
 
@@ -92,3 +93,9 @@ def within_memory(what: str) -> Iterator[None]:
         large = isinstance(error, MemoryError) or any(words in told for words in _TOO_LARGE)
         said = "is too large for this machine" if large else "failed on this device"
         raise InputError(f"{what} {said}: {reason}") from error
+    except RuntimeError as error:
+        if "initialize backend" not in str(error):
+            raise
+        asked = os.environ.get("JAX_PLATFORMS")
+        rule = "must name what JAX can use here, cpu for one: it finds no device"
+        raise InputError(f"`JAX_PLATFORMS` (={asked}) {rule}") from error

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and where those go that can be made again."""
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import secrets
@@ -25,6 +26,31 @@ def cache() -> pathlib.Path:
         ) from error
 
 
+def lock(folder: str | os.PathLike[str], *, wait: bool = False) -> int:
+    """Keeps other processes that ask for it out of a folder: until this one closes what it gets.
+
+    A process that ends, however it does, closes it. A file system without locks has none here.
+
+    Returns:
+      A file descriptor, for `os.close`.
+
+    Raises:
+      InputError: another holds it, unless this one is to `wait`; or there is no such folder.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"`{folder}` cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise InputError(f"`{folder}` is in use by another process") from error
+    except OSError:  # not supported there
+        pass
+    return descriptor
+
+
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path` that becomes `path` if the block succeeds.
@@ -34,12 +60,14 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     stays behind (after a SIGKILL one may).
 
     Raises:
-      InputError: `path` names no file, or the operating system refuses to write: no such folder,
-        no permission, disk full.
+      InputError: `path` names no file, or what it names is none (a device, say), or the operating
+        system refuses to write: no such folder, no permission, disk full.
     """
     path = pathlib.Path(path)
     if not path.name:
         raise InputError(f"`{path}` must name a file")
+    if path.exists() and not path.is_file() and not path.is_dir():  # of a folder the system tells
+        raise InputError(f"`{path}` must be a file: it would be replaced")
     temporary = path.with_name(f".{secrets.token_hex(6)}.tmp{path.suffix}")
     try:
         try:

@@ -342,3 +342,13 @@ def test_saving_in_threads_leaves_logging_as_it_was(tmp_path):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         list(pool.map(save, range(8)))
     assert logger.level == level
+
+
+def test_one_writer_at_a_time(tmp_path):
+    """A second would sweep up what the first is about to write."""
+    with Checkpoints(tmp_path) as first:
+        with pytest.raises(InputError, match="is in use by another process"):
+            Checkpoints(tmp_path)
+        first.save(1, {"x": jnp.ones(3)})
+    with Checkpoints(tmp_path) as second:
+        assert second.latest_step() == 1

@@ -12,11 +12,12 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import skimage.data
 
-from experiments import command, networks
+from experiments import command, dip, networks
 from jaxsr import images, models, options
 from jaxsr.datasets import bsds300
 from jaxsr.errors import InputError
@@ -205,3 +206,19 @@ def test_the_tutorials_python_runs(desk, capsys):
     result = np.asarray(names["result"].image[0])
     assert ours == str(names["protocol"].score(result, names["hr"], 4))
     assert "'psnr'" in bicubic and bicubic != ours
+
+
+def test_numbers_are_as_wide_as_ever(monkeypatch):
+    """Of 64 bits, the noise of a resumed run would be another."""
+    monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
+    jax.config.update("jax_enable_x64", True)
+    try:
+        assert command.main(Nothing, lambda _: jnp.ones(()).dtype.itemsize, []) == 4
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
+def test_a_line_of_a_name_with_two_is_one(monkeypatch, capsys):
+    monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
+    assert command.main(dip.Settings, dip.run, ["--hr", "no\nsuch.png"]) == 2
+    assert capsys.readouterr().err.startswith("error: `no\\nsuch.png` ")

@@ -1,6 +1,7 @@
 """`python -m experiments.evaluate` in-process, on small images but for the published figures."""
 
 import csv
+import errno
 import json
 import math
 import signal
@@ -441,3 +442,33 @@ def test_what_is_cropped_or_left_out_is_said(tmp_path, monkeypatch, capsys):
     told = capsys.readouterr().out
     assert "cropped, as protocol standard asks: 1 of 3 images" in told
     assert "compared without their transparency: 1 of 3 images" in told
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path, capsys):
+    image = picture(tmp_path / "data/a.png")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_text("{}")
+    (tmp_path / "run/report.html").write_text("mine")
+    assert run("--data", image, "--out", "run") == 2
+    said = "must be new, empty or of an evaluation: it holds config.json"
+    assert said in capsys.readouterr().err
+    assert (tmp_path / "run/report.html").read_text() == "mine"
+
+
+def test_an_evaluation_takes_the_place_of_an_earlier_one(tmp_path):
+    first, second = picture(tmp_path / "data/a.png"), picture(tmp_path / "data/b.png")
+    assert run("--data", first, "--out", "out") == 0
+    assert run("--data", second, "--scale", 2, "--out", "out") == 0
+    assert sorted(path.name for path in tmp_path.glob("out/*/*.png")) == 3 * ["b.png"]
+
+
+def test_scores_are_there_before_they_are_printed(tmp_path, monkeypatch):
+    """As into a pipe whose reader has had enough."""
+    image = picture(tmp_path / "data/a.png")
+
+    def closed(*_, **__):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(evaluate.scores, "summary", closed)
+    assert run("--data", image, "--out", "out") == 2
+    assert results(tmp_path / "out")[0]["count"] == 1

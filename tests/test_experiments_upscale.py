@@ -326,3 +326,28 @@ def test_the_released_weights_become_a_checkpoint(shared, tmp_path, capsys):
         captured = capsys.readouterr()
         assert message in captured.err and captured.err.count("\n") == 1
     assert os.listdir("theirs") == ["LapSRN_x2.mat"] and not (tmp_path / "new").exists()
+
+
+def test_what_made_a_result_stays_on_record_while_it_stays(run, tmp_path, capsys):
+    picture("a.png")
+    assert run("a.png") == 0
+    kept, sound = (tmp_path / "out/upscale.json").read_bytes(), (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(sound[:60])
+    assert run("a.png", "--self-ensemble", "--overwrite") == 1
+    assert (tmp_path / "out/upscale.json").read_bytes() == kept
+    (tmp_path / "a.png").write_bytes(sound)
+    assert run("a.png", "--self-ensemble") == 1
+    assert "was made with `--self-ensemble` (=False), not True" in capsys.readouterr().err
+
+
+def test_another_process_may_write_into_the_folder(run, tmp_path, monkeypatch):
+    picture("a.png")
+    enlarge = upscaling.upscale
+
+    def meanwhile(*args, **options):
+        upscale.note(tmp_path / "out", "b.png", {"scale": 4})
+        return enlarge(*args, **options)
+
+    monkeypatch.setattr(upscaling, "upscale", meanwhile)
+    assert run("a.png") == 0
+    assert json.loads((tmp_path / "out/upscale.json").read_text()).keys() == {"a.png", "b.png"}

@@ -403,3 +403,10 @@ def test_crop_needs_one_multiple():
     assert images.crop_to_multiple(np.zeros((31, 300, 3)), np.uint8(30)).shape == (30, 300, 3)
     with pytest.raises(InputError, match="`anchor` \\(='centre'\\) must be center or top-left"):
         images.crop_to_multiple(np.zeros((31, 40, 3)), 8, anchor="centre")
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match=r"pipe.png` must be a file: it would be replaced"):
+        images.write(tmp_path / "pipe.png", np.zeros((2, 2, 1), np.float32))
+    assert (tmp_path / "pipe.png").is_fifo()

@@ -1,0 +1,31 @@
+"""The folder of an evaluation: whose it may be, and how a new one takes an earlier one's place."""
+
+import pathlib
+
+from experiments import pages
+from jaxsr.errors import InputError
+
+PLACES = ("images", "bicubic", "hr")  # of results, baselines and ground truths
+RECORDS = ("scores.json", "scores.csv", pages.NAME)
+FITS = "dip"
+
+
+def require_own(out: pathlib.Path) -> None:
+    """Refuses a folder in which there are other things than an evaluation leaves there.
+
+    Raises:
+      InputError: there are.
+    """
+    own = {*PLACES, *RECORDS, FITS}
+    for path in sorted(out.iterdir()) if out.is_dir() else []:
+        if path.name not in own and not path.name.startswith("."):
+            rule = f"must be new, empty or of an evaluation: it holds {path.name}"
+            raise InputError(f"`--out` (={out}) {rule}")
+
+
+def clear(out: pathlib.Path) -> None:
+    """Removes the records of an earlier evaluation, and its images; fits stay, to be gone on."""
+    records = [path for record in RECORDS if (path := out / record).exists()]
+    images = [path for place in PLACES for path in (out / place).glob("*.png")]
+    for path in (*records, *images) if records else []:
+        path.unlink()
