@@ -15,6 +15,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def skip_network(settings: Settings) -> Drawn:
 
 def methods(settings: Settings) -> Drawn:
     """Figures 5 and 6: a crop of each method, and a closer look at it."""
-    names = ("bicubic", "tv", "lapsrn-1-1", "dip-mse", "dip-charbonnier")
+    names = ("bicubic", "lapsrn-1-1", "dip-mse", "dip-charbonnier")
     yield from _side_by_side(settings, "figure5", names, ("bicubic", "lapsrn-1-1"), NETWORKS)
 
 
@@ -162,7 +163,12 @@ def _side_by_side(
         truth = ledger.folder / "paper" / "truth" / f"{image}.png"
         if not truth.exists() or not set(needed) <= set(found):
             continue
-        panels = {TITLES[row]: images.read(crop).pixels for row, (_, crop) in found.items()}
+        panels: dict[str, Any] = {}
+        low = ledger.folder / "paper" / "lr" / f"{image}.png"
+        if name == "figure5" and low.exists():  # as the paper's, of which it is (a)
+            panels["low resolution"] = images.read(low).pixels.repeat(rows.FACTOR, 0)
+            panels["low resolution"] = panels["low resolution"].repeat(rows.FACTOR, 1)
+        panels |= {TITLES[row]: images.read(crop).pixels for row, (_, crop) in found.items()}
         # The paper's rows were made under two protocols, whose figures do not compare.
         protocols = {row: record["settings"]["protocol"] for row, (record, _) in found.items()}
         captions = {

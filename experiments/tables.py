@@ -80,7 +80,7 @@ def lines(
     """
     beside = ["RGB PSNR", "RGB SSIM"]
     if table == "paper":
-        beside = ["published PSNR", "published SSIM", "difference"]
+        beside = ["published PSNR", "published SSIM", "difference", "of SSIM"]
     heads = ["row", "PSNR", "+-", "SSIM", *beside, "cells", "protocol"]
     made = []
     for label in dict.fromkeys(cell.label for cell in records):
@@ -104,7 +104,7 @@ def lines(
                 line += [_of_colour(found, *n) + star for n in (("psnr", 3), ("ssim", 4))]
             elif published and whole and len(found) == len(wanted):
                 line += [f"{published[0]:.2f}", f"{published[1]:.4f}"]
-                line += [f"{psnr - published[0]:+.2f}"]
+                line += [f"{psnr - published[0]:+.2f}", f"{ssim - published[1]:+.4f}"]
         line += [""] * (len(heads) - 3 - len(line))
         line += [f"{len(found)}/{len(wanted)}", rows.protocol_name(row, table)]
         made.append((label, line))
@@ -118,7 +118,7 @@ def note(table: str, records: Mapping[Cell, Record | None]) -> str:
     if any((line[0] or "").endswith("*") for _, line in made):
         said.append("*: the mean of some images alone, for comparison with means of the same")
     if any(line[1] for _, line in made):
-        said.append("+-: the deviation over seeds, of the images that all of them have")
+        said.append("+-: the deviation over seeds, from those images alone that all seeds have")
     return "; ".join(said)
 
 

@@ -13,6 +13,7 @@ import pytest
 from experiments import command, figures, impedance, networks, problem, rows, table1, tables
 from experiments.ledger import Ledger
 from jaxsr import dip, images, plots, reports
+from jaxsr import figures as drawing
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 
@@ -188,10 +189,17 @@ def test_trainings_of_one_recipe_are_averaged_over_seeds(tmp_path, measured):
     np.testing.assert_allclose(found, [first, np.add(first, 1), np.add(first, 4)], rtol=1e-6)
 
 
-def test_figure_6_is_part_of_5_and_captions_add_up(tmp_path, capsys):
+def test_figure_6_is_part_of_5_and_captions_add_up(tmp_path, monkeypatch, capsys):
+    drawn, draw = [], drawing.comparison
+    monkeypatch.setattr(
+        drawing, "comparison", lambda *x, **more: drawn.append(x[:2]) or draw(*x, **more)
+    )
     assert run("--results", RESULTS, "--out", tmp_path, "--only", 6, 5) == 0
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 2 and all("figure5_" in line for line in printed)
+    low = images.read(RESULTS / "table1/paper/lr/86000.png").pixels
+    (found,) = (x["low resolution"] for path, x in drawn if path.name == "figure5_86000.png")
+    np.testing.assert_array_equal(found, low.repeat(4, 0).repeat(4, 1))  # the paper's (a)
     assert run("--results", RESULTS, "--out", tmp_path, "--only", 4) == 0
     captions = json.loads((tmp_path / "captions.json").read_text())
     assert list(captions) == ["figure4.png", "figure5_253027.png", "figure5_86000.png"]

@@ -342,13 +342,13 @@ def test_a_ledger_as_table1_shows_it(runs, capsys, monkeypatch):
 
     found = rows_of(document)
     words = [re.split(r"\s{2,}", line.strip()) for line in printed.splitlines()]
-    means = ("22.812", "0.7500", "25.09", "0.8055", "-2.28")
+    means = ("22.812", "0.7500", "25.09", "0.8055", "-2.28", "-0.0555")
     assert ["bicubic", *means, "2/2", "paper-dip"] in words
     assert found["table paper, 4x, PSNR in dB"]["bicubic"] == [
         *(means[0], "", *means[1:], "2/2", "paper-dip"),
     ]
     starred = "*: the mean of some images alone, for comparison with means of the same; "
-    deviation = "the deviation over seeds, of the images that all of them have"
+    deviation = "the deviation over seeds, from those images alone that all seeds have"
     assert f"{starred}+-: {deviation}" in printed.splitlines()
     standard = found[f"table standard, 4x, PSNR in dB; {starred}±: {deviation}"]
     line = ["31.000*", "1.414", "0.7500*", "30.000*", "0.5000*", "2/4", "standard"]
