@@ -33,7 +33,7 @@ class Options:
     """A convolution and its gradients by every lowering."""
 
     sizes: tuple[str, ...] = ("128x128", "64x64", "32x32", "16x16")
-    """Of the output, HEIGHTxWIDTH in pixels, multiples of 4 from 4."""
+    """Of the output, HEIGHTxWIDTH in pixels, multiples of 4, at least 4."""
     channels: int = 128
     """Of the image."""
     features: Given[int] = None

@@ -39,7 +39,7 @@ class Options:
     """Deep Image Prior's iterations a second, against PyTorch in the same run."""
 
     sizes: tuple[str, ...] = ("128x128", "320x480")
-    """Image sizes, HEIGHTxWIDTH in pixels, multiples of 32 from 64."""
+    """Image sizes, HEIGHTxWIDTH in pixels, multiples of 32, at least 64."""
     json: Given[pathlib.Path] = None
     """File for the results, with machine and versions."""
     losses: tuple[Loss, ...] = ("charbonnier",)

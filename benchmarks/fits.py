@@ -34,7 +34,7 @@ class Options:
     """Fits a second by the way in which several are computed."""
 
     sizes: tuple[str, ...] = ("128x128",)
-    """Image sizes, HEIGHTxWIDTH in pixels, multiples of 32 from 64."""
+    """Image sizes, HEIGHTxWIDTH in pixels, multiples of 32, at least 64."""
     fits: tuple[int, ...] = (2, 4, 8)
     """Fits at once."""
     json: Given[pathlib.Path] = None

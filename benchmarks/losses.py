@@ -50,10 +50,10 @@ class Options:
     hr: Given[pathlib.Path] = None
     """A ground-truth image, degraded here. By default a built-in photograph."""
     size: Given[str] = None
-    """Of the image's middle, which alone is used: HEIGHTxWIDTH in pixels, multiples of 32 from 64.
-    By default 96x96 on a CPU and 320x480 on a GPU."""
+    """Of the image's middle, which alone is used: HEIGHTxWIDTH in pixels, multiples of 32, at least
+    64. By default 96x96 on a CPU and 320x480 on a GPU."""
     losses: tuple[str, ...] = tuple(LOSSES)
-    """Losses to compare, among these; general-A is Barron's of shape A and width 0.05."""
+    """Losses to compare, among these; general-A is Barron's of shape A and scale 0.05."""
     seeds: tuple[int, ...] = (0, 1)
     """One fit of each loss a seed."""
     iterations: int = 2000

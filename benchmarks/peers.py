@@ -170,9 +170,8 @@ def parse_size(text: str, *, multiple: int, least: int, option: str = "sizes") -
         height, width = map(int, sides)
         if min(height, width) >= least and height % multiple == width % multiple == 0:
             return height, width
-    raise InputError(
-        f"`{option}` (={text}) must be HEIGHTxWIDTH, each a multiple of {multiple} from {least}"
-    )
+    rule = f"each a multiple of {multiple}, at least {least}"
+    raise InputError(f"`{option}` (={text}) must be HEIGHTxWIDTH, {rule}")
 
 
 def check_counts(**counts: int | None) -> None:

@@ -37,7 +37,7 @@ class Options:
     works: tuple[Work, ...] = get_args(Work)
     """An iteration of Deep Image Prior, an image of LapSRN, a step of its training."""
     sizes: tuple[str, ...] = ("128x128", "256x256")
-    """Of the images, HEIGHTxWIDTH in pixels, multiples of 32 from 64."""
+    """Of the images, HEIGHTxWIDTH in pixels, multiples of 32, at least 64."""
     json: Given[pathlib.Path] = None
     """File for the results, with machine and versions."""
     iterations: int = 10

@@ -7,6 +7,7 @@ from typing import Literal
 
 from experiments import tables
 from experiments.recipes import Recipe
+from jaxsr.options import Listed
 
 TITLES = {
     "bicubic": "bicubic",
@@ -24,9 +25,9 @@ NETWORKS = f"{TABLE} --lapsrn runs/lapsrn"
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The paper's figures, from what there is."""
+    """Draw the paper's figures from the records."""
 
-    only: tuple[str, ...] = ()
+    only: Listed[str] = ()
     """Which: 1 to 9 (5 and 6 are one), impedance. Default: all."""
     results: pathlib.Path = pathlib.Path("results")
     """Folder of the records: table1, lapsrn and impedance lie in it."""

@@ -34,11 +34,11 @@ class Settings:
     """PSNR and SSIM of a method over a folder of images, beside bicubic."""
 
     data: pathlib.Path
-    """A folder of ground-truth images, or one of them."""
+    """A ground-truth image, or a folder of them."""
     out: pathlib.Path
     """Output folder: report.html, scores.csv, scores.json, and the results in images/."""
     scale: int = 4
-    """Enlargement: an integer from 2, and one that the checkpoint's network makes."""
+    """Enlargement: an integer of at least 2 that the checkpoint's network makes."""
     protocol: recipes.ProtocolName = "standard"
     """How the images are cropped and degraded, and what the figures mean."""
     method: Given[Literal["bicubic", "lapsrn", "dip", "restored"]] = None

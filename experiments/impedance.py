@@ -51,7 +51,7 @@ class Settings:
     hr: Given[pathlib.Path] = None
     """An image. Default: a built-in photograph."""
     size: int = 128
-    """Side of the square that is cut from its middle, in pixels: a multiple of 32 from 64."""
+    """Side of the square that is cut from its middle, in pixels: a multiple of 32, at least 64."""
     iterations: int = 2000
     """Iterations of each fit."""
     seed: int = 0

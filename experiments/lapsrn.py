@@ -25,7 +25,7 @@ from jaxsr import training
 from jaxsr.datasets import patches
 from jaxsr.errors import InputError, require_integers
 from jaxsr.models.luma import Network
-from jaxsr.options import Given
+from jaxsr.options import Given, Listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Settings:
     """Training images: bsds300 (its 200, downloaded on first use; needs the extra `data`) or a
     folder."""
     test: Given[pathlib.Path] = None
-    """Folder of images whose PSNR is told after every epoch. Default: BSDS300's 100 with
+    """Folder of images whose PSNR is printed after every epoch. Default: BSDS300's 100 with
     --data bsds300, else none. Nothing is chosen by it."""
     manual_dir: Given[pathlib.Path] = None
     """Where BSDS300 lies already: its folder or its archive."""
     scale: Literal[2, 4, 8] = 4
     """Enlargement."""
-    level_weights: tuple[float, ...] = ()
+    level_weights: Listed[float] = ()
     """Weight of each level's loss, from the coarsest (the paper's w1, w2). Default: ones; for
     drcn half for the recursions together, half for the result."""
     network: networks.Name = "lapsrn"
@@ -52,9 +52,9 @@ class Settings:
     depth: int = 5
     """3x3 convolutions in a level."""
     pyramid: bool = True
-    """Otherwise one jump from the low to the high resolution."""
+    """Double the size level by level; --no-pyramid makes one jump."""
     residual: bool = True
-    """Otherwise the network draws the whole image, not what bilinear enlargement lacks."""
+    """Predict what bilinear enlargement lacks; --no-residual predicts the whole image."""
     epochs: int = 50
     """Number of epochs, of --iterations steps each; PSNR and a checkpoint after each."""
     iterations: int = 30

@@ -17,7 +17,7 @@ def square(hr: pathlib.Path | None, size: int) -> tuple[str, np.ndarray]:
       InputError: the file is no image, or too small; or the network cannot take the size.
     """
     if size < 64 or size % 32:
-        raise InputError(f"`--size` (={size}) must be a multiple of 32 from 64")
+        raise InputError(f"`--size` (={size}) must be a multiple of 32, at least 64")
     name, pixels = problem.PHOTOGRAPH, problem.photograph()
     if hr:
         name, pixels = hr.stem, images.read(hr).pixels

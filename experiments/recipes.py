@@ -39,7 +39,7 @@ class Settings:
     loss_scale: Given[float] = None
     """Scale of --loss general, in units of the image's range [0, 1]; default 0.05."""
     factor: Given[int] = None
-    """Enlargement, for sr: an integer from 2; default 4."""
+    """Enlargement, for sr: an integer of at least 2; default 4."""
     kernel: Given[Kernel] = None
     """How the low resolution is modelled. Default: as it was made here; for --lr matlab-bicubic,
     what the field's data sets were made with. Choose pillow-lanczos or pillow-bicubic for images

@@ -48,7 +48,7 @@ class Settings:
     hr: Given[pathlib.Path] = None
     """A ground-truth image. Default: a built-in photograph."""
     size: int = 128
-    """Side of the square that is cut from its middle, in pixels: a multiple of 32 from 64."""
+    """Side of the square that is cut from its middle, in pixels: a multiple of 32, at least 64."""
     losses: tuple[str, ...] = tuple(LOSSES)
     """Which losses; general-A is Barron's of shape A and scale 0.05."""
     corruptions: tuple[str, ...] = tuple(CORRUPTIONS)

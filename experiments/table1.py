@@ -24,7 +24,7 @@ from experiments.omissions import Omissions
 from experiments.recipes import Recipe
 from experiments.tables import Cell, TableName, names_of, show
 from jaxsr.errors import InputError
-from jaxsr.options import Given
+from jaxsr.options import Given, Listed
 
 RUNS = pathlib.Path("runs/table1")  # of fits, and of the page
 
@@ -39,11 +39,11 @@ class Settings:
     """A folder with the five images of Set5."""
     lapsrn: pathlib.Path = pathlib.Path("runs/lapsrn")
     """Folder of the networks that `experiments.lapsrn` trained, by level weights and seed."""
-    tables: tuple[TableName, ...] = ()
+    tables: Listed[TableName] = ()
     """Which tables. Default: those of the images given; without any, all."""
     only: tuple[str, ...] = rows.NAMES
     """Which rows."""
-    images: tuple[str, ...] = ()
+    images: Listed[str] = ()
     """Which images, by name. Default: all of the table."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the fits of Deep Image Prior, and of LapSRN's trainings."""

@@ -57,7 +57,7 @@ class Settings:
     """The mean over 8 flips and rotations: about 0.1 dB better, eight times as long."""
     overwrite: bool = False
     """Replace files in --out; otherwise the file whose result is there already is left alone, or,
-    if other settings made it, told as failed."""
+    if other settings made it, reported as failed."""
     precision: command.Precision = "float32"
     """Precision of matrix products. tf32 is faster on NVIDIA GPUs since Ampere; bfloat16 computes
     the whole network in half precision."""

@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 # What a setting is that may be left out: its description, not `None`, says what holds then.
 Given = Annotated[T | None, tyro.conf.arg(help_behavior_hint="")]
+Listed = Annotated[tuple[T, ...], tyro.conf.arg(help_behavior_hint="")]  # likewise, empty
 
 _CONFIG = (tyro.conf.DisallowNone,)  # `--sigma None` is no number
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -36,7 +37,7 @@ def parse(settings: type[Settings], args: Sequence[str] | None) -> Settings:
       InputError: they ask for what there is not, or lack what is needed.
     """
     module = sys.modules["__main__"].__spec__
-    prog = None if module is None else f"python -m {module.name}"
+    prog = module and f"python -m {module.name.removesuffix('.__main__')}"
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             return tyro.cli(settings, args=args, prog=prog, config=_CONFIG)

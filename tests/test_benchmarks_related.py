@@ -46,7 +46,7 @@ def test_a_run_writes_what_it_found(tmp_path, capsys):
     [
         (
             ["--networks", "drcn", "--sizes=30x48"],
-            "`--sizes` (=30x48) must be HEIGHTxWIDTH, each a multiple of 4 from 4",
+            "`--sizes` (=30x48) must be HEIGHTxWIDTH, each a multiple of 4, at least 4",
         ),
         (["--networks=edsr"], "`--networks` (=edsr) must be of fsrcnn, drcn"),
         (["--networks", "drcn", "--rounds=0"], "`--rounds` (=0) must be at least 1"),

@@ -68,7 +68,7 @@ def test_a_trainings_files():
     small = ("--epochs", "1", "--iterations", "1", "--depth", "1", "--patch", "32", "--batch", "1")
     run(lapsrn, "--data", "data", "--test", "data", *small, "--out", "net")
     assert read("net/metrics.json") == TRAINING
-    (said,) = re.findall(r"a line an epoch: ([^.]*)\.", " ".join(PAGE.split()))
+    (said,) = re.findall(r"one line per epoch: ([^.]*)\.", " ".join(PAGE.split()))
     assert columns("net/history.csv") == {*re.findall("`([a-z_]+)`", said)}
 
 

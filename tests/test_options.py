@@ -75,7 +75,7 @@ def test_what_is_wrong_is_one_line(monkeypatch, capsys, line, said, terminal):
         options.parse(Settings, line.split())
     message = str(error.value)
     module = sys.modules["__main__"].__spec__
-    prog = f"python -m {module.name}" if module else sys.argv[0]
+    prog = f"python -m {module.name.removesuffix('.__main__')}" if module else sys.argv[0]
     assert message.startswith(said.format(prog=prog)) and message.isprintable()
     assert not set("│─╭╮╰╯") & set(message) and "long story" not in message
     assert (capsys.readouterr().err, sys.stdout.getvalue()) == ("", "")
