@@ -37,7 +37,7 @@ def parse(settings: type[Settings], args: Sequence[str] | None) -> Settings:
       InputError: they ask for what there is not, or lack what is needed.
     """
     module = sys.modules["__main__"].__spec__
-    prog = module and f"python -m {module.name.removesuffix('.__main__')}"
+    prog = f"python -m {module.name.removesuffix('.__main__')}" if module else None
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             return tyro.cli(settings, args=args, prog=prog, config=_CONFIG)

@@ -164,7 +164,10 @@ def test_another_network_in_pytorch_stops_the_benchmark(
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--sizes=30x48", "must be HEIGHTxWIDTH, each a multiple of 4, at least 4"),
+        (
+            "--sizes=30x48",
+            "`--sizes` (=30x48) must be HEIGHTxWIDTH, each a multiple of 4, at least 4",
+        ),
         ("--calls=0", "`--calls` (=0) must be at least 1"),
         ("--steps=0", "`--steps` (=0) must be at least 1"),
         ("--parts=0", "`--parts` (=0) must be at least 1"),
