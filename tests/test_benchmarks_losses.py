@@ -253,16 +253,17 @@ def test_fits_run_beside_each_other(monkeypatch):
     loss_fits.fit_all([], one)
 
     def raising(key, stopped):
-        both.wait()
+        if key in keys[:2]:
+            both.wait()
         if key == keys[0]:
             raise InputError("full")
         assert stopped.wait(60)
-        done.append("ended")
+        done.append(key)
 
     done.clear()
     with pytest.raises(InputError, match="full"):
         loss_fits.fit_all(keys, raising)
-    assert done == ["ended"]
+    assert keys[1] in done and {*done} <= {*keys[1:3]}  # the third may have begun meanwhile
 
 
 @pytest.mark.parametrize("after", [4, 0])  # iterations; 0: in the first window, without history

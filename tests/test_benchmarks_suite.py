@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as suite
-from benchmarks import ceilings, comparison, compiling, dip, memory, peers, quality, work
+from benchmarks import ceilings, comparison, compiling, dip, machine, memory, peers, quality, work
 from jaxsr import dip as solver
 from jaxsr import layers, losses, operators
 from jaxsr.models import SkipUNet
@@ -363,7 +363,7 @@ def test_time_to_quality_counts_what_stays(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(subprocess, "run", command)
     monkeypatch.setattr(quality, "published_seconds", lambda _: 8.0)
     monkeypatch.setattr(quality.peers, "is_alone", lambda asked: asked)
-    monkeypatch.setattr(quality.peers, "environment", lambda alone: {})
+    monkeypatch.setattr(machine, "environment", lambda alone: {})
     path = tmp_path / "quality.json"
     assert quality.main(["--hr", "butterfly.png", "--json", str(path)]) == 0
     (found,) = json.loads(path.read_text())["results"]
