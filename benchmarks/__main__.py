@@ -51,7 +51,8 @@ class Options:
     """The benchmark suite."""
 
     json: pathlib.Path
-    """File for the results, with machine and versions; begun at once, complete after each part."""
+    """File for the results, with machine and versions; begun at once, complete after each part;
+    while one runs, its results are in FILE.PART."""
     parts: tuple[Part, ...] = get_args(Part)
     """Which. `benchmarks.losses`, `.quality` and `.tricks` take long: they run by themselves."""
     compare: Given[pathlib.Path] = None
@@ -62,7 +63,7 @@ class Options:
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
-    """A record of the suite, or of one of its commands, as a suite of one part.
+    """A record of the suite, or of a command of it, as that of each part which the command makes.
 
     Raises:
       InputError: the file is none.
@@ -70,7 +71,9 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if "parts" not in record:
-            record = {"parts": {record["benchmark"]: record}}
+            made_by = record["benchmark"]
+            parts = (part for part, command in COMMANDS.items() if command[0] == made_by)
+            record = {"parts": dict.fromkeys(parts, record)}
         known = bool(comparison.rows(record))
         comparison.changes(record, record)
         comparison.elsewhere(record, record)
@@ -99,7 +102,7 @@ def run(options: Options) -> dict[str, Any]:
     failed = []
     for part in options.parts:
         print(f"-- {part}: python -m benchmarks.{' '.join(COMMANDS[part])}", flush=True)
-        path = options.json.with_suffix(f".{part}.json")  # stays there if this process is killed
+        path = options.json.with_name(f"{options.json.name}.{part}")  # stays if this is killed
         command = [sys.executable, "-m", f"benchmarks.{COMMANDS[part][0]}"]
         command += [*COMMANDS[part][1:], "--json", str(path)]
         path.unlink(missing_ok=True)

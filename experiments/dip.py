@@ -25,8 +25,8 @@ from jaxsr.datasets import folders
 from jaxsr.errors import InputError, require_integers
 from jaxsr.options import Given
 
-# No image of a folder may be called as what lies beside the fits.
 MOST_SEEDS = 10_000
+# No image of a folder may be called as what lies beside the fits.
 RESERVED = {"config.json", "scores.json", "scores.csv", "report.html"}
 
 # What may differ when a folder of fits is taken up again; each fit knows its own image and length.

@@ -20,7 +20,7 @@ import numpy as np
 import tqdm
 
 from experiments import command, finished, lumas, methods, pages, paths, problem, recipes, scores
-from experiments.evaluation_folder import PLACES, clear, require_own
+from experiments.evaluation_folder import FITS, PLACES, clear, require_own
 from experiments.fits import environment as environment_of
 from jaxsr import images, protocols, reports
 from jaxsr.errors import InputError, require_integers, within_memory
@@ -102,7 +102,7 @@ class Settings:
                 if getattr(self, name) is not None
             }
             each = recipes.Settings(factor=self.scale, **given)
-            return methods.deep_image_prior(each, self.out / "dip", stop=stop)
+            return methods.deep_image_prior(each, self.out / FITS, stop=stop)
         if self.restored is not None:
             return methods.restored(self.restored)
         if self.checkpoint is None:

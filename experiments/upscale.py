@@ -193,6 +193,7 @@ def run(settings: Settings) -> int:
                 bar.set_postfix_str(file.name)
                 try:
                     replaced = functools.partial(note, settings.out, result.name, None)
+                    earlier = result.exists() or result.name in kept
                     with within_memory(f"`{file}`"):
                         upscale(
                             file,
@@ -202,7 +203,7 @@ def run(settings: Settings) -> int:
                             scale=scale,
                             tile=settings.tile,
                             self_ensemble=settings.self_ensemble,
-                            before=replaced if result.exists() else lambda: None,
+                            before=replaced if earlier else lambda: None,
                         )
                     note(settings.out, result.name, made)
                     done += 1

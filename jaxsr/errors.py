@@ -34,6 +34,8 @@ def as_float(name: str, value: Any) -> float:
       InputError: it is none.
     """
     try:
+        if isinstance(value, str | bytes):
+            raise TypeError
         return float(value)
     except (TypeError, ValueError):
         raise InputError(f"`{name}` (={value!r}) must be a number") from None

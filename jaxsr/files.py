@@ -66,10 +66,10 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     path = pathlib.Path(path)
     if not path.name:
         raise InputError(f"`{path}` must name a file")
-    if path.exists() and not path.is_file() and not path.is_dir():  # of a folder the system tells
-        raise InputError(f"`{path}` must be a file: it would be replaced")
     temporary = path.with_name(f".{secrets.token_hex(6)}.tmp{path.suffix}")
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # which the system refuses
+            raise InputError(f"`{path}` must be a file: it would be replaced")
         try:
             yield temporary
             os.replace(temporary, path)
