@@ -550,6 +550,16 @@ def test_the_mean_of_seeds_is_that_of_the_record():
     assert f"over seeds is {spread:.2f})" in text and f"is {record['spread_rms']:.3f} (" in text
 
 
+def test_the_mean_of_seeds_of_a_low_resolution_is_that_of_the_record():
+    path = ROOT / "results" / "dip" / "coffee_x4_charbonnier_seeds4.json"
+    record = json.loads(path.read_text())
+    one = {name: record[f"{name}_of_one"]["mean"] for name in ("psnr", "ssim")}
+    told = [line[1:] for line in after_title("The mean of several seeds", "super-resolution, 4x")]
+    assert told == [figures_of(x) for x in (record["bicubic"], one, record)]
+    gain = record["psnr"] - one["psnr"]
+    assert f"For super-resolution it gains less, {gain:.2f} dB:" in " ".join(TEXT.split())
+
+
 @pytest.mark.parametrize("line", lines("Noise, and where to stop"), ids=lambda x: x[0])
 def test_stops_are_those_of_the_record(line):
     folder = ROOT / "results" / "dip"
