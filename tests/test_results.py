@@ -439,6 +439,17 @@ def test_missing_pixels_are_those_of_the_record():
     assert record["iterations"] == 1500
 
 
+def test_blur_and_noise_are_those_of_the_record():
+    path = ROOT / "results" / "dip" / "butterfly128_deblur_sigma5_seed0.json"
+    record = json.loads(path.read_text())
+    found = [figures_of(x) for x in (record["tv"], record)]
+    assert [line[1:] for line in lines("Blur and noise")] == found
+    under = record["psnr_at_the_peak_oracle"] - record["psnr_at_the_stop"]
+    stop = f"at iteration {record['stopped_at']} of {record['iterations']}, {under:.2f} dB under"
+    assert stop in " ".join(TEXT.split())
+    assert record["protocol_description"].endswith("blur 1.6; sigma 5")
+
+
 @pytest.mark.parametrize("line", lines("Seven losses on one image"), ids=lambda x: x[0])
 def test_losses_are_those_of_the_record(line):
     path = ROOT / "benchmarks" / "results" / "2026-11-24_epyc-avx512-2-cores_cpu_losses.json"
