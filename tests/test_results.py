@@ -238,10 +238,10 @@ def test_what_stands_beside_the_cells():
     assert at_1[0] < at_1[1] and at_1[2] < at_1[3]
     assert said.format(*at_1) in text
     assert f"by {robust - mse:.2f} dB in the mean of the ten and" in text
-    said = "LapSRN has {:.2f} dB with weights (1,1), {:.2f} with (2,1) and {:.2f} with (1,2): (1,1) is"
+    said = "LapSRN has {:.2f} dB with weights (1,1), {:.2f} with (2,1) and {:.2f} with (1,2):"
     fits = dict(zip(TEN, found["DIP, Charbonnier"], strict=True))
     lead = [image["psnr"] - fits[image["name"]]["psnr"] for image in ours["images"]]
-    told = f"{of_lapsrn[0] - robust:.2f} dB ahead of Charbonnier in the mean and {min(lead):.2f} to"
+    told = f"(1,1) is {of_lapsrn[0] - robust:.2f} dB ahead of Charbonnier in the mean and {min(lead):.2f} to"
     assert f"{said.format(*of_lapsrn)} {told} {max(lead):.2f} image by image" in text
     assert min(lead) > 0 and f"trained by the paper's recipe ({of_lapsrn[0]:.2f} dB) and" in text
     lead = {image["name"]: image["psnr"] for image in theirs["images"]}
