@@ -22,7 +22,6 @@ process computes the cell.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
@@ -30,7 +29,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from jaxsr import reports
+from jaxsr import files, reports
 from jaxsr.errors import InputError
 
 Record = dict[str, Any]
@@ -156,11 +155,9 @@ def _claim(path: pathlib.Path) -> str | None:
     """Makes the file; who made it, where it is another's."""
     own = {"pid": os.getpid(), "host": socket.gethostname()}
     try:
-        folder = os.open(path.parent, os.O_RDONLY)
+        folder = files.lock(path.parent, wait=True)
         try:
             # Of the processes of a host one at a time looks whether the owner lives.
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(folder, fcntl.LOCK_EX)
             with contextlib.suppress(FileNotFoundError):  # its owner may be done by now
                 if _left_behind(path.read_bytes(), own):
                     path.unlink()

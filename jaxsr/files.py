@@ -1,10 +1,10 @@
 """Files that are written whole or not at all, and where those go that can be made again."""
 
 import contextlib
-import fcntl
 import os
 import pathlib
 import secrets
+import sys
 from collections.abc import Iterator
 
 from jaxsr.errors import InputError
@@ -29,7 +29,8 @@ def cache() -> pathlib.Path:
 def lock(folder: str | os.PathLike[str], *, wait: bool = False) -> int:
     """Keeps other processes that ask for it out of a folder: until this one closes what it gets.
 
-    A process that ends, however it does, closes it. A file system without locks has none here.
+    A process that ends, however it does, closes it. Where the file system has no locks, or the
+    operating system none of the kind (Windows), nobody is kept out.
 
     Returns:
       A file descriptor, for `os.close`.
@@ -37,6 +38,10 @@ def lock(folder: str | os.PathLike[str], *, wait: bool = False) -> int:
     Raises:
       InputError: another holds it, unless this one is to `wait`; or there is no such folder.
     """
+    if sys.platform == "win32":
+        return os.open(os.devnull, os.O_RDONLY)
+    import fcntl
+
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
