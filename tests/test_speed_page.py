@@ -219,6 +219,16 @@ def test_lapsrn_in_words():
     assert f"eager are {min(older):.2f} to {max(older):.2f}" in text
 
 
+BY_SCALE = PAGE[PAGE.index("| scale |") :]
+
+
+@pytest.mark.parametrize("line", lines("it", f"## it\n\n{BY_SCALE}"), ids=lambda x: x[0])
+def test_scales(line):
+    (found,) = record(f"related-x{line[0]}", "2026-11-28_epyc-avx512-2-cores")["results"]
+    told = [f"{found['parameters']:,}", f"{found['ours_seconds_per_image']:.4f}"]
+    assert line[1:] == [*told, f"{found['megapixels_per_second']:.3g}"]
+
+
 LARGE = ("5x5", "5x5-to-32", "5x5-to-8", "9x9")
 
 
