@@ -37,10 +37,10 @@ class Fit:
         return float(forward(self.state.params, self.state.latent))
 
     def compiled(self, iterations: int, *, fits: int = 1) -> tuple[Callable[[], jax.Array], float]:
-        """A fit's program and its compile time; so many iterations, each call going on.
+        """A call of a fit's program, which goes on from the last, and the seconds of compiling it.
 
-        As in `dip.fit` their number is an argument: were it part of the program, a GPU would not
-        have to ask after each iteration whether there is another. Several fits at once are one
+        As in `dip.fit` the number of iterations is an argument: were it part of the program, a GPU
+        would not have to ask after each whether there is another. Several fits at once are one
         program under `vmap`, from as many keys of the noise.
         """
         chunk, state = self._chunk(iterations), jax.tree.map(jnp.copy, self.state)

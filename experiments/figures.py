@@ -166,8 +166,8 @@ def _side_by_side(
         panels: dict[str, Any] = {}
         low = ledger.folder / "paper" / "lr" / f"{image}.png"
         if name == "figure5" and low.exists():  # as the paper's, of which it is (a)
-            panels["low resolution"] = images.read(low).pixels.repeat(rows.FACTOR, 0)
-            panels["low resolution"] = panels["low resolution"].repeat(rows.FACTOR, 1)
+            small = images.read(low).pixels
+            panels["low resolution"] = small.repeat(rows.FACTOR, 0).repeat(rows.FACTOR, 1)
         panels |= {TITLES[row]: images.read(crop).pixels for row, (_, crop) in found.items()}
         # The paper's rows were made under two protocols, whose figures do not compare.
         protocols = {row: record["settings"]["protocol"] for row, (record, _) in found.items()}
