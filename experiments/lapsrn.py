@@ -88,7 +88,7 @@ class Settings:
     process: Given[int] = None
     """This process's number, from 0."""
     out: Given[pathlib.Path] = None
-    """Output folder. Default: named by scale, loss, weights and seed under runs/lapsrn/."""
+    """Output folder. Default: named by scale, loss, weights and seed under runs/NETWORK/."""
 
     def resolved(self) -> "Settings":
         """With the defaults that depend on others filled in.

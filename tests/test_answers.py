@@ -62,7 +62,7 @@ def test_how_much_they_vary_along_a_fit():
     calmer = {table: sum(robust < mse for mse, robust in x) for table, x in steps.items()}
     assert calmer == {"paper": 9, "set5": 4}
     (mse, robust), (mse5, robust5) = (np.mean(x, axis=0) for x in steps.values())
-    assert f"deviate by {mse:.3f} and {robust:.3f} dB in the mean of 11 fits" in TEXT
+    assert f"deviate by {mse:.3f} and {robust:.3f} dB on average of 11 fits" in TEXT
     assert f"with Charbonnier, and by {mse5:.3f} and {robust5:.3f} on Set5 (4 of 5)" in TEXT
 
 

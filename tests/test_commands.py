@@ -23,12 +23,13 @@ from jaxsr.datasets import bsds300
 from jaxsr.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
-FENCED = re.compile(r"```\n(.*?)```", re.DOTALL)
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def commands(path):
     """Module and arguments of every `python -m` line in a page's blocks."""
-    blocks = "\n".join(FENCED.findall(path.read_text()))
+    found = FENCED.findall(path.read_text())
+    blocks = "\n".join(block for language, block in found if not language)
     lines = [
         line for line in blocks.splitlines() if re.match("python -m (experiments|bench)", line)
     ]
