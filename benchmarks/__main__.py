@@ -13,7 +13,6 @@ import json
 import pathlib
 import subprocess
 import sys
-from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from benchmarks import comparison, peers, plots
@@ -128,10 +127,5 @@ def run(options: Options) -> dict[str, Any]:
     return found
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    return peers.main(Options, run, args)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(peers.main(Options, run))

@@ -222,10 +222,5 @@ def run(options: Options) -> dict[str, Any]:
         )
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    return peers.main(Options, run, args)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(peers.main(Options, run))

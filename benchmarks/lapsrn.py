@@ -16,7 +16,7 @@ import dataclasses
 import functools
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -75,6 +75,13 @@ class Enlargement(NamedTuple):
     low: Array  # (1, h, w, 1), noise: speed does not depend on it
     compile_seconds: float
 
+    def run(self, calls: int) -> Array:
+        """So many images, each finished before the next begins; the last level of the last."""
+        for _ in range(calls):
+            images = jax.block_until_ready(self.program(self.variables, self.low))
+        last: Array = images[-1]
+        return last
+
 
 def enlargement(model: Network, size: tuple[int, int], precision: str = "float32") -> Enlargement:
     """To an image of this size; float32 is exact."""
@@ -92,30 +99,26 @@ def inference(
 ) -> dict[str, Any]:
     """The figures of one network and size, as they stand in the JSON file."""
     model, calls = NETWORKS[name], units(options.calls, cpu=3, elsewhere=100)
-    program, variables, low, seconds = enlargement(model, size, precision)
+    made = enlargement(model, size, precision)
     programs: dict[str, Callable[[], Any]] = {}
     difference = None
     if not alone:
         from benchmarks import torch_lapsrn
 
         programs, images = torch_lapsrn.inferences(
-            model, variables, low, calls=calls, precision=precision
+            model, made.variables, made.low, calls=calls, precision=precision
         )
-        exact = program if precision == "float32" else enlargement(model, size).program
-        difference = peers.disagreement(exact(variables, low)[-1], images)
-
-    def ours() -> None:
-        for _ in range(calls):
-            jax.block_until_ready(program(variables, low))
-
+        exact = made if precision == "float32" else enlargement(model, size)
+        difference = peers.disagreement(exact.run(1), images)
+    ours = functools.partial(made.run, calls)
     return {
         "name": _row(f"inference {name} {size[0]}x{size[1]}", precision),
         "work": "inference",
         "network": name,
         "precision": precision,
         "size": f"{size[0]}x{size[1]}",
-        "gflop_per_image": work.lapsrn_pass(variables, low.size),
-        "compile_seconds": seconds,
+        "gflop_per_image": work.lapsrn_pass(made.variables, made.low.size),
+        "compile_seconds": made.compile_seconds,
         "disagreement": difference,
         **peers.compare(ours, programs, unit="image", units=calls, rounds=options.rounds),
     }
@@ -238,10 +241,5 @@ def run(options: Options) -> dict[str, Any]:
     )
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    return peers.main(Options, run, args)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(peers.main(Options, run))

@@ -25,7 +25,7 @@ import itertools
 import pathlib
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ from jaxsr.options import Given
 from jaxsr.reports import cores
 
 GAIN = 1  # dB over bicubic, to be reached
+STOPPED = "stopped: the finished fits are kept, the same command goes on from there"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,11 +194,5 @@ def table(summary: Mapping[str, Record], speeds: Mapping[str, Record]) -> str:
     return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    stopped = "stopped: the finished fits are kept, the same command goes on from there"
-    return peers.main(Options, run, args, stopped=stopped)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(peers.main(Options, run, stopped=STOPPED))

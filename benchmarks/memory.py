@@ -14,7 +14,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks import dip, peers
@@ -95,10 +95,5 @@ def run(options: Options) -> dict[str, Any]:
     return found
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    return peers.main(Options, run, args)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(peers.main(Options, run))

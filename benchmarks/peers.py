@@ -4,9 +4,7 @@ Nothing here imports PyTorch; without it (the extra `torch`) the programs are ti
 """
 
 import importlib.util
-import os
 import pathlib
-import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -17,8 +15,8 @@ from numpy.typing import ArrayLike
 
 from benchmarks import machine, timing
 from jaxsr import reports
-from jaxsr.errors import InputError, require_integers, within_memory
-from jaxsr.options import as_option, parse, refused
+from jaxsr.errors import InputError, require_integers
+from jaxsr.options import main as command_line
 
 AGREEMENT = 1e-4
 PAUSE = 0.3  # seconds; OpenMP's threads spin for 0.2 by default
@@ -200,30 +198,14 @@ def precisions(asked: Sequence[str] | None) -> Sequence[str]:
 def main(
     options: type[Options],
     run: Callable[[Options], Any],
-    args: Sequence[str] | None,
+    args: Sequence[str] | None = None,
     *,
     stopped: str = "stopped: the results above are in the JSON file, if one was asked for",
 ) -> int:
-    """The command line; returns the exit code: 2 on bad input, 130 on Ctrl-C, each after a line.
+    """The command line; returns the exit code, as `jaxsr.options.main`."""
 
-    On a GPU JAX takes memory as it needs it, unless the environment says otherwise: by default it
-    would take three quarters at once, and leave PyTorch and processes started here the rest.
-    """
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `benchmarks` has left it
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        parsed = parse(options, args)
-        with within_memory("the work"):
-            run(parsed)
-    except InputError as error:
-        said = as_option(str(error), options).replace("\n", "\\n")  # of a file's name
-        print(f"error: {said}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {refused(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(stopped, file=sys.stderr)
-        return 130
-    return 0
+    def work(parsed: Options) -> int:
+        run(parsed)
+        return 0
+
+    return command_line(options, work, args, stopped=stopped)

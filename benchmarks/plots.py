@@ -31,5 +31,5 @@ def seconds_by_size(path: pathlib.Path, record: Mapping[str, Any]) -> None:
         {name: dict(sorted(line.items())) for name, line in lines.items()},
         xlabel="megapixels",
         ylabel="seconds an iteration",
-        logarithmic=True,
+        logarithmic="xy",
     )

@@ -16,7 +16,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks import dip, machine, peers
@@ -130,10 +130,5 @@ def run(options: Options) -> dict[str, Any]:
     )
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    return peers.main(Options, run, args)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(peers.main(Options, run))

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -47,12 +47,8 @@ def inference(name: str, size: tuple[int, int], options: Options) -> dict[str, A
     """The figures of one network and size, as they stand in the JSON file."""
     model = NETWORKS[name](factor=options.factor)
     calls = lapsrn.units(options.calls, cpu=3, elsewhere=100)
-    program, variables, low, seconds = lapsrn.enlargement(model, size)
-
-    def images() -> None:
-        for _ in range(calls):
-            jax.block_until_ready(program(variables, low))
-
+    made = lapsrn.enlargement(model, size)
+    images = functools.partial(made.run, calls)
     figures = peers.compare(images, {}, unit="image", units=calls, rounds=options.rounds)
     megapixels = size[0] * size[1] / 1e6
     return {
@@ -60,9 +56,9 @@ def inference(name: str, size: tuple[int, int], options: Options) -> dict[str, A
         "network": name,
         "factor": options.factor,
         "size": f"{size[0]}x{size[1]}",
-        "parameters": sum(x.size for x in jax.tree.leaves(variables)),
+        "parameters": sum(x.size for x in jax.tree.leaves(made.variables)),
         "megapixels_per_second": megapixels * figures["images_per_second"],
-        "compile_seconds": seconds,
+        "compile_seconds": made.compile_seconds,
         **figures,
     }
 
@@ -102,10 +98,5 @@ def run(options: Options) -> dict[str, Any]:
     )
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    return peers.main(Options, run, args)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(peers.main(Options, run))

@@ -140,7 +140,7 @@ class Training:
             self.network.parameters(),
             lr=learning_rate,
             weight_decay=weight_decay,
-            fused=self.parts[0][0].is_cuda or None,
+            fused=True,
         )
 
     def loss_of(self, low: Tensor, *targets: Tensor) -> Tensor:

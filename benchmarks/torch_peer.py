@@ -186,8 +186,7 @@ class Fit:
         self.network, self.operator, self.loss = network, operator, loss
         self.latent, self.target, self.noise_std = latent, target, noise_std
         self.mixed = precision == "bfloat16"
-        fused = latent.is_cuda or None
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=fused)
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
 
     def loss_at(self, latent: Tensor) -> Tensor:
         """The scalar loss of the network's output at a latent (1, C, H, W)."""

@@ -1,11 +1,9 @@
 """What every experiment's command line does alike: settings, device, precision, errors, Ctrl-C."""
 
 import contextlib
-import io
 import os
 import pathlib
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Literal, TypeVar
@@ -16,14 +14,14 @@ from jax.experimental import multihost_utils
 
 from experiments.record import unusable
 from jaxsr import files, options
-from jaxsr.errors import InputError, within_memory
+from jaxsr.errors import InputError
 from jaxsr.reports import cores
 
 Settings = TypeVar("Settings")
 Precision = Literal["float32", "tf32", "bfloat16"]
 Device = Literal["auto", "cpu", "gpu", "tpu"]
 
-INTERRUPTED = 130
+INTERRUPTED = options.INTERRUPTED
 ACKNOWLEDGED = b"\nstopping at the next chance; Ctrl-C again ends at once, and saves nothing more\n"
 WEEK = 7 * 24 * 3600  # for which a process waits at its end for the others
 
@@ -35,33 +33,14 @@ class Stopped(Exception):
 def main(
     settings: type[Settings], run: Callable[[Settings], int], args: Sequence[str] | None = None
 ) -> int:
-    """Parse the command line and run; returns the exit code.
+    """`options.main` with the compilation cache, in float32."""
 
-    After one line: 2 on bad input or where the operating system refuses, INTERRUPTED on Ctrl-C. On
-    a GPU JAX takes memory as it needs it, unless the environment says otherwise: by default it
-    would take three quarters at once, and leave other processes the rest.
-    """
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `experiments` has left it
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a file's name may hold bytes that are no text
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        parsed = options.parse(settings, args)
+    def prepared(parsed: Settings) -> int:
         use_compilation_cache()
         jax.config.update("jax_enable_x64", False)  # else a run would go on with other noise
-        with within_memory("the work"):
-            return run(parsed)
-    except InputError as error:
-        said = options.as_option(str(error), settings).replace("\n", "\\n")  # of a file's name
-        print(f"error: {said}", file=sys.stderr)
-    except OSError as error:
-        print(f"error: {options.refused(error)}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return INTERRUPTED
-    return 2
+        return run(parsed)
+
+    return options.main(settings, prepared, args)
 
 
 def make(out: pathlib.Path, *parts: str) -> None:

@@ -4,6 +4,7 @@ The deviation over seeds is that of the method's own randomness. It is no uncert
 what all seeds get wrong alike does not show in it.
 """
 
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,9 +15,8 @@ from experiments import finished, pages, problem, scores
 from experiments.fits import environment
 from experiments.record import asked_for, read_metrics, whole
 from experiments.several import Fit
-from jaxsr import images, reports
+from jaxsr import files, images, reports
 from jaxsr.errors import InputError
-from jaxsr.files import atomic
 
 
 def combine(fits: Sequence[Fit], one: Fit) -> None:
@@ -37,6 +37,14 @@ def combine(fits: Sequence[Fit], one: Fit) -> None:
     folders = [_folder(fit) for fit in seeds]
     if len(seeds) == 1 or not all(map(_is_finished, seeds)):
         return
+    lock = files.lock(one.folder, wait=True)  # seeds may end together, in any thread or process
+    try:
+        _combine(seeds, folders, one)
+    finally:
+        os.close(lock)
+
+
+def _combine(seeds: Sequence[Fit], folders: Sequence[pathlib.Path], one: Fit) -> None:
     if _record(seeds) and _is_newer(one.folder / pages.NAME, folders):
         return
     task = problem.load(one.settings)
@@ -47,7 +55,7 @@ def combine(fits: Sequence[Fit], one: Fit) -> None:
     mean, spread = results.mean(0), results.std(0, ddof=1)
     white = float(spread.mean(-1).max())
     images.write(one.folder / f"{stem}.png", mean, alpha=task.alpha)
-    with atomic(one.folder / f"{stem}.npy") as temporary:
+    with files.atomic(one.folder / f"{stem}.npy") as temporary:
         np.save(temporary, mean)
     images.write(one.folder / "spread.png", spread.mean(-1, keepdims=True) / (white or 1.0))
     record: dict[str, Any] = {"seeds": [seed.settings.seed for seed in seeds]}

@@ -133,7 +133,8 @@ def run(settings: Settings) -> int:
                 if interrupted():
                     raise command.Stopped
                 try:
-                    rows.append((name, evaluate(settings, method, name, path, notes)))
+                    first = not rows
+                    rows.append((name, evaluate(settings, method, name, path, notes, first=first)))
                 except InputError as error:
                     left_out[name] = str(error)
         except (command.Stopped, KeyboardInterrupt):
@@ -170,12 +171,13 @@ def evaluate(
     name: str,
     path: pathlib.Path,
     notes: dict[str, int],
+    *,
+    first: bool,
 ) -> scores.Figures:
     """One image: its files, its figures and, below `bicubic`, the baseline's.
 
-    What is not compared of it is counted in `notes`.
-
-    An earlier evaluation's records and images go before the first file is written.
+    What is not compared of it is counted in `notes`. Before the first image's files are written,
+    those of an earlier evaluation go.
 
     Raises:
       InputError: the file cannot be read, or the image is too small.
@@ -196,7 +198,8 @@ def evaluate(
     if settings.explain:
         pair = {str(settings.method): result, "bicubic": baseline}
         row["explain"] = {k: lumas.compare(_coloured(v, hr), hr, scale) for k, v in pair.items()}
-    clear(settings.out)
+    if first:
+        clear(settings.out)
     for place, pixels in zip(PLACES, (result, baseline, hr), strict=True):
         images.write(settings.out / place / f"{name}.png", _coloured(pixels, hr))
     for note in (note for note, holds in left.items() if holds and settings.method != "dip"):

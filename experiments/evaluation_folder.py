@@ -27,5 +27,5 @@ def clear(out: pathlib.Path) -> None:
     """Removes the records of an earlier evaluation, and its images; fits stay, to be gone on."""
     records = [path for record in RECORDS if (path := out / record).exists()]
     images = [path for place in PLACES for path in (out / place).glob("*.png")]
-    for path in (*records, *images) if records else []:
+    for path in (*records, *images):
         path.unlink()

@@ -26,6 +26,7 @@ import json
 import os
 import pathlib
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -183,7 +184,7 @@ def _left_behind(claim: bytes, own: Mapping[str, Any]) -> bool:
     """Whether a claim is of this host, and its process is no more."""
     try:
         owner = json.loads(claim)
-        if owner["host"] != own["host"]:
+        if owner["host"] != own["host"] or sys.platform == "win32":  # there 0 would be Ctrl-C
             return False
         os.kill(owner["pid"], 0)
     except ProcessLookupError:

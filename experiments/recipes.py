@@ -1,6 +1,7 @@
 """What a fit of Deep Image Prior may be told, and the released recipes behind the defaults."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -178,6 +179,7 @@ class Settings:
             ("blur", self.blur is None or 0.01 <= self.blur <= 50, "in [0.01, 50]"),
             ("checkpoint_every", self.checkpoint_every >= 1, "at least 1"),
             ("patience", self.patience is None or self.patience >= 0, "at least 0"),
+            ("tv_weight", 0 <= self.tv_weight < inf, "at least 0, and finite"),
             ("seed", 0 <= self.seed < seeds, "in [0, 2^32)"),
             ("degrade_seed", 0 <= self.degrade_seed < seeds, "in [0, 2^32)"),
         )
@@ -193,6 +195,10 @@ class Settings:
         assert self.loss_alpha is not None and self.loss_scale is not None
         return losses.general(self.loss_alpha, scale=self.loss_scale)
 
+    def regulariser(self) -> dip.Regulariser | None:
+        """Total variation by its weight, if it has any."""
+        return _total_variation(self.tv_weight) if self.tv_weight else None
+
     def config(self) -> dip.Config:
         """The solver's part; of resolved settings."""
         assert self.iterations is not None and self.noise_std is not None
@@ -202,9 +208,13 @@ class Settings:
             learning_rate=self.learning_rate,
             noise_std=self.noise_std,
             average=self.average,
-            tv_weight=self.tv_weight,
             patience=self.patience or None,
         )
+
+
+@functools.cache  # equal weights are one function, hence one program
+def _total_variation(weight: float) -> dip.Regulariser:
+    return lambda image: weight * losses.total_variation(image)
 
 
 def _released(task: Task, factor: int, sigma: float) -> tuple[float, int]:

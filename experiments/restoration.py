@@ -74,6 +74,7 @@ def run(
                     size=size,
                     loss=loss,
                     config=config,
+                    regulariser=settings.regulariser(),
                     reference=task.reference(),
                     score=task.score,
                     on_chunk=on_chunk,

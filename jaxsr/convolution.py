@@ -1,6 +1,6 @@
 """The convolution, and its transpose.
 
-This and `jaxsr.strips` are the places in the package that know about platforms. On GPU and TPU the
+What is computed depends on the platform here and in `jaxsr.strips` alone. On GPU and TPU the
 convolution is `lax.conv_general_dilated`, untouched. XLA's CPU back end has no fast call for a
 convolution's gradients, least of all inside a `fori_loop`, where they run 14 times slower and more
 (https://github.com/jax-ml/jax/issues/12868); there, the convolution is written as matrix products,
@@ -213,7 +213,11 @@ def conv_transpose(x: Array, w: Array, stride: int, first: int) -> Array:
     phases = w.reshape(taps, stride, taps, stride, channels, features)[::-1, :, ::-1]
     phases = phases.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, channels, -1)
     edge = (taps - 1, taps - 1)
-    sums = conv(jnp.pad(x, ((0, 0), edge, edge, (0, 0))), phases)
+    x = jnp.pad(x, ((0, 0), edge, edge, (0, 0)))
+    # XLA would fold these zeros into the filter's gradient, whose "filter" dy is then larger than
+    # x: it swaps the two, and on a GPU finds no kernel for gradients of filters any more.
+    x = lax.platform_dependent(x, cpu=lambda x: x, default=lax.optimization_barrier)
+    sums = conv(x, phases)
     n, rows, columns, _ = sums.shape
     pixels = sums.reshape(n, rows, columns, stride, stride, features).swapaxes(2, 3)
     pixels = pixels.reshape(n, stride * rows, stride * columns, features)

@@ -18,7 +18,8 @@ def psnr(prediction: Array, target: Array, *, peak: float = 1.0, shave: int = 0)
     which the mean is another figure.
 
     Args:
-      prediction, target: (..., H, W, C) floats, NumPy or JAX (also traced); their dtype is kept.
+      prediction, target: (..., H, W, C) floats, NumPy or JAX (also traced); of half precision
+        computed in float32, else in theirs.
       peak: the largest value an image can take.
       shave: pixels left out on each side.
 
@@ -27,9 +28,11 @@ def psnr(prediction: Array, target: Array, *, peak: float = 1.0, shave: int = 0)
         finite, or nothing is left to compare.
     """
     prediction, target = _comparable(prediction, target, peak, shave)
-    error = ((prediction - target) ** 2).mean()
+    off = prediction - target
+    xp = off.__array_namespace__()  # of the array: scalars of NumPy 2.0 have none
+    error = (off.astype(xp.promote_types(off.dtype, xp.float32)) ** 2).mean()
     with np.errstate(divide="ignore"):
-        return -10 * error.__array_namespace__().log10(error / peak**2)
+        return -10 * xp.log10(error / peak**2)
 
 
 def ssim(

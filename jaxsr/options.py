@@ -5,16 +5,18 @@ import dataclasses
 import io
 import os
 import re
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from jaxsr.errors import InputError
+from jaxsr.errors import InputError, within_memory
 
 Settings = TypeVar("Settings")
 T = TypeVar("T")
+INTERRUPTED = 130
 
 # What a setting is that may be left out: its description, not `None`, says what holds then.
 Given = Annotated[T | None, tyro.conf.arg(help_behavior_hint="")]
@@ -28,6 +30,40 @@ _CHOICES = re.compile(r"(?<=Expected one of \(')[^()]*(?='\))")
 _HELP = ("Argument helptext", "For full helptext", "Got errors")
 _INDENT = 8  # of an option's description, below the option
 _NAME = re.compile(r"`(\w+)` \(=")
+
+
+def main(
+    settings: type[Settings],
+    run: Callable[[Settings], int],
+    args: Sequence[str] | None,
+    *,
+    stopped: str = "stopped",
+) -> int:
+    """Parse the command line and run; returns the exit code.
+
+    After one line: 2 on bad input or where the operating system refuses, INTERRUPTED on Ctrl-C. On
+    a GPU JAX takes memory as it needs it, unless the environment says otherwise: by default it
+    would take three quarters at once, and leave other processes, and PyTorch, the rest.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as the command's package has left it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may hold bytes that are no text
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        parsed = parse(settings, args)
+        with within_memory("the work"):
+            return run(parsed)
+    except InputError as error:
+        said = as_option(str(error), settings).replace("\n", "\\n")  # of a file's name
+        print(f"error: {said}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {refused(error)}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        return INTERRUPTED
+    return 2
 
 
 def parse(settings: type[Settings], args: Sequence[str] | None) -> Settings:

@@ -76,9 +76,12 @@ def lines(
     *,
     xlabel: str,
     ylabel: str,
-    logarithmic: bool = False,
+    logarithmic: str = "",
 ) -> None:
     """Draws a line with marks through each named set of points, x -> y, to a file.
+
+    Args:
+      logarithmic: the axes that are, "x", "y" or "xy".
 
     Raises:
       InputError: the file cannot be written.
@@ -88,8 +91,7 @@ def lines(
         axes = figure.add_subplot()
         for name, line in points.items():
             axes.plot(list(line), list(line.values()), marker="o", linewidth=1.2, label=name)
-        if logarithmic:
-            axes.set(xscale="log", yscale="log")
+        axes.set(**{f"{axis}scale": "log" for axis in logarithmic})
         _finish(path, figure, axes, xlabel, ylabel)
 
 

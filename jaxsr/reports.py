@@ -49,7 +49,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         record = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise InputError(f"`{path}` cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"`{path}` is damaged ({reason}): it must be as a run wrote it") from error
     if not isinstance(record, dict):

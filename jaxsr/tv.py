@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxsr.errors import InputError, require_integers
+from jaxsr.errors import InputError, as_float, require_integers
 from jaxsr.losses import total_variation
 from jaxsr.operators import Operator, require_observation
 
@@ -78,6 +78,8 @@ def least_squares(
         or `start` has fewer than three axes.
     """
     require_integers(iterations=iterations)
+    # Python's floats, since NumPy's would widen float32.
+    weight, tolerance = as_float("weight", weight), as_float("tolerance", tolerance)
     for name, value in {"weight": weight, "tolerance": tolerance}.items():
         if not 0 < value < float("inf"):
             raise InputError(f"`{name}` (={value}) must be above 0, and finite")
@@ -86,13 +88,13 @@ def least_squares(
     if start.ndim < 3:
         raise InputError(f"`start` (of shape {start.shape}) must be (..., H, W, C)")
     require_observation(observation, operator, start)
-    weight, tolerance = float(weight), float(tolerance)  # NumPy's would widen float32
-    return _program(operator)(observation, start, weight, tolerance, iterations)
+    return _program(operator, start.shape)(observation, start, weight, tolerance, iterations)
 
 
 @functools.lru_cache(maxsize=PROGRAMS)
-def _program(operator: Operator) -> Callable[..., Solution]:
-    # As in `dip.fit`: of a folder's images each has an operator of its own.
+def _program(operator: Operator, shape: tuple[int, ...]) -> Callable[..., Solution]:
+    # As in `dip.fit`: a folder's images have operators or sizes of their own.
+    del shape
     return jax.jit(functools.partial(_solve, operator=operator))
 
 

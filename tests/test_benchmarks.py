@@ -19,6 +19,10 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 SMALL = {"down": (16, 8), "up": (12, 16), "skip": (4, 2)}
 
 
+def main(module, args):
+    return peers.main(module.Options, module.run, args)
+
+
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch):
     monkeypatch.setattr(peers, "PAUSE", 0)
@@ -54,7 +58,7 @@ def test_compiled_runs_as_the_function_does():
 def test_sizes_the_network_cannot_take_are_refused(text, capsys):
     with pytest.raises(InputError, match=f"`sizes` \\(={text}\\)"):
         dip.parse_size(text)
-    assert dip.main([f"--sizes={text}"]) == 2
+    assert main(dip, [f"--sizes={text}"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -92,7 +96,7 @@ def test_ctrl_c_is_told_in_a_line(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(dip, "run", run)
-    assert dip.main([]) == 130
+    assert main(dip, []) == 130
     said = capsys.readouterr()
     assert said.out == "" and said.err.startswith("stopped: ") and said.err.count("\n") == 1
 
@@ -137,7 +141,7 @@ def test_a_run_writes_what_it_found(alone, request, monkeypatch, tmp_path, capsy
     monkeypatch.setattr(ceilings, "measure", lambda precision: ceilings.Ceilings(100.0, 10.0))
     path = tmp_path / "dip.json"
     command = ["--sizes", "64x96", "--json", str(path), "--iterations", "2", "--rounds", "2"]
-    assert dip.main([*command, *(["--alone"] if alone else [])]) == 0
+    assert main(dip, [*command, *(["--alone"] if alone else [])]) == 0
 
     found = json.loads(path.read_text())
     assert found["environment"]["versions"]["jax"] == jax.__version__
@@ -241,7 +245,7 @@ def test_all_ways_do_the_same_fits(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(fits.timing, "once", lambda program, *, clock: next(ticks) * program())
     path = tmp_path / "fits.json"
     args = ["--sizes", "64x64", "--fits", "3", "--iterations", "2", "--rounds", "3"]
-    assert fits.main([*args, "--json", str(path)]) == 0
+    assert main(fits, [*args, "--json", str(path)]) == 0
     assert list(losses_) == list(fits.WAYS) and losses_["vmap"].shape == (3, 2)
     np.testing.assert_allclose(losses_["vmap"], losses_["in turn"], rtol=1e-3)
     np.testing.assert_allclose(losses_["devices"], losses_["in turn"], rtol=1e-6)
@@ -252,7 +256,7 @@ def test_all_ways_do_the_same_fits(monkeypatch, tmp_path, capsys):
     ratios = [seconds[0] / time for time in seconds]
     assert [result["ratio_to_in_turn"] for result in found] == pytest.approx(ratios)
     assert capsys.readouterr().out.count("times as fast as in turn") == 3
-    assert fits.main(["--fits", "0"]) == 2
+    assert main(fits, ["--fits", "0"]) == 2
 
 
 def test_fits_on_one_device_are_compiled_once(monkeypatch, compiled_quickly):

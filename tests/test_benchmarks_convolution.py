@@ -11,6 +11,10 @@ from benchmarks import convolution, peers
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
+def main(module, args):
+    return peers.main(module.Options, module.run, args)
+
+
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch):
     monkeypatch.setattr(peers, "PAUSE", 0)
@@ -46,7 +50,7 @@ def test_a_run_writes_what_it_found(alone, tmp_path, capsys):
     path = tmp_path / "convolution.json"
     options = ["--sizes", "12x12", "--channels", "4", "--megapixels", "0.001"]
     options += ["--rounds", "2", "--json", str(path), *(["--alone"] if alone else [])]
-    assert convolution.main(options) == 0
+    assert main(convolution, options) == 0
     (found,) = json.loads(path.read_text())["results"]
     assert found["chosen"] == "winograd"
     assert ("PyTorch eager" in found["ways"]) == (not alone)
@@ -54,17 +58,17 @@ def test_a_run_writes_what_it_found(alone, tmp_path, capsys):
     assert found["ours_seconds_per_convolution"] == ours > 0
     assert capsys.readouterr().out.count("ours is winograd") == 1
     large = ["--taps", "5", *options, "--alone"]
-    assert convolution.main(large) == 0
+    assert main(convolution, large) == 0
     (found,) = json.loads(path.read_text())["results"]
     assert found["chosen"] == "lax and 3x3 filters" and "winograd" not in found["ways"]
-    assert convolution.main([*large, "--features", "80"]) == 0
+    assert main(convolution, [*large, "--features", "80"]) == 0
     (found,) = json.loads(path.read_text())["results"]
     assert found["chosen"] == "lax and im2col"
     assert found["name"] == "convolution 12x12, 4 channels to 80, 5x5 filters"
-    assert convolution.main(["--sizes", "8x10"]) == 2
+    assert main(convolution, ["--sizes", "8x10"]) == 2
     assert "`--sizes` (=8x10)" in capsys.readouterr().err
-    assert convolution.main(["--megapixels", "0"]) == 2
-    assert convolution.main(["--features", "0"]) == 2
+    assert main(convolution, ["--megapixels", "0"]) == 2
+    assert main(convolution, ["--features", "0"]) == 2
     assert "`--features` (=0)" in capsys.readouterr().err
 
 
@@ -77,7 +81,7 @@ def test_no_product_is_rounded_to_tf32(monkeypatch, capsys):
 
     monkeypatch.setitem(convolution.IN_A_LOOP, "ours", convolution.differentiated(watched))
     options = ["--sizes", "4x4", "--channels", "2", "--megapixels", "1e-5", "--rounds", "1"]
-    assert convolution.main([*options, "--alone"]) == 0
+    assert main(convolution, [*options, "--alone"]) == 0
     assert {*precisions} == {"highest"} and len(precisions) == 2  # to be checked, to be timed
 
 
@@ -91,7 +95,7 @@ def test_on_a_gpu_all_ways_take_turns(monkeypatch, capsys):
 
     monkeypatch.setattr(convolution.jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(convolution.timing, "interleaved", interleaved)
-    assert convolution.main(["--sizes", "4x4", "--channels", "2", "--alone"]) == 0
+    assert main(convolution, ["--sizes", "4x4", "--channels", "2", "--alone"]) == 0
     assert calls == [([*convolution.IN_A_LOOP, "lax outside"], 125_000)]
     assert capsys.readouterr().out.count("ours is lax") == 1
 

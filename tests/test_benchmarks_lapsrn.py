@@ -15,6 +15,10 @@ TINY = LapSRN(factor=2, depth=1, features=4)
 FORMS = ["eager", "eager-channels-last", "compile", "compile-channels-last"]
 
 
+def main(module, args):
+    return peers.main(module.Options, module.run, args)
+
+
 @pytest.fixture(autouse=True)
 def quick():
     """Most of these tests' time is compilation, for programs that run once."""
@@ -112,7 +116,7 @@ def test_a_run_writes_what_it_found(alone, request, tiny, tmp_path, capsys):
     command = ["--sizes", "16x24", "--json", str(path), "--calls", "2", "--steps", "3"]
     command += ["--precisions", "float32", "tf32", "--parts", "2", "--rounds", "2"]
     command += ["--alone"] if alone else []
-    assert lapsrn.main(command) == 0
+    assert main(lapsrn, command) == 0
 
     found = json.loads(path.read_text())
     assert ("torch" in found["environment"]["versions"]) == (not alone)
@@ -174,12 +178,12 @@ def test_another_network_in_pytorch_stops_the_benchmark(
     ],
 )
 def test_bad_options_are_told_in_a_line(option, message, capsys):
-    assert lapsrn.main([option]) == 2
+    assert main(lapsrn, [option]) == 2
     assert capsys.readouterr().err == f"error: {message}\n"
 
 
 def test_parts_must_divide_the_batch(tiny, capsys):
-    assert lapsrn.main(["--sizes", "--alone", "--parts=3"]) == 2
+    assert main(lapsrn, ["--sizes", "--alone", "--parts=3"]) == 2
     assert "`--parts` (=3) must divide the batch (=4)" in capsys.readouterr().err
 
 

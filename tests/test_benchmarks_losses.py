@@ -16,10 +16,14 @@ import PIL.Image
 import pytest
 import skimage.data
 
-from benchmarks import loss_fits, losses, psnr_curves
+from benchmarks import loss_fits, losses, peers, psnr_curves
 from experiments import problem
 from jaxsr import images
 from jaxsr.errors import InputError
+
+
+def main(module, args):
+    return peers.main(module.Options, module.run, args, stopped=losses.STOPPED)
 
 
 class Linear:
@@ -61,11 +65,11 @@ def finished(tmp_path_factory):
         patch.setattr(loss_fits.dip, "fit", watched)
         patch.setattr(loss_fits.timing, "once", lambda program, *, clock: 8 / next(rates))
         args = command(folder / "out", "--losses", "mse", "general-0", "--seeds", 0, 7)
-        assert losses.main(args) == 0
+        assert main(losses, args) == 0
         shutil.copytree(folder / "out", folder / "again")
         (folder / "again" / "cells" / "general-0_seed7.json").unlink()
         (folder / "again" / "cells" / ".half.tmp.json").write_text("{")  # what a kill leaves
-        assert losses.main(command(folder / "again", *args[6:])) == 0
+        assert main(losses, command(folder / "again", *args[6:])) == 0
     return types.SimpleNamespace(path=folder, out=folder / "out", calls=calls, args=args)
 
 
@@ -138,7 +142,7 @@ def test_only_what_is_missing_is_fitted(finished, monkeypatch, tmp_path, capsys)
 
     shutil.copytree(finished.out, tmp_path / "out")
     monkeypatch.setattr(loss_fits, "fit", None)  # nothing may be computed
-    assert losses.main(command(tmp_path / "out", *finished.args[6:])) == 0
+    assert main(losses, command(tmp_path / "out", *finished.args[6:])) == 0
     assert cells(tmp_path / "out") == before
     for name in ("losses.json", "losses.csv", "losses.png"):
         assert (tmp_path / "out" / name).read_bytes() == (finished.out / name).read_bytes()
@@ -175,7 +179,7 @@ def made_up(monkeypatch):
 def test_a_folder_is_of_one_setting(made_up, tmp_path, capsys):
     out = tmp_path / "out"
     args = ("--losses", "l1")
-    assert losses.main(command(out, *args)) == 0
+    assert main(losses, command(out, *args)) == 0
     before = cells(out)
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     PIL.Image.fromarray(noise).save(tmp_path / "noise.png")
@@ -186,24 +190,24 @@ def test_a_folder_is_of_one_setting(made_up, tmp_path, capsys):
         (("--losses", "mse", "--iterations", 7), "`--iterations` (=7)"),  # none of these is there
     ):
         capsys.readouterr()
-        assert losses.main(command(out, *args, *more)) == 2
+        assert main(losses, command(out, *args, *more)) == 2
         captured = capsys.readouterr()
         assert captured.err.startswith(f"error: {name}") and captured.err.count("\n") == 1
         assert "choose another `--out`" in captured.err
     assert cells(out) == before
 
-    assert losses.main(command(out, "--losses", "l1", "huber", "--seeds", 1, 2)) == 0  # more of it
+    assert main(losses, command(out, "--losses", "l1", "huber", "--seeds", 1, 2)) == 0  # more of it
     assert len(made_up) == 2 + 3 and before.items() <= cells(out).items()
 
     path = out / "cells" / "l1_seed0.json"
     record = json.loads(path.read_text())
     record["made"]["jax"] = "0.0.1"
     path.write_text(json.dumps(record))
-    assert losses.main(command(out, *args)) == 2
+    assert main(losses, command(out, *args)) == 2
     assert f"`jax` (={jax.__version__}) must be that of {path} (=0.0.1)" in capsys.readouterr().err
     for damaged in (b"", b'{"psnr": [1', b"[]", b'{"made": {}}', b"\xff"):
         path.write_bytes(damaged)
-        assert losses.main(command(out, *args)) == 2
+        assert main(losses, command(out, *args)) == 2
         captured = capsys.readouterr()
         assert f"`{path}` is damaged" in captured.err and captured.err.count("\n") == 1
 
@@ -224,14 +228,14 @@ def test_ctrl_c_keeps_the_finished_fits(made_up, monkeypatch, tmp_path, capsys):
     try:
         with monkeypatch.context() as patch:
             patch.setattr(loss_fits.dip, "fit", pressed)
-            assert losses.main(command(out)) == 130
+            assert main(losses, command(out)) == 130
     finally:
         signal.signal(signal.SIGINT, before)
     captured = capsys.readouterr()
     assert captured.err.startswith("stopped: the finished") and captured.err.count("\n") == 1
     assert sorted(cells(out)) == ["l1_seed0.json", "mse_seed0.json"]
     assert not (out / "losses.json").exists()
-    assert losses.main(command(out)) == 0
+    assert main(losses, command(out)) == 0
     assert len(made_up) == 14 == len(cells(out))
 
 
@@ -287,7 +291,7 @@ def test_an_overflow_has_no_figures(made_up, monkeypatch, tmp_path, capsys, afte
 
     monkeypatch.setattr(loss_fits.dip, "fit", overflowed)
     args = command(tmp_path, "--losses", "l1", "--seeds", 0, 1, 2, "--iterations", 9)
-    assert losses.main(args) == 0
+    assert main(losses, args) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if "overflowed" in line]
     assert said == [f"l1, seed 1: overflowed after iteration {after}"]
     found = json.loads((tmp_path / "losses.json").read_text())
@@ -410,7 +414,7 @@ def test_the_middle_of_the_image(tmp_path):
 def test_bad_input_is_one_line(made_up, monkeypatch, tmp_path, capsys, more, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.png").write_text("no image")
-    assert losses.main(command("out", *more)) == 2
+    assert main(losses, command("out", *more)) == 2
     captured = capsys.readouterr()
     assert said in captured.err and captured.err.count("\n") == 1
     assert captured.out == "" and made_up == []

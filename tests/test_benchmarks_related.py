@@ -7,6 +7,10 @@ from benchmarks import peers, related
 from jaxsr.models import DRCN, FSRCNN
 
 
+def main(module, args):
+    return peers.main(module.Options, module.run, args)
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Small networks, that compile in little time and run once."""
@@ -24,7 +28,7 @@ def quick(monkeypatch):
 def test_a_run_writes_what_it_found(tmp_path, capsys):
     path = tmp_path / "related.json"
     options = ["--sizes", "16x24", "--factor", "2", "--networks", "fsrcnn", "drcn"]
-    assert related.main([*options, "--calls", "2", "--rounds", "2", "--json", str(path)]) == 0
+    assert main(related, [*options, "--calls", "2", "--rounds", "2", "--json", str(path)]) == 0
 
     found = json.loads(path.read_text())
     fsrcnn, drcn = found["results"]
@@ -53,5 +57,5 @@ def test_a_run_writes_what_it_found(tmp_path, capsys):
     ],
 )
 def test_bad_options_are_told_in_a_line(options, message, capsys):
-    assert related.main(options) == 2
+    assert main(related, options) == 2
     assert capsys.readouterr().err == f"error: {message}\n"

@@ -16,6 +16,10 @@ from jaxsr import layers, losses, operators
 from jaxsr.models import SkipUNet
 
 
+def main(module, args):
+    return peers.main(module.Options, module.run, args)
+
+
 @pytest.mark.parametrize("size", [(64, 64), (64, 96)])
 def test_counted_work_is_the_compilers(monkeypatch, size):
     """Of one step with plain convolutions; it counts the norms, losses and Adam besides: 2 %."""
@@ -167,7 +171,7 @@ def test_a_gpu_is_measured_in_tf32_too(monkeypatch):
 
 
 def test_a_cpu_has_no_tf32(capsys):
-    assert dip.main(["--precisions", "float32", "tf32", "--alone"]) == 2
+    assert main(dip, ["--precisions", "float32", "tf32", "--alone"]) == 2
     said = "error: `--precisions` (=float32 tf32): a CPU has no tf32\n"
     assert capsys.readouterr().err == said
 
@@ -233,17 +237,19 @@ def test_suite_gathers_its_parts(monkeypatch, tmp_path, capsys):
     command = Command(record)
     monkeypatch.setattr(subprocess, "run", command)
     first, second = tmp_path / "a.json", tmp_path / "b.json"
-    assert suite.main(["--json", str(first), "--parts", "sizes", "lapsrn"]) == 0
+    assert main(suite, ["--json", str(first), "--parts", "sizes", "lapsrn"]) == 0
     assert [c[2] for c in command.commands] == ["benchmarks.dip", "benchmarks.lapsrn"]
     assert json.loads(first.read_text())["parts"] == {"sizes": record, "lapsrn": record}
     record["results"][0]["ours_seconds_per_iteration"] = 0.3
     plot = tmp_path / "a.png"
     args = ["--json", str(second), "--parts", "sizes", "--compare", str(first), "--plot", str(plot)]
-    assert suite.main(args) == 0
+    assert main(suite, args) == 0
     assert f"{case.name}  ours_seconds_per_iteration  1 -> 0.3" in capsys.readouterr().out
     assert sorted(tmp_path.glob("*.json*")) == [first, second]
     first.write_text(json.dumps({"benchmark": "dip", **record, "rounds": 3}))  # of a command
-    assert suite.main([*args[:4], "--json", str(tmp_path / "c.json"), "--compare", str(first)]) == 0
+    assert (
+        main(suite, [*args[:4], "--json", str(tmp_path / "c.json"), "--compare", str(first)]) == 0
+    )
     assert "of 1 figures none changed" in capsys.readouterr().out
     assert plot.stat().st_size > 1000
 
@@ -259,7 +265,7 @@ def test_suite_gathers_its_parts(monkeypatch, tmp_path, capsys):
 def test_suite_refuses_what_it_cannot_compare(tmp_path, capsys, text):
     (tmp_path / "old.json").write_text(text)
     args = ["--json", str(tmp_path / "a.json"), "--compare", str(tmp_path / "old.json")]
-    assert suite.main(args) == 2
+    assert main(suite, args) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: `--compare` (=") and said.count("\n") == 1
 
@@ -268,7 +274,7 @@ def test_suite_does_not_overwrite_what_it_compares_with(tmp_path, capsys):
     path = tmp_path / "old.json"
     path.write_text('{"parts": {"dip": {"results": []}}}')
     before = path.read_bytes()
-    assert suite.main(["--json", f"{tmp_path}/./old.json", "--compare", str(path)]) == 2
+    assert main(suite, ["--json", f"{tmp_path}/./old.json", "--compare", str(path)]) == 2
     assert "would overwrite `--compare`: choose another" in capsys.readouterr().err
     assert path.read_bytes() == before
 
@@ -276,10 +282,10 @@ def test_suite_does_not_overwrite_what_it_compares_with(tmp_path, capsys):
 def test_suite_names_the_part_that_fails(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(subprocess, "run", Command({}, code=1))
     path = tmp_path / "a.json"
-    assert suite.main(["--json", str(path), "--parts", "fits", "memory"]) == 2
+    assert main(suite, ["--json", str(path), "--parts", "fits", "memory"]) == 2
     assert "`--parts` (=fits memory) failed" in capsys.readouterr().err
     assert json.loads(path.read_text())["parts"] == {}
-    assert suite.main(["--json", str(tmp_path / "none" / "a.json"), "--parts", "fits"]) == 2
+    assert main(suite, ["--json", str(tmp_path / "none" / "a.json"), "--parts", "fits"]) == 2
     assert str(tmp_path / "none") in capsys.readouterr().err
 
 
@@ -292,14 +298,14 @@ def test_suite_keeps_what_was_measured_before_ctrl_c(monkeypatch, tmp_path, caps
 
     monkeypatch.setattr(subprocess, "run", pressed)
     path = tmp_path / "a.json"
-    assert suite.main(["--json", str(path), "--parts", "fits", "memory"]) == 130
+    assert main(suite, ["--json", str(path), "--parts", "fits", "memory"]) == 130
     assert capsys.readouterr().err.count("\n") == 1
     assert json.loads(path.read_text())["parts"] == {"fits": {"results": []}}
 
 
 def test_suite_refuses_a_plot_of_nothing(tmp_path, capsys):
     args = ["--json", str(tmp_path / "a.json"), "--parts", "lapsrn", "--plot", "a.png"]
-    assert suite.main(args) == 2
+    assert main(suite, args) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: `--plot` (=a.png) shows the parts dip and sizes")
 
@@ -310,14 +316,14 @@ def test_memory_is_of_a_fresh_process(monkeypatch, tmp_path, capsys):
     command = Command({"results": [result]})
     monkeypatch.setattr(subprocess, "run", command)
     path = tmp_path / "memory.json"
-    assert memory.main(["--sizes", "64x64", "--json", str(path)]) == 0
+    assert main(memory, ["--sizes", "64x64", "--json", str(path)]) == 0
     plain, remat = json.loads(path.read_text())["results"]
     assert (plain["name"], plain["peak_bytes"]) == ("memory 64x64", 2**31)
     assert remat["name"] == "memory 64x64 remat"
     assert ["--remat" in c for c in command.commands] == [False, True]
     assert "memory 64x64: 2.00 GiB at the peak, 0.5000 s" in capsys.readouterr().out
     monkeypatch.setattr(subprocess, "run", Command({}, code=1))
-    assert memory.main(["--sizes", "64x64", "--json", str(path)]) == 2
+    assert main(memory, ["--sizes", "64x64", "--json", str(path)]) == 2
     said = capsys.readouterr()
     assert said.err == "error: memory 64x64, memory 64x64 remat: failed, the rest is kept\n"
     assert "memory 64x64: failed (out of memory)\n" in said.out
@@ -345,14 +351,14 @@ def test_first_iteration_is_cold_then_cached(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(compiling, "DEMO", ("bar",))
     monkeypatch.setenv("XDG_CACHE_HOME", "the user's")
     (tmp_path / "bar.py").write_text(BAR)
-    assert compiling.main(["--rounds", "2", "--json", "compiling.json"]) == 0
+    assert main(compiling, ["--rounds", "2", "--json", "compiling.json"]) == 0
     cold, cached = json.loads(pathlib.Path("compiling.json").read_text())["results"]
     assert cold["name"] == "first iteration, cold" and cached["name"] == "first iteration, cached"
     saved = cold["ours_seconds_per_start"] - cached["ours_seconds_per_start"]
     assert saved == pytest.approx(0.5, abs=0.4)
     assert "first iteration, cached: " in capsys.readouterr().out
     (tmp_path / "bar.py").write_text("raise SystemExit('no disk')")
-    assert compiling.main([]) == 2
+    assert main(compiling, []) == 2
     assert capsys.readouterr().err == "error: the demo (=bar) ended early: no disk\n"
 
 
@@ -365,13 +371,13 @@ def test_time_to_quality_counts_what_stays(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(quality.peers, "is_alone", lambda asked: asked)
     monkeypatch.setattr(machine, "environment", lambda alone: {})
     path = tmp_path / "quality.json"
-    assert quality.main(["--hr", "butterfly.png", "--json", str(path)]) == 0
+    assert main(quality, ["--hr", "butterfly.png", "--json", str(path)]) == 0
     (found,) = json.loads(path.read_text())["results"]
     assert (found["iterations_to_quality"], found["seconds_to_quality"]) == (4, 1.0)
     assert found["ratio"] == 8.0
     assert "butterfly to 26.23 dB, seed 0: 1 s (4 iterations" in capsys.readouterr().out
     args = ["--hr", "butterfly.png", "--psnr", "28", "--alone", "--seeds", "0", "1"]
-    assert quality.main(args) == 0
+    assert main(quality, args) == 0
     assert "seed 0: not reached" in capsys.readouterr().out
     caches = {options["env"]["JAX_COMPILATION_CACHE_DIR"] for options in command.options}
     assert len(caches) == 3  # one a fit: each compiles anew
@@ -390,4 +396,4 @@ def test_published_seconds_are_of_the_images_size(monkeypatch, tmp_path):
     monkeypatch.setattr(dip, "run", run)
     assert quality.published_seconds(quality.Options(hr=tmp_path / "a.png")) == 1000.0
     assert asked == ["64x96"]
-    assert quality.main(["--hr", str(tmp_path / "none.png")]) == 2
+    assert main(quality, ["--hr", str(tmp_path / "none.png")]) == 2

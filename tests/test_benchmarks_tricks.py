@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from benchmarks import plain, tricks
+from benchmarks import peers, plain, tricks
 from jaxsr import training
 from jaxsr.dip import Config, init, step
 from jaxsr.losses import mse
@@ -21,6 +21,10 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 SMALL = functools.partial(SkipUNet, down=(8,), up=(8,), skip=(4,))
 LAPSRN = LapSRN(depth=1, features=32)
 RECIPE = training.Config(batch=8, size=104, weight_decay=0.0)
+
+
+def main(module, args):
+    return peers.main(module.Options, module.run, args)
 
 
 def compiled(function, arguments, form, **functions):
@@ -105,7 +109,7 @@ def test_a_run_writes_what_it_found(monkeypatch, tmp_path, capsys):
     path = tmp_path / "tricks.json"
     options = ["--sizes", "64x64", "--iterations", "1", "--images", "1", "--steps", "1"]
     options += ["--rounds", "2"]
-    assert tricks.main([*options, "--json", str(path)]) == 0
+    assert main(tricks, [*options, "--json", str(path)]) == 0
     results = json.loads(path.read_text())["results"]
     works = ["dip 64x64", "lapsrn image 64x64", "lapsrn training step"]
     assert [result["name"] for result in results] == [f"tricks {work}" for work in works]
@@ -115,8 +119,8 @@ def test_a_run_writes_what_it_found(monkeypatch, tmp_path, capsys):
     assert without["gain"] == pytest.approx(without["seconds_per_iteration"] / ours)
     assert "gains: c" in capsys.readouterr().out
     options += ["--works", "image", "--json", str(path)]
-    assert tricks.main(options) == 0
+    assert main(tricks, options) == 0
     (result,) = json.loads(path.read_text())["results"]
     assert result["name"] == "tricks lapsrn image 64x64"
-    assert tricks.main(["--sizes", "100x64"]) == 2
-    assert tricks.main(["--steps", "0"]) == 2
+    assert main(tricks, ["--sizes", "100x64"]) == 2
+    assert main(tricks, ["--steps", "0"]) == 2

@@ -297,6 +297,17 @@ def test_adapter_leaves_groups_and_other_layouts_to_lax():
     assert reaches_lax(*first, (1, 1), none, dimension_numbers=("NCHW", "OIHW", "NCHW"))
 
 
+def test_zeros_around_an_image_stay_out_of_the_filters_gradient():
+    """Where they are folded into it, a GPU has no kernel for the transposed convolution's."""
+    x, w = problem((1, 8, 8, 4), 4, 4)
+    slope = jax.grad(lambda w: (convolution.conv_transpose(x, w, 2, 1) ** 2).sum())
+    lowered = jax.jit(slope).trace(w).lower(lowering_platforms=("cuda",)).as_text()
+    padded = lowered.index("stablehlo.pad")
+    assert padded < lowered.index("optimization_barrier") < lowered.index("stablehlo.convolution")
+    on_cpu = jax.jit(slope).trace(w).lower(lowering_platforms=("cpu",)).as_text()
+    assert "optimization_barrier" not in on_cpu
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_accelerators_get_lax_untouched(platform, stride):

@@ -40,6 +40,10 @@ def linear_apply(params, latent):
     return jax.nn.sigmoid(latent @ params)
 
 
+def tv(image):
+    return 0.01 * losses.total_variation(image)
+
+
 def problem(config, *, dtype=jnp.float32, seed=0):
     observation = jax.random.uniform(jax.random.key(5), (1, 4, 4, 3), dtype)
     functions = {
@@ -61,6 +65,7 @@ def problem(config, *, dtype=jnp.float32, seed=0):
 
 def fit(config, **arguments):
     _, observation, functions = problem(config)
+    observation = arguments.pop("observation", observation)
     operator = arguments.pop("operator", functions.pop("operator"))
     arguments = {"init_fn": linear_init, "size": (8, 8), **functions, **arguments}
     return dip.fit(jax.random.key(0), observation, operator, **arguments)
@@ -109,8 +114,8 @@ def test_follows_the_reference(golden_dip, name, steps):
 
 
 def test_run_equals_a_python_loop_of_steps():
-    config = dip.Config(tv_weight=0.01)
-    state, observation, functions = problem(config)
+    state, observation, functions = problem(dip.Config())
+    functions |= {"regulariser": tv}
     reference = jnp.full((1, 8, 8, 3), 0.5)
     expected, losses_seen = state, []
     step = jax.jit(functools.partial(dip.step, **functions))
@@ -243,7 +248,7 @@ def test_the_average_of_bfloat16_images_is_kept_in_float32():
 
 
 def test_numpys_numbers_leave_float32_as_it_is(x64):
-    numbers = {"learning_rate": 0.01, "noise_std": 0.03, "average": 0.99, "tv_weight": 0.1}
+    numbers = {"learning_rate": 0.01, "noise_std": 0.03, "average": 0.99}
     found = []
     for kind in (float, np.float64):
         config = dip.Config(**{name: kind(value) for name, value in numbers.items()})
@@ -252,6 +257,46 @@ def test_numpys_numbers_leave_float32_as_it_is(x64):
         before, after = ([x.dtype for x in jax.tree.leaves(s)] for s in (state, found[-1][0]))
         assert before == after
     assert_same(*found)
+
+
+def test_regularisers_weight_may_be_mapped():
+    state, observation, functions = problem(dip.Config())
+
+    def loss(weight):
+        run = {**functions, "regulariser": lambda image: weight * losses.total_variation(image)}
+        return dip.step(state, observation, **run)[1]["loss"]
+
+    none, one, three = jax.vmap(loss)(jnp.array([0.0, 1.0, 3.0]))
+    np.testing.assert_allclose(three - none, 3 * (one - none), rtol=1e-5)
+    assert one > none
+
+
+def test_an_optimiser_is_given_the_loss_and_its_function():
+    """As optax's line searches ask for."""
+    seen = []
+
+    def update(gradient, opt_state, params=None, *, value, grad, value_fn):
+        seen.append((value, value_fn(params), jax.grad(value_fn)(params), grad))
+        return jax.tree.map(lambda x: -0.1 * x, gradient), opt_state
+
+    own = optax.GradientTransformationExtraArgs(lambda params: (), update)
+    state, observation, functions = problem(dip.Config())
+    state = state._replace(opt_state=())
+    _, record = dip.step(state, observation, **functions, optimiser=own)
+    ((value, again, slope, gradient),) = seen
+    np.testing.assert_allclose(again, record["loss"], rtol=1e-6)
+    np.testing.assert_allclose(value, record["loss"], rtol=1e-6)
+    np.testing.assert_allclose(slope, gradient, rtol=1e-5)
+
+
+def test_a_fit_by_a_line_search():
+    """L-BFGS, to data that it can meet: hundreds of Adam's iterations in some dozen."""
+    config = dip.Config(iterations=40, noise_std=0.0, average=0.0)
+    reached = [
+        fit(config, optimiser=optimiser, loss=losses.mse).history["loss"][-1]
+        for optimiser in (optax.lbfgs(), None)
+    ]
+    assert reached[0] < reached[1]
 
 
 def test_works_under_vmap():
@@ -313,6 +358,22 @@ def test_fits_of_many_problems_do_not_keep_their_programs(live_programs):
     assert live[-1] == live[programs.KEPT]
 
 
+def test_fits_of_many_sizes_do_not_keep_their_programs():
+    """By one operator and network, as it is for images of several sizes."""
+    image, operator = jnp.full((1, 8, 256, 3), 0.5), operators.downsample(2, kernel="area")
+    for kept in (programs.iterations, programs.output):
+        kept.cache_clear()
+    for width in range(8, 8 * (programs.KEPT + 4), 8):
+        fit(
+            dip.Config(iterations=1),
+            observation=operator(image[:, :, :width]),
+            operator=operator,
+            size=(8, width),
+        )
+    for kept in (programs.iterations, programs.output):
+        assert kept.cache_info().currsize == programs.KEPT
+
+
 def test_fit_refuses_what_it_cannot_go_on_from():
     stopped = fit(dip.Config(iterations=9))
     short = {name: column[:-1] for name, column in stopped.history.items()}
@@ -351,6 +412,9 @@ def test_fit_refuses_a_state_of_another_kind():
         ({"loss": "mse"}, "`loss` \\(='mse'\\) must be a function"),
         ({"operator": "identity"}, "`operator` \\(='identity'\\) must be a function"),
         ({"apply_fn": "net"}, "`apply_fn` \\(='net'\\) must be a function"),
+        ({"apply_fn": lambda p, z: (p, z)}, "`apply_fn` must give one array, of images"),
+        ({"regulariser": 0.1}, r"`regulariser` \(=0.1\) must be a function"),
+        ({"on_chunk": 5}, r"`on_chunk` \(=5\) must be a function"),
         ({"size": 8}, r"`size` \(=8\) must be a tuple \(height, width\)"),
         ({"size": (8, 8, 2)}, r"`size` \(=\(8, 8, 2\)\) must be a tuple \(height, width\)"),
         ({"size": np.array([8, 8])}, r"`size` \(=\[8 8\]\) must be a tuple"),
@@ -582,6 +646,21 @@ def test_fit_sees_a_parameter_overflow_behind_a_finite_loss():
     assert not result.finite and float(result.params) == np.float32(3.3e38)
 
 
+def test_noise_after_going_back_is_of_no_earlier_key(monkeypatch):
+    """Of `jax.random.split`, say, which derives what `fold_in` does for 0 and 1."""
+    monkeypatch.setattr(fitting, "FALL", -np.inf)
+    config = dip.Config(iterations=8)
+    start = problem(config)[0].key
+    found = set()
+
+    def words(key):
+        return tuple(jax.random.key_data(key).tolist())
+
+    fit(config, pauses=(4,), on_chunk=lambda progress: found.add(words(progress.state.key)))
+    used = {words(jax.random.fold_in(start, t)) for t in range(8)}
+    assert len(found) == 1 + fitting.ROLLBACKS and not found & used
+
+
 def test_fit_goes_back_so_often_and_no_more(monkeypatch):
     """Three windows, the last two of which always count as a fall."""
     monkeypatch.setattr(fitting, "FALL", -np.inf)
@@ -672,7 +751,6 @@ def test_fits_an_image_with_the_skip_network():
         ("learning_rate", float("nan")),
         ("noise_std", -0.1),
         ("average", 1.0),
-        ("tv_weight", -1.0),
         ("latent_channels", 0),
         ("patience", 0),
     ],
@@ -706,9 +784,9 @@ def test_the_latent_is_uniform_in_0_to_a_tenth():
     assert stats.kstest(np.ravel(latent), stats.uniform(0, 0.1).cdf).pvalue > 0.01
 
 
-def test_the_total_variation_is_that_of_the_image_by_its_weight(x64):
-    config = dip.Config(tv_weight=0.3)
-    state, observation, functions = problem(config, dtype=jnp.float64)
+def test_the_regulariser_is_added_to_the_loss(x64):
+    state, observation, functions = problem(dip.Config(), dtype=jnp.float64)
+    functions |= {"regulariser": lambda image: 0.3 * losses.total_variation(image)}
     noise = jax.random.normal(jax.random.fold_in(state.key, 0), state.latent.shape, jnp.float64)
     _, record = dip.step(state, observation, **{**functions, "loss": losses.mse})
     image = 1 / (1 + np.exp(-np.asarray(state.latent + 0.03 * noise) @ np.asarray(state.params)))

@@ -462,6 +462,16 @@ def test_an_evaluation_takes_the_place_of_an_earlier_one(tmp_path):
     assert sorted(path.name for path in tmp_path.glob("out/*/*.png")) == 3 * ["b.png"]
 
 
+def test_an_evaluation_takes_the_place_of_one_that_was_stopped(tmp_path):
+    """Which has left images, but no scores."""
+    first, second = picture(tmp_path / "data/a.png"), picture(tmp_path / "data/b.png")
+    assert run("--data", first, "--out", "out") == 0
+    for record in ("scores.json", "scores.csv", "report.html"):
+        (tmp_path / "out" / record).unlink()
+    assert run("--data", second, "--out", "out") == 0
+    assert sorted(path.name for path in tmp_path.glob("out/*/*.png")) == 3 * ["b.png"]
+
+
 def test_scores_are_there_before_they_are_printed(tmp_path, monkeypatch):
     """As into a pipe whose reader has had enough."""
     image = picture(tmp_path / "data/a.png")

@@ -31,7 +31,8 @@ from experiments import (
     several,
     stopping,
 )
-from jaxsr import images
+from experiments.several import Fit
+from jaxsr import images, options
 from jaxsr.dip import programs
 from tests import soak
 
@@ -279,6 +280,38 @@ def test_a_folder_of_one_seed_does_not_become_one_of_several(folder, capsys):
     assert said in capsys.readouterr().err
     after = {path: path.read_bytes() for path in (folder / "out").rglob("*.*") if path.is_file()}
     assert after == before
+
+
+def test_seeds_that_end_together_are_combined_in_turn(folder, monkeypatch):
+    """Else one would delete the record that the other is about to read."""
+    inside, most, original = [], [], ensemble._combine
+    together = threading.Barrier(2)
+
+    def combined(*args):
+        inside.append(args)
+        most.append(len(inside))
+        time.sleep(0.1)
+        original(*args)
+        inside.pop()
+
+    def after(fit):
+        together.wait()
+        ensemble.combine(fits, fit)
+
+    monkeypatch.setattr(ensemble, "_combine", combined)
+    fits = []
+    for seed in range(2):
+        out = folder / "out" / f"seed{seed}"
+        args = ["--hr=in/a.png", f"--seed={seed}", f"--out={out}", "--iterations=2"]
+        assert run(*args) == 0
+        fits.append(Fit("a", options.parse(dip.Settings, args).resolved(), folder / "out"))
+    threads = [threading.Thread(target=after, args=(fit,)) for fit in fits]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1]
+    assert json.loads((folder / "out/metrics.json").read_text())["seeds"] == [0, 1]
 
 
 def test_seeds_records_that_lack_something_are_one_line(folder, capsys):

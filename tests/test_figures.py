@@ -196,7 +196,7 @@ def test_lines_go_through_their_points(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "save", lambda *args: (drawings.append(args[1]), save(*args)))
     points = {"ours": {0.1: 2.0, 1.0: 20.0}, "theirs": {0.1: 3.0}}
     for name in ("a.png", "b.png"):
-        plots.lines(tmp_path / name, points, xlabel="x", ylabel="y", logarithmic=True)
+        plots.lines(tmp_path / name, points, xlabel="x", ylabel="y", logarithmic="xy")
     ours, theirs = drawn(drawings).lines
     np.testing.assert_array_equal(ours.get_xydata(), [[0.1, 2], [1, 20]])
     np.testing.assert_array_equal(theirs.get_xydata(), [[0.1, 3]])

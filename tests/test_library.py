@@ -34,18 +34,20 @@ def run(folder):
 
 def test_the_page(tmp_path, compiled_quickly):
     """One test, so that the blocks run once, whoever shares out the tests."""
-    assert sum(len(re.findall(ITERATIONS, block)) for block in BLOCKS) == 3
+    assert sum(len(re.findall(ITERATIONS, block)) for block in BLOCKS) == 4
     left = run(tmp_path)
-    assert len(left) == len(BLOCKS) - 1 == 12
+    assert len(left) == len(BLOCKS) - 1 == 14
     assert left[1]["result"].state.detection is None
     of_any_size(left[2])
     assert left[3]["result"].state.detection is not None
     stopped_fit_goes_on(left[4], tmp_path)
-    operators_are_mapped_as_one_by_one(left[7])
-    descent_fits_the_observation(left[8])
-    fits_in_one_program_are_those_alone(left[9])
-    assert np.isfinite(left[10]["slope"]) and left[10]["slope"] != 0
-    exported_network_runs_without_jaxsr(left[11], tmp_path)
+    fit_begins_from_an_earlier_ones_parameters(left[5])
+    assert np.all(left[8]["metrics"]["loss"] > 0) and int(left[8]["state"].step) == 10
+    operators_are_mapped_as_one_by_one(left[9])
+    descent_fits_the_observation(left[10])
+    fits_in_one_program_are_those_alone(left[11])
+    assert np.isfinite(left[12]["slope"]) and left[12]["slope"] != 0
+    exported_network_runs_without_jaxsr(left[13], tmp_path)
 
 
 def of_any_size(names):
@@ -64,6 +66,15 @@ def stopped_fit_goes_on(names, folder):
     assert (resumed.iterations, whole.iterations) == (2, 6)
     np.testing.assert_array_equal(resumed.image, whole.image)
     np.testing.assert_array_equal(resumed.history["loss"], whole.history["loss"])
+
+
+def fit_begins_from_an_earlier_ones_parameters(names):
+    """The first loss is that of these, not of the key's."""
+    start, operator, y = names["start"], names["operator"], names["photo"][:, :, ::-1]
+    noise = jax.random.normal(jax.random.fold_in(start.key, 0), start.latent.shape)
+    image = names["network"].apply(names["result"].params, start.latent + 0.03 * noise)
+    expected = float(losses.mse(operator(image), operator(y)).mean())
+    assert names["mirrored"].history["loss"][0] == pytest.approx(expected, rel=1e-4)
 
 
 def operators_are_mapped_as_one_by_one(names):

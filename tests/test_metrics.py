@@ -50,6 +50,15 @@ def test_psnr_in_a_compiled_loop_keeps_float32(pair):
     assert float(value) == pytest.approx(float(metrics.psnr(*pair)), abs=1e-4)
 
 
+@pytest.mark.parametrize(("dtype", "off"), [(np.float16, 1e-4), (jnp.bfloat16, 0.1)])
+def test_psnr_of_half_precision_is_computed_in_float32(dtype, off):
+    """The square of 1e-4 is 0 in float16."""
+    x, y = (np.asarray(np.full((4, 4, 1), value), dtype) for value in (0, off))
+    expected = -20 * np.log10(abs(np.float64(x) - np.float64(y)).mean())
+    found = metrics.psnr(x, y), jax.jit(metrics.psnr)(jnp.asarray(x), jnp.asarray(y))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_psnr_of_equal_images_is_infinite_and_nan_stays_nan(pair):
     assert metrics.psnr(pair[1], pair[1]) == np.inf
     assert jax.jit(metrics.psnr)(jnp.asarray(pair[1]), jnp.asarray(pair[1])) == jnp.inf

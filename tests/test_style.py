@@ -46,6 +46,7 @@ FLOORS = (
         "dip.stopping",
         "dip.optimiser",
         "dip.solver",
+        "dip.resuming",
         "dip.programs",
         "dip.fitting",
         "dip",

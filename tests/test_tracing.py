@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import types
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -122,10 +123,30 @@ def test_what_cannot_be_written_is_done_without(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+class Unnamed(NamedTuple):
+    """A state that `jax.export` has no name for."""
+
+    count: jax.Array
+
+
 def test_a_fit_by_an_optimiser_whose_state_cannot_be_written(tmp_path):
-    functions = linear() | {"optimiser": optax.adam(optax.cosine_decay_schedule(0.01, 20))}
+    def scale(gradient, opt_state, params=None):
+        return jax.tree.map(lambda x: -0.01 * x, gradient), opt_state
+
+    own = optax.GradientTransformation(lambda params: Unnamed(jnp.zeros(())), scale)
+    functions = linear() | {"optimiser": own}
     plain, kept = fit(5, **functions), fit(5, **functions, traces=tmp_path)
     np.testing.assert_array_equal(plain.image, kept.image)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fit_by_an_optimiser_of_optax_is_kept(tmp_path):
+    """With the state of a schedule beside Adam's."""
+    functions = linear() | {"optimiser": optax.adam(optax.cosine_decay_schedule(0.01, 20))}
+    plain = fit(5, **functions)
+    for _ in range(2):
+        np.testing.assert_array_equal(plain.image, fit(5, **functions, traces=tmp_path).image)
+        assert len(list(tmp_path.iterdir())) == 2  # its start, and its iterations
 
 
 def test_what_is_donated_is_used_up(tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array, lax
 
 from jaxsr.errors import InputError, require_integers
-from jaxsr.images import rgb_to_y
+from jaxsr.images import from_uint8, rgb_to_y
 from jaxsr.resample import cubic
 
 LEAST_SCALE = 0.5
@@ -76,7 +76,7 @@ def bank(images: Sequence[np.ndarray], *, size: int) -> Bank:
     ends = shapes.prod(1).cumsum()
     if ends[-1] >= 2**31:
         raise InputError(f"the training images' pixels (={ends[-1]}) must be fewer than 2^31")
-    luma = [rgb_to_y(image.astype(np.float32) / np.float32(255)).ravel() for image in images]
+    luma = [rgb_to_y(from_uint8(image)).ravel() for image in images]
     return Bank(
         jnp.asarray(np.concatenate([np.rint(y * _LEVELS).astype(np.uint16) for y in luma])),
         jnp.asarray(np.concatenate([[0], ends[:-1]]), jnp.int32),

@@ -17,23 +17,20 @@ from jaxsr import chunks, tracing
 from jaxsr.dip import programs
 from jaxsr.dip.config import Config
 from jaxsr.dip.optimiser import adam, require_optimiser
-from jaxsr.dip.solver import Params, Score, State, rgb_score
+from jaxsr.dip.resuming import History, resumed
+from jaxsr.dip.solver import Params, Regulariser, Score, State, rgb_score
 from jaxsr.errors import InputError, require_floats, require_functions, require_size
 from jaxsr.losses import Loss
 from jaxsr.operators import Operator, require_observation
 
-History = dict[str, np.ndarray]
-
 WINDOW = 100  # iterations
 FALL = 5.0  # dB
 ROLLBACKS = 3  # in one window
+_NO_ITERATION = 2**32 - 1  # which `step` never folds into a key
 
 
 class Progress(NamedTuple):
-    """What `on_chunk` is told, after every chunk of iterations.
-
-    The next chunk uses up the state's arrays (they are donated): what is kept must be a copy.
-    """
+    """What `on_chunk` is told. The next chunk uses up the state's arrays: keep copies."""
 
     state: State
     history: History  # from the first iteration to this one
@@ -68,6 +65,7 @@ def fit(
     size: tuple[int, int],
     loss: Loss,
     config: Config,
+    regulariser: Regulariser | None = None,
     reference: Array | None = None,
     score: Score = rgb_score,
     optimiser: optax.GradientTransformation | None = None,
@@ -94,19 +92,19 @@ def fit(
       init_fn: (key, latent) -> params, such as a Flax module's `init`.
       apply_fn: (params, latent) -> images (N, H, W, C), such as a Flax module's `apply`.
       size: (H, W).
-      loss: elementwise.
-      config, score: as in `step`.
+      loss, config, regulariser, score: as in `step`.
       reference: the true image, if known; reported on, never used.
-      optimiser: in the place of Adam at `config.learning_rate`, one whose update needs the
-        gradient, its state and the parameters, no more; make it once, since another object is
-        another program.
-      on_chunk: called between chunks; a true answer ends the fit there.
+      optimiser: in the place of Adam at `config.learning_rate`; make it once, since another object
+        is another program.
+      on_chunk: called between chunks, which end by the clock and at `pauses`; a true answer ends
+        the fit there.
       pauses: iterations after which a chunk ends, so that `on_chunk` sees their states.
       resume: state and history of an earlier fit under the same arguments, to go on from;
-        `config.iterations` and `config.patience` may have grown.
-      traces: a folder of these functions alone (operator, network, loss, score, optimiser, and what
-        they hold), where the programs are kept as traced: the next process starts seconds sooner.
-        See `jaxsr.tracing`, which compares all else, this package's code among it.
+        `config.iterations` and `config.patience` may have grown. Or {} and `init`'s state, with a
+        latent or parameters of your own.
+      traces: a folder of these functions alone (and what they hold), where the programs are kept as
+        traced: the next process starts seconds sooner. `jaxsr.tracing` compares all else, this
+        package's code among it. Nothing is kept where the optimiser's state is not one of optax's.
 
     Raises:
       InputError: the observation is not (N, h, w, C), holds no floats or some that are not finite,
@@ -114,7 +112,9 @@ def fit(
         pause no integer from 1; a function or the optimiser is none; or state, history and
         arguments are not of one fit.
     """
-    require_functions(init_fn=init_fn, apply_fn=apply_fn, loss=loss, score=score)
+    given = {"regulariser": regulariser, "on_chunk": on_chunk}
+    given = {name: function for name, function in given.items() if function is not None}
+    require_functions(init_fn=init_fn, apply_fn=apply_fn, loss=loss, score=score, **given)
     require_optimiser(optimiser)
     require_size(size)
     stops = chunks.ends(config.iterations, every=WINDOW, pauses=pauses)
@@ -125,7 +125,7 @@ def fit(
     require_floats("the observation", observation.dtype)
     # The total is no part of the program: without it, a fit that grows finds it in the cache.
     program_config = dataclasses.replace(config, iterations=1, patience=None)
-    hardly, start = programs.hardly(key, observation), time.perf_counter()
+    options, began = programs.unoptimised(key, observation), time.perf_counter()
     if resume is None:
         settings = {
             "size": tuple(size),
@@ -134,16 +134,19 @@ def fit(
             "dtype": str(observation.dtype),
         }
         own = {"init_fn": init_fn, "apply_fn": apply_fn, "optimiser": optimiser}
-        kept: dict[str, Any] = {"folder": traces, "known": ("init", settings)}
-        fresh = programs.start(hardly, **own, **settings)
-        traced = tracing.trace(fresh, key, **kept, compiler_options=dict(hardly))
+        fresh = programs.initial(options, **own, **settings)
+        known: Any = ("init", settings)
+        traced = tracing.trace(
+            fresh, key, folder=traces, known=known, compiler_options=dict(options)
+        )
         shapes, history = traced.out_info, History()
     else:
-        shapes, history = _resumed(*resume, size, config, optimiser or adam(config))
+        shapes, history = resumed(*resume, size, config, optimiser or adam(config))
     require_observation(observation, operator, shapes.average)
     functions: dict[str, Any] = {"apply_fn": apply_fn, "operator": operator, "loss": loss}
-    functions |= {"score": score, "optimiser": optimiser, "config": program_config}
-    program = programs.iterations(length=chunks.LENGTH, **functions)
+    functions |= {"regulariser": regulariser, "score": score, "optimiser": optimiser}
+    functions |= {"config": program_config, "length": chunks.LENGTH}
+    program = programs.iterations(shape=shapes.latent.shape, **functions)
     known = ("run", program_config, chunks.LENGTH)
     inputs = (shapes, observation, reference, 0)
     run = tracing.trace(program, *inputs, folder=traces, known=known, donate_argnums=(0,))
@@ -157,15 +160,15 @@ def fit(
         state = _copy(resume[0]) if resume else traced.lower().compile()(key)
         chunk = compiled.result()
     base = _copy(state := jax.device_put(state, chunk.input_shardings[0][0]))
-    compile_seconds, seconds = time.perf_counter() - start, 0.0
+    compile_seconds, seconds = time.perf_counter() - began, 0.0
     first = done = int(state.step)
     count, finite, rollbacks, repeats = 1, True, 0, 0
     opened, before = done, seconds  # the window's start, of which `base` is the state
     while done < (end := _end(state, config)):
         count = min(count, next(s for s in stops if s > done) - done, end - done)
-        start = time.perf_counter()
+        began = time.perf_counter()
         state, records = jax.block_until_ready(chunk(state, observation, reference, count))
-        elapsed = time.perf_counter() - start
+        elapsed = time.perf_counter() - began
         records = {name: np.asarray(column)[:count] for name, column in records.items()}
         finite = bool(np.isfinite(records["loss"]).all()) and _all_finite(state.params)
         if not finite:
@@ -179,7 +182,7 @@ def fit(
             fell = opened > 0 and fit_psnr[-1] < fit_psnr[opened - 1] - FALL
             if fell and repeats < ROLLBACKS:
                 rollbacks, repeats = rollbacks + 1, repeats + 1
-                base = base._replace(key=jax.random.split(base.key)[1])
+                base = base._replace(key=jax.random.fold_in(base.key, _NO_ITERATION))
                 state, done, seconds = _copy(base), opened, before
                 history = _until(history, opened)
             else:
@@ -190,7 +193,7 @@ def fit(
 
     return DIPResult(
         image=state.average if state.detection is None else state.detection.best,
-        last=programs.output(hardly, apply_fn)(state.params, state.latent),
+        last=programs.output(options, apply_fn, state.latent.shape)(state.params, state.latent),
         params=state.params,
         history=history,
         finite=finite,
@@ -201,32 +204,6 @@ def fit(
         rollbacks=rollbacks,
         over=finite and done >= _end(state, config),
     )
-
-
-def _resumed(
-    state: State,
-    history: History,
-    size: tuple[int, int],
-    config: Config,
-    optimiser: optax.GradientTransformation,
-) -> tuple[State, History]:
-    """The shapes of the state, and its history."""
-    step, lengths = int(state.step), {len(x) for x in history.values()} or {0}
-    if lengths != {step}:
-        these = ", ".join(map(str, sorted(lengths)))
-        rule = f"must be as long as its state has iterations (={step})"
-        raise InputError(f"`resume`: the history (of length {these}) {rule}")
-    if (state.detection is None) != (config.patience is None):
-        has = "no" if state.detection is None else "a"
-        rule = f"must fit `patience` (={config.patience})"
-        raise InputError(f"`resume`: the state, with {has} detection of the least variance, {rule}")
-    if (theirs := state.latent.shape[1:3]) != tuple(size):
-        raise InputError(f"`size` (={size}) must be that of the state of `resume` (={theirs})")
-    anew: Any = jax.tree.structure(jax.eval_shape(optimiser.init, state.params))
-    if anew != jax.tree.structure(state.opt_state):
-        raise InputError("`resume`: the state must be of the same `optimiser`: it is of another")
-    # Without the arrays' own device, which would make another program of the same.
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state), dict(history)
 
 
 def _end(state: State, config: Config) -> int:

@@ -18,7 +18,7 @@ KEPT = 4  # of each kind, for further fits under the same operator and functions
 Options = tuple[tuple[str, str | bool], ...]
 
 
-def hardly(*arrays: Any) -> Options:
+def unoptimised(*arrays: Any) -> Options:
     """Compiler options of what runs once on these arrays: hardly any optimisation, on a CPU.
 
     On a GPU the time goes into trying kernels, which these options are not for.
@@ -27,18 +27,20 @@ def hardly(*arrays: Any) -> Options:
 
 
 @functools.lru_cache(maxsize=KEPT)
-def start(options: Options, **settings: Any) -> Any:
+def initial(options: Options, **settings: Any) -> Any:
     """`init` under these settings, of a key."""
     return jax.jit(functools.partial(init, **settings), compiler_options=dict(options))
 
 
 @functools.lru_cache(maxsize=KEPT)
-def iterations(**functions: Any) -> Any:
-    """`loop` of these functions, of a state that is used up."""
+def iterations(*, shape: tuple[int, ...], **functions: Any) -> Any:
+    """`loop` of these functions, of a state that is used up; one for a latent's shape."""
+    del shape  # jax.jit's own cache would grow with the sizes of a folder's images
     return jax.jit(functools.partial(loop, **functions), donate_argnames="state")
 
 
 @functools.lru_cache(maxsize=KEPT)
-def output(options: Options, apply_fn: Callable[..., Any]) -> Any:
-    """The network."""
+def output(options: Options, apply_fn: Callable[..., Any], shape: tuple[int, ...]) -> Any:
+    """The network; one for a latent's shape."""
+    del shape
     return jax.jit(apply_fn, compiler_options=dict(options))

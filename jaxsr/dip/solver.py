@@ -14,13 +14,14 @@ from jaxsr.dip import stopping
 from jaxsr.dip.config import Config
 from jaxsr.dip.optimiser import adam, require_optimiser
 from jaxsr.dip.stopping import Detection
-from jaxsr.errors import require_functions, require_integers, require_size
-from jaxsr.losses import Loss, total_variation
+from jaxsr.errors import InputError, require_functions, require_integers, require_size
+from jaxsr.losses import Loss
 from jaxsr.metrics import psnr
 from jaxsr.operators import Operator
 
 Params = Any
 Score = Callable[[Array, Array], Mapping[str, Array]]
+Regulariser = Callable[[Array], Array]
 
 
 # A fixed decay would carry the first, poor outputs along (Shamir and Zhang, ICML 2013).
@@ -48,9 +49,10 @@ class State(NamedTuple):
 # So that `jax.export` can write programs over states.
 export.register_namedtuple_serialization(State, serialized_name="jaxsr.dip.State")
 export.register_namedtuple_serialization(Detection, serialized_name="jaxsr.dip.Detection")
-for _state in (optax.ScaleByAdamState, optax.EmptyState):
-    with contextlib.suppress(ValueError):  # another library may have registered optax's
-        export.register_namedtuple_serialization(_state, serialized_name=_state.__qualname__)
+for _name, _state in vars(optax).items():
+    if _name.endswith("State") and hasattr(_state, "_fields"):
+        with contextlib.suppress(ValueError):  # another library may have registered optax's
+            export.register_namedtuple_serialization(_state, serialized_name=f"optax.{_name}")
 
 
 def rgb_score(image: Array, reference: Array) -> dict[str, Array]:
@@ -82,7 +84,8 @@ def init(
       optimiser: as in `step`.
 
     Raises:
-      InputError: `size` is not two integers of at least 1, or a function or the optimiser none.
+      InputError: `size` is not two integers of at least 1, a function or the optimiser is none, or
+        the network does not give one array.
     """
     require_size(size)
     require_functions(init_fn=init_fn, apply_fn=apply_fn)
@@ -91,7 +94,9 @@ def init(
     shape = (batch, *size, config.latent_channels)
     latent = jax.random.uniform(latent_key, shape, dtype, maxval=0.1)
     params = init_fn(params_key, latent)
-    image = jax.eval_shape(apply_fn, params, latent)
+    image: Any = jax.eval_shape(apply_fn, params, latent)
+    if not isinstance(image, jax.ShapeDtypeStruct):
+        raise InputError("`apply_fn` must give one array, of images (N, H, W, C)")
     wide = jnp.promote_types(image.dtype, jnp.float32)  # a mean in bfloat16 would stand still
     return State(
         params=params,
@@ -113,6 +118,7 @@ def step(
     operator: Operator,
     loss: Loss,
     config: Config,
+    regulariser: Regulariser | None = None,
     score: Score = rgb_score,
     optimiser: optax.GradientTransformation | None = None,
 ) -> tuple[State, dict[str, Array]]:
@@ -124,12 +130,14 @@ def step(
       reference: the true image, if known; reported on, never used.
       apply_fn: the network.
       operator: A, images -> observations.
-      loss: E, elementwise.
+      loss: E, (A x, y) -> array, of which the mean counts: elementwise, or a single number (a
+        spectral or perceptual loss, say).
       config: the solver's settings.
+      regulariser: R, images -> a number, added to the loss.
       score: (image, reference) -> named scalars; of `loss`, `psnr_fit` and `variance` the solver's
         own stand.
-      optimiser: in the place of `adam(config)`, the one that `init` was given; its update needs the
-        gradient, its state and the parameters, no more.
+      optimiser: in the place of `adam(config)`, the one that `init` was given. Line searches and
+        others of optax that ask for the loss's value or function are given them.
 
     Returns:
       The next state, and of this iteration: `loss`, `psnr_fit` (dB, of A x against y); with a
@@ -145,19 +153,23 @@ def step(
         image = apply_fn(params, latent)
         seen = operator(image)
         value = loss(seen, observation).mean()
-        if config.tv_weight:
-            value = value + config.tv_weight * total_variation(image)
+        if regulariser is not None:
+            value = value + regulariser(image)
         return value, (image, seen)
 
     (value, (image, seen)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
-    update = (optimiser or adam(config)).update
-    updates, opt_state = update(gradient, state.opt_state, state.params)
+    update = optax.with_extra_args_support(optimiser or adam(config)).update
+    extra = {"value": value, "grad": gradient, "value_fn": lambda params: objective(params)[0]}
+    updates, opt_state = update(gradient, state.opt_state, state.params, **extra)
     count = (state.step + 1).astype(state.average.dtype)
     weight = jnp.maximum(1 - config.average, POLYNOMIAL / (count + POLYNOMIAL - 1))
     average = state.average + weight * (image - state.average)
     record: dict[str, Array] = {}
     if reference is not None:
-        record |= score(average, reference)
+        scores = score(average, reference)
+        if not isinstance(scores, Mapping):
+            raise InputError(f"`score` must give numbers by their names (it gives {scores})")
+        record |= scores
         record |= {f"{name}_output": x for name, x in score(image, reference).items()}
     record |= {"loss": value, "psnr_fit": psnr(seen, observation)}
     detection = state.detection
@@ -197,7 +209,7 @@ def loop(
     return loop_fn(0, iterations, body, (state, history))
 
 
-_FUNCTIONS = ("apply_fn", "operator", "loss", "config", "score", "optimiser")
+_FUNCTIONS = ("apply_fn", "operator", "loss", "config", "regulariser", "score", "optimiser")
 _STATIC = ("iterations", "length", "loop_fn", *_FUNCTIONS)
 _run_counted = jax.jit(loop, static_argnames=_STATIC, donate_argnames="state")
 
@@ -212,6 +224,7 @@ def run(
     operator: Operator,
     loss: Loss,
     config: Config,
+    regulariser: Regulariser | None = None,
     score: Score = rgb_score,
     optimiser: optax.GradientTransformation | None = None,
     loop_fn: Callable = lax.fori_loop,
@@ -230,7 +243,7 @@ def run(
       InputError: `iterations` is no integer from 1.
     """
     require_integers(iterations=iterations)
-    functions = {"apply_fn": apply_fn, "operator": operator, "loss": loss, "score": score}
     options = {"length": iterations, "loop_fn": loop_fn, "config": config, "optimiser": optimiser}
-    options |= functions
+    options |= {"apply_fn": apply_fn, "operator": operator, "loss": loss, "score": score}
+    options |= {"regulariser": regulariser}
     return _run_counted(state, observation, reference, iterations, **options)

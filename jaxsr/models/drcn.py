@@ -35,7 +35,7 @@ class DRCN(Network):
     def enlargements(self) -> tuple[int, ...]:
         return (self.factor,) * (self.depth + 1)
 
-    def receptive_field(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
+    def receptive_field(self, first: int, last: int, *, levels: int) -> tuple[int, int]:
         radius = min(levels, self.depth) + 4
         return luma.bicubic_field(first - radius, last + radius, self.factor)
 

@@ -32,7 +32,7 @@ class FSRCNN(Network):
     depth: int = 4
     dtype: Any = None
 
-    def receptive_field(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
+    def receptive_field(self, first: int, last: int, *, levels: int) -> tuple[int, int]:
         first, last = luma.conv_transpose_field(first, last, 9, self.factor)
         radius = 2 + self.depth
         return first - radius, last + radius

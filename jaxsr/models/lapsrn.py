@@ -99,7 +99,7 @@ class LapSRN(Network):
             return 2, self.spread, self.depth
         return self.factor, 2 * self.factor, self.depth * int(math.log2(self.factor))
 
-    def receptive_field(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
+    def receptive_field(self, first: int, last: int, *, levels: int) -> tuple[int, int]:
         stride, spread, depth = self._jump()
         first, last = first - 1, last + 1  # the image's convolution
         for _ in range(levels):

@@ -28,10 +28,10 @@ class Network(nn.Module):
         """Of the images that a call returns, the result last."""
         return (self.factor,)
 
-    def receptive_field(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
+    def receptive_field(self, first: int, last: int, *, levels: int) -> tuple[int, int]:
         """Which pixels of low resolution those in [first, last] of the last of so many images see,
-        along either axis."""
-        raise NotImplementedError
+        along either axis. `jaxsr.upscaling` asks, which works in tiles."""
+        raise NotImplementedError(f"{type(self).__name__}.receptive_field")
 
     def __call__(self, image: Array, *, levels: int | None = None) -> tuple[Array, ...]:
         """Map luma (N, H, W, 1) to an image (N, e H, e W, 1) for each enlargement e, not clipped.

@@ -27,7 +27,7 @@ class SRCNN(Network):
     features: tuple[int, int] = (64, 32)
     dtype: Any = None
 
-    def receptive_field(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
+    def receptive_field(self, first: int, last: int, *, levels: int) -> tuple[int, int]:
         radius = sum(size // 2 for size in self.sizes)
         return luma.bicubic_field(first - radius, last + radius, self.factor)
 

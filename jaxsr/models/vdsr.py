@@ -26,7 +26,7 @@ class VDSR(Network):
     features: int = 64
     dtype: Any = None
 
-    def receptive_field(self, first: int, last: int, *, levels: int = 1) -> tuple[int, int]:
+    def receptive_field(self, first: int, last: int, *, levels: int) -> tuple[int, int]:
         return luma.bicubic_field(first - self.depth, last + self.depth, self.factor)
 
     @nn.compact
