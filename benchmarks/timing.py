@@ -35,14 +35,17 @@ class Timing:
         return statistics.median(abs(value - self.median) for value in self.seconds)
 
 
-def compiled(function: Any, *args: Any, **static: Any) -> tuple[Callable[..., Any], float]:
-    """Compiles a jitted function for `args` and returns it with the seconds that took.
+def compiled(
+    function: Any, *args: Any, options: Mapping[str, Any] | None = None, **static: Any
+) -> tuple[Any, float]:
+    """Compiles a jitted function for `args`, under the compiler's options; returns the program and
+    the seconds that took.
 
     Tracing, lowering and compiling count, running does not. A persistent compilation cache, where
     the caller has switched it on, makes the figure that of a warm start.
     """
     start = time.perf_counter()
-    program = function.lower(*args, **static).compile()
+    program = function.lower(*args, **static).compile(dict(options) if options else None)
     return program, time.perf_counter() - start
 
 

@@ -1,5 +1,6 @@
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -302,8 +303,7 @@ def test_zeros_around_an_image_stay_out_of_the_filters_gradient():
     x, w = problem((1, 8, 8, 4), 4, 4)
     slope = jax.grad(lambda w: (convolution.conv_transpose(x, w, 2, 1) ** 2).sum())
     lowered = jax.jit(slope).trace(w).lower(lowering_platforms=("cuda",)).as_text()
-    padded = lowered.index("stablehlo.pad")
-    assert padded < lowered.index("optimization_barrier") < lowered.index("stablehlo.convolution")
+    assert re.search("optimization_barrier .*tensor<1x10x10x4xf32>", lowered)
     on_cpu = jax.jit(slope).trace(w).lower(lowering_platforms=("cpu",)).as_text()
     assert "optimization_barrier" not in on_cpu
 
