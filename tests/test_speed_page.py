@@ -52,6 +52,28 @@ def assert_row(found, ours, megapixel, theirs):
         assert not any(theirs)
 
 
+AHEAD = json.loads((ROOT / "benchmarks" / "results" / "2026-11-28_h200_ahead.json").read_text())
+
+
+@pytest.mark.parametrize("line", lines("What a GPU would be given", PAGE), ids=lambda x: x[0])
+def test_counts_ahead(line):
+    name = line[0].replace("LapSRN's training", "lapsrn training").replace("DIP", "dip")
+    name = name.replace(",", "").replace("TF32", "tf32")
+    (found,) = (x for x in AHEAD["results"] if x["name"] == f"ahead {name}")
+    gbytes = found["gbytes"], found["gbytes_of_convolutions"], found["memory_bytes"] / 1e9
+    counts = str(found["kernels"]), str(found["convolutions"])
+    assert line[1:] == [*counts, *(f"{number:.2f}" for number in gbytes)]
+
+
+def test_what_the_counts_ahead_say():
+    by_name = {x["name"].removeprefix("ahead "): x for x in AHEAD["results"]}
+    assert f"at least {by_name['dip 320x480 tf32']['gbytes'] / 4.8:.1f} ms" in PAGE
+    a_pixel = [
+        by_name[f"dip {n}x{m} tf32"]["gbytes"] / (n * m) for n, m in ((320, 480), (2048,) * 2)
+    ]
+    assert 0.75 < a_pixel[1] / a_pixel[0] < 1.25
+
+
 @pytest.mark.parametrize("line", lines("Deep Image Prior", PAGE), ids=lambda x: x[0])
 def test_sizes(line):
     size, ours, megapixel, *theirs = line
