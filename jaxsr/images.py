@@ -139,6 +139,21 @@ def from_uint8(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32) / np.float32(255)
 
 
+def require_in_range(image: np.ndarray) -> None:
+    """Refuses floats that are not finite, or meant for another range than [0, 1].
+
+    Results, and what was resampled, may leave [0, 1], but by far less than the bound of 2.
+
+    Raises:
+      InputError: they are; or there are none.
+    """
+    require_floats("the image", image.dtype, within=" in [0, 1]")
+    if not np.isfinite(image).all():
+        raise InputError("the image must be finite: it holds NaN or infinite values")
+    if image.size and (most := np.abs(image).max()) > 2:
+        raise InputError(f"the image (up to {most:g}) must hold floats in [0, 1]")
+
+
 def rgb_to_y(pixels: Array) -> Array:
     """BT.601 luma in studio range: [0, 1] (..., 3) to [16/255, 235/255] (..., 1), unrounded.
 

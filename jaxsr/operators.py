@@ -197,7 +197,7 @@ def _convolution(size: int, taps: np.ndarray) -> np.ndarray:
 
 def crop(height: int, width: int) -> Operator:
     """The middle (N, height, width, C); of an odd surplus the larger part is cut at bottom and
-    right.
+    right. (`images.crop_to_multiple` rounds to even: of a surplus of 3 it starts a pixel later.)
 
     Raises:
       InputError: a side is no integer from 1, or in the call larger than the image's.

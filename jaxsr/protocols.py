@@ -15,7 +15,7 @@ import PIL.Image
 from PIL.Image import Resampling
 
 from jaxsr import images
-from jaxsr.errors import InputError, require_floats, require_integers
+from jaxsr.errors import InputError, require_integers
 from jaxsr.metrics import psnr, ssim
 from jaxsr.operators import Kernel
 from jaxsr.resample import imresize
@@ -76,10 +76,7 @@ def _pillow_luma_lr(hr: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _floats(image: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
-    require_floats("the image", image.dtype, within=" in [0, 1]")
-    # A result, and what was resampled, may leave [0, 1], but by far less than this.
-    if image.size and not np.abs(image).max() <= 2:  # or NaN
-        raise InputError(f"the image (up to {np.abs(image).max():g}) must hold floats in [0, 1]")
+    images.require_in_range(image)
     return np.asarray(image, dtype)
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsr import images
-from jaxsr.errors import InputError, require_floats, require_integers
+from jaxsr.errors import InputError, require_integers
 from jaxsr.models.luma import Network
 from jaxsr.resample import imresize
 
@@ -159,11 +159,7 @@ def _by_windows(
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
         raise InputError(f"the image (of shape {image.shape}) must be (H, W, 1) or (H, W, 3)")
-    require_floats("the image", image.dtype, within=" in [0, 1]")
-    if not np.isfinite(image).all():
-        raise InputError("the image must be finite: it holds NaN or infinite values")
-    if (most := np.abs(image).max()) > 2:  # meant for another range
-        raise InputError(f"the image (up to {most:g}) must hold floats in [0, 1]")
+    images.require_in_range(image)
     if tile is not None:
         require_integers(tile=tile)
     try:
