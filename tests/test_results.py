@@ -258,7 +258,8 @@ def test_what_stands_beside_the_cells():
     by = {image["name"]: image["psnr"] - fits[image["name"]]["psnr"] for image in again["images"]}
     least, next_, *_, most = sorted(by.values())
     told += f"with seed 1 by {again['mean']['psnr'] - robust:.2f} and {abs(least):.2f} to "
-    told += f"{most:.2f}: on 86000 and 253027 ({abs(by['86000']):.2f} and {by['253027']:.2f}) the two are level"
+    told += f"{most:.2f}: on 86000 and 253027 ({abs(by['86000']):.2f} and {by['253027']:.2f}) the"
+    told += " two are level"
     assert told in text and least > -0.005 and (least, next_) == (by["86000"], by["253027"])
     assert min(lead) > 0 and f"trained by the paper's recipe ({of_lapsrn[0]:.2f} dB) and" in text
     lead = {image["name"]: image["psnr"] for image in theirs["images"]}
