@@ -88,7 +88,10 @@ def _nbytes(kind: str, bits: str | None, shape: str) -> int:
 
 
 def measure(name: str, loop: Callable[..., Any], *arguments: Any, on: NamedSharding) -> Any:
-    """The figures of a loop, as they stand in the JSON file; all but the memory of one turn."""
+    """The figures of a loop, as they stand in the JSON file.
+
+    Kernels and bytes are of one iteration, memory of the whole program.
+    """
     there = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), arguments)
     program, seconds = timing.compiled(jax.jit(loop, donate_argnums=0), *there, options=COMPILER)
     found, memory = kernels(program.as_text()), program.memory_analysis()
@@ -166,7 +169,9 @@ def described(target: pathlib.Path) -> NamedSharding:
             platform="cuda", target_config=description, topology="1x1x1"
         )
     except NotImplementedError as error:
-        raise InputError(f"`target` (={target}) needs JAX's plugin: the extra cuda12") from error
+        raise InputError(
+            f"`target` (={target}) needs JAX's plugin: extra cuda12 or cuda13"
+        ) from error
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"`target` (={target}) must describe a GPU: {reason}") from error

@@ -21,6 +21,10 @@ def require_own(out: pathlib.Path) -> None:
         if path.name not in own and not path.name.startswith("."):
             rule = f"must be new, empty or of an evaluation: it holds {path.name}"
             raise InputError(f"`--out` (={out}) {rule}")
+    held = [place for place in PLACES if (out / place).exists()]
+    if 0 < len(held) < len(PLACES):  # an evaluation makes all of them at once
+        rule = f"must be new, empty or of an evaluation: it holds {held[0]} alone"
+        raise InputError(f"`--out` (={out}) {rule}")
 
 
 def clear(out: pathlib.Path) -> None:

@@ -66,6 +66,17 @@ def require_floats(what: str, dtype: Any, *, within: str = "") -> None:
         raise InputError(f"{what} (of {dtype}) must hold floats{within}")
 
 
+def require_number(what: str, value: Any) -> Any:
+    """A function's value, if it is one number, which may be traced; `what` names the function.
+
+    Raises:
+      InputError: it is not.
+    """
+    if getattr(value, "shape", None) != () and not isinstance(value, numbers.Number):
+        raise InputError(f"{what} must give one number (it gives {value})")
+    return value
+
+
 def require_functions(**values: object) -> None:
     """Refuses values, given by their names, that cannot be called.
 

@@ -140,12 +140,12 @@ def from_uint8(values: np.ndarray) -> np.ndarray:
 
 
 def require_in_range(image: np.ndarray) -> None:
-    """Refuses floats that are not finite, or meant for another range than [0, 1].
+    """Refuses an image that is not of finite floats, or is plainly of another range than [0, 1].
 
-    Results, and what was resampled, may leave [0, 1], but by far less than the bound of 2.
+    Results and resampled images may leave [0, 1], but by far less than to 2, which is the bound.
 
     Raises:
-      InputError: they are; or there are none.
+      InputError: the image holds no floats, some that are NaN or infinite, or one beyond the bound.
     """
     require_floats("the image", image.dtype, within=" in [0, 1]")
     if not np.isfinite(image).all():

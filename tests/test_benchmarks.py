@@ -14,13 +14,10 @@ from benchmarks import ceilings, dip, fits, ours, peers, timing
 from jaxsr import weights
 from jaxsr.errors import InputError
 from jaxsr.models import SkipUNet
+from tests.commands import main
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 SMALL = {"down": (16, 8), "up": (12, 16), "skip": (4, 2)}
-
-
-def main(module, args):
-    return peers.main(module.Options, module.run, args)
 
 
 @pytest.fixture(autouse=True)

@@ -61,7 +61,7 @@ def test_kernels_of_what_the_compiler_makes():
     assert found == [2 * 4096]
 
 
-def test_bad_input_is_one_line(tmp_path, capsys, monkeypatch):
+def test_bad_input_is_one_line(tmp_path, capsys):
     nothing, other = tmp_path / "none.txtpb", tmp_path / "some.txtpb"
     other.write_text("no GPU")
     for path, said in ((nothing, "No such file or directory"), (other, "`--target` (=")):

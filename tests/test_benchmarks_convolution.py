@@ -7,12 +7,9 @@ import pytest
 from scipy import signal
 
 from benchmarks import convolution, peers
+from tests.commands import main
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
-
-def main(module, args):
-    return peers.main(module.Options, module.run, args)
 
 
 @pytest.fixture(autouse=True)

@@ -10,13 +10,10 @@ from benchmarks import lapsrn, peers, work
 from jaxsr import training
 from jaxsr.models import LapSRN
 from jaxsr.weights import lapsrn_from_mat
+from tests.commands import main
 
 TINY = LapSRN(factor=2, depth=1, features=4)
 FORMS = ["eager", "eager-channels-last", "compile", "compile-channels-last"]
-
-
-def main(module, args):
-    return peers.main(module.Options, module.run, args)
 
 
 @pytest.fixture(autouse=True)

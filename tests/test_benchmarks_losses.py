@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import os
+import pathlib
 import shutil
 import signal
 import threading
@@ -16,14 +17,11 @@ import PIL.Image
 import pytest
 import skimage.data
 
-from benchmarks import loss_fits, losses, peers, psnr_curves
+from benchmarks import loss_fits, losses, psnr_curves
 from experiments import problem
 from jaxsr import images
 from jaxsr.errors import InputError
-
-
-def main(module, args):
-    return peers.main(module.Options, module.run, args, stopped=losses.STOPPED)
+from tests.commands import main
 
 
 class Linear:
@@ -210,6 +208,12 @@ def test_a_folder_is_of_one_setting(made_up, tmp_path, capsys):
         assert main(losses, command(out, *args)) == 2
         captured = capsys.readouterr()
         assert f"`{path}` is damaged" in captured.err and captured.err.count("\n") == 1
+
+
+def test_the_command_tells_what_it_keeps():
+    """The other tests run it as `tests.commands` does."""
+    last = pathlib.Path(losses.__file__).read_text().splitlines()[-1]
+    assert last == "    sys.exit(peers.main(Options, run, stopped=STOPPED))"
 
 
 def test_ctrl_c_keeps_the_finished_fits(made_up, monkeypatch, tmp_path, capsys):

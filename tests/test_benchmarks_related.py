@@ -5,10 +5,7 @@ import pytest
 
 from benchmarks import peers, related
 from jaxsr.models import DRCN, FSRCNN
-
-
-def main(module, args):
-    return peers.main(module.Options, module.run, args)
+from tests.commands import main
 
 
 @pytest.fixture(autouse=True)

@@ -14,10 +14,7 @@ from benchmarks import ceilings, comparison, compiling, dip, machine, memory, pe
 from jaxsr import dip as solver
 from jaxsr import layers, losses, operators
 from jaxsr.models import SkipUNet
-
-
-def main(module, args):
-    return peers.main(module.Options, module.run, args)
+from tests.commands import main
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 96)])

@@ -9,22 +9,19 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from benchmarks import peers, plain, tricks
+from benchmarks import plain, tricks
 from jaxsr import training
 from jaxsr.dip import Config, init, step
 from jaxsr.losses import mse
 from jaxsr.models import LapSRN, SkipUNet
 from jaxsr.operators import downsample
+from tests.commands import main
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 SMALL = functools.partial(SkipUNet, down=(8,), up=(8,), skip=(4,))
 LAPSRN = LapSRN(depth=1, features=32)
 RECIPE = training.Config(batch=8, size=104, weight_decay=0.0)
-
-
-def main(module, args):
-    return peers.main(module.Options, module.run, args)
 
 
 def compiled(function, arguments, form, **functions):

@@ -60,9 +60,10 @@ def test_what_the_true_chroma_is_worth(shared, lapsrn):
     said = (
         f"loses {mean:.2f} dB (of 27.06) and {structure[1:]} of SSIM, {lost['210088'] / 10:.2f} dB"
     )
-    assert f"{said} of it by one image (210088), and bicubic 0.01 dB" in PAGES["RESULTS"]
-    assert 0.01 < statistics.fmean(of_bicubic) < 0.02
-    assert f"by {mean:.2f} dB with the original LapSRN, by 0.01 with bicubic" in PAGES["PROTOCOLS"]
+    other = f"{statistics.fmean(of_bicubic):.2f}"
+    assert f"{said} of it by one image (210088), and bicubic {other} dB" in PAGES["RESULTS"]
+    said = f"by {mean:.2f} dB with the original LapSRN, by {other} with bicubic"
+    assert said in PAGES["PROTOCOLS"]
 
 
 def test_what_ssims_border_is_worth(shared, lapsrn):

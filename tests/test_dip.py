@@ -414,6 +414,8 @@ def test_fit_refuses_a_state_of_another_kind():
         ({"apply_fn": "net"}, "`apply_fn` \\(='net'\\) must be a function"),
         ({"apply_fn": lambda p, z: (p, z)}, "`apply_fn` must give one array, of images"),
         ({"regulariser": 0.1}, r"`regulariser` \(=0.1\) must be a function"),
+        ({"regulariser": lambda image: 0.1 * image}, "`regulariser` must give one number"),
+        ({"regulariser": lambda image: None}, r"must give one number \(it gives None\)"),
         ({"on_chunk": 5}, r"`on_chunk` \(=5\) must be a function"),
         ({"size": 8}, r"`size` \(=8\) must be a tuple \(height, width\)"),
         ({"size": (8, 8, 2)}, r"`size` \(=\(8, 8, 2\)\) must be a tuple \(height, width\)"),

@@ -472,6 +472,12 @@ def test_an_evaluation_takes_the_place_of_one_that_was_stopped(tmp_path):
     assert sorted(path.name for path in tmp_path.glob("out/*/*.png")) == 3 * ["b.png"]
 
 
+def test_images_of_ones_own_are_no_evaluation(tmp_path, capsys):
+    own = picture(tmp_path / "out/images/holiday.png")
+    assert run("--data", picture(tmp_path / "data/a.png"), "--out", "out") == 2
+    assert "it holds images alone" in capsys.readouterr().err and own.exists()
+
+
 def test_scores_are_there_before_they_are_printed(tmp_path, monkeypatch):
     """As into a pipe whose reader has had enough."""
     image = picture(tmp_path / "data/a.png")

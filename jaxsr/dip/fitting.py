@@ -100,11 +100,12 @@ def fit(
         the fit there.
       pauses: iterations after which a chunk ends, so that `on_chunk` sees their states.
       resume: state and history of an earlier fit under the same arguments, to go on from;
-        `config.iterations` and `config.patience` may have grown. Or {} and `init`'s state, with a
-        latent or parameters of your own.
+        `config.iterations` and `config.patience` may have grown. Or, to begin from a latent or
+        parameters of your own, `init`'s state with them, and {}.
       traces: a folder of these functions alone (and what they hold), where the programs are kept as
         traced: the next process starts seconds sooner. `jaxsr.tracing` compares all else, this
-        package's code among it. Nothing is kept where the optimiser's state is not one of optax's.
+        package's code among it. Nothing is kept where `jax.export` has no name for the optimiser's
+        state: all but a few of optax's have one.
 
     Raises:
       InputError: the observation is not (N, h, w, C), holds no floats or some that are not finite,
@@ -147,7 +148,7 @@ def fit(
     functions |= {"regulariser": regulariser, "score": score, "optimiser": optimiser}
     functions |= {"config": program_config, "length": chunks.LENGTH}
     program = programs.iterations(shape=shapes.latent.shape, **functions)
-    known = ("run", program_config, chunks.LENGTH)
+    known = ("run", program_config, chunks.LENGTH, regulariser is None, optimiser is None)
     inputs = (shapes, observation, reference, 0)
     run = tracing.trace(program, *inputs, folder=traces, known=known, donate_argnums=(0,))
     columns = sorted(run.out_info[1])

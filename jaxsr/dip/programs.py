@@ -4,14 +4,24 @@ A cache of jax.jit's own keeps each program for good, and a fit's are large: aft
 problems a process would be out of memory maps, of which Linux gives it 65,530.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import optax
+from jax import export
 
 from jaxsr import tracing
-from jaxsr.dip.solver import init, loop
+from jaxsr.dip.solver import State, init, loop
+from jaxsr.dip.stopping import Detection
+
+# The names by which `jax.export` writes programs over states.
+for _name, _state in {**vars(optax), "State": State, "Detection": Detection}.items():
+    if isinstance(_state, type) and issubclass(_state, tuple) and hasattr(_state, "_fields"):
+        with contextlib.suppress(ValueError):  # another library may have registered optax's
+            export.register_namedtuple_serialization(_state, serialized_name=f"jaxsr.dip.{_name}")
 
 KEPT = 4  # of each kind, for further fits under the same operator and functions
 

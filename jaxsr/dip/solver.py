@@ -1,6 +1,5 @@
 """The solver: one iteration of Deep Image Prior, and a compiled loop of them."""
 
-import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -8,13 +7,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array, export, lax
+from jax import Array, lax
 
 from jaxsr.dip import stopping
 from jaxsr.dip.config import Config
 from jaxsr.dip.optimiser import adam, require_optimiser
 from jaxsr.dip.stopping import Detection
-from jaxsr.errors import InputError, require_functions, require_integers, require_size
+from jaxsr.errors import (
+    InputError,
+    require_functions,
+    require_integers,
+    require_number,
+    require_size,
+)
 from jaxsr.losses import Loss
 from jaxsr.metrics import psnr
 from jaxsr.operators import Operator
@@ -44,15 +49,6 @@ class State(NamedTuple):
     step: Array  # iterations done, ()
     average: Array  # of the outputs, (N, H, W, C)
     detection: Detection | None = None  # of the least variance, where it is asked for
-
-
-# So that `jax.export` can write programs over states.
-export.register_namedtuple_serialization(State, serialized_name="jaxsr.dip.State")
-export.register_namedtuple_serialization(Detection, serialized_name="jaxsr.dip.Detection")
-for _name, _state in vars(optax).items():
-    if _name.endswith("State") and hasattr(_state, "_fields"):
-        with contextlib.suppress(ValueError):  # another library may have registered optax's
-            export.register_namedtuple_serialization(_state, serialized_name=f"optax.{_name}")
 
 
 def rgb_score(image: Array, reference: Array) -> dict[str, Array]:
@@ -154,7 +150,7 @@ def step(
         seen = operator(image)
         value = loss(seen, observation).mean()
         if regulariser is not None:
-            value = value + regulariser(image)
+            value = value + require_number("`regulariser`", regulariser(image))
         return value, (image, seen)
 
     (value, (image, seen)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
