@@ -473,6 +473,7 @@ def test_an_evaluation_takes_the_place_of_one_that_was_stopped(tmp_path):
 
 
 def test_images_of_ones_own_are_no_evaluation(tmp_path, capsys):
+    (tmp_path / "out").mkdir()
     own = picture(tmp_path / "out/images/holiday.png")
     assert run("--data", picture(tmp_path / "data/a.png"), "--out", "out") == 2
     assert "it holds images alone" in capsys.readouterr().err and own.exists()
