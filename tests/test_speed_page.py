@@ -73,6 +73,18 @@ def test_what_the_counts_ahead_say():
         assert 0.75 < large / small * (320 * 480 / 2048**2) < 1.25
 
 
+def test_on_an_intel_xeon():
+    (found,) = record("dip", "2026-11-28_xeon-avx512-2-cores")["results"]
+    (line,) = lines("On an Intel Xeon", PAGE)
+    size, ours, megapixel, *theirs = line
+    assert size == found["size"]
+    assert_row(found, ours, megapixel, theirs)
+    assert f"Against eager as it comes that is {over_eager([found])[0]:.2f} times." in PAGE
+    (other,) = (x for x in DIP if x["size"] == size)
+    longer = found["ours_seconds_per_iteration"] / other["ours_seconds_per_iteration"]
+    assert round(longer) == 3
+
+
 @pytest.mark.parametrize("line", lines("Deep Image Prior", PAGE), ids=lambda x: x[0])
 def test_sizes(line):
     size, ours, megapixel, *theirs = line
