@@ -59,7 +59,7 @@ class Kernel(NamedTuple):
 
 
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\(([^)]*)\)(.*)")
-_ARRAY = re.compile(r"(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
+_ARRAY = re.compile(r"(?:pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
 _FREE = ("parameter", "get-tuple-element", "tuple", "bitcast", "constant", "after-all")
 
 
@@ -82,7 +82,7 @@ def kernels(program: str) -> list[Kernel]:
     return found
 
 
-def _nbytes(kind: str, bits: str | None, shape: str) -> int:
+def _nbytes(bits: str | None, shape: str) -> int:
     sides = [int(side) for side in shape.split(",") if side]
     return math.prod(sides) * int(bits or 8) // 8  # of pred 8
 

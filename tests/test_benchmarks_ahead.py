@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import ahead, peers
+from benchmarks import ahead
 from jaxsr import training
 from jaxsr.models import LapSRN, SkipUNet
+from tests.commands import main
 
 PROGRAM = """HloModule jit_loop, is_scheduled=true
 
@@ -65,10 +66,10 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     nothing, other = tmp_path / "none.txtpb", tmp_path / "some.txtpb"
     other.write_text("no GPU")
     for path, said in ((nothing, "No such file or directory"), (other, "`--target` (=")):
-        assert peers.main(ahead.Options, ahead.run, ["--target", str(path)]) == 2
+        assert main(ahead, ["--target", str(path)]) == 2
         error = capsys.readouterr().err
         assert said in error and "Traceback" not in error
-    assert peers.main(ahead.Options, ahead.run, ["--target", "x", "--sizes", "60x60"]) == 2
+    assert main(ahead, ["--target", "x", "--sizes", "60x60"]) == 2
     assert "`--sizes` (=60x60)" in capsys.readouterr().err
 
 
