@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
+import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxsr import convolution, im2col, layers, models, winograd
@@ -55,6 +56,13 @@ def resized(x: Array) -> Array:
     return jax.image.resize(x, (n, 2 * height, 2 * width, channels), "bilinear")
 
 
+def by_convolution(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
+    """`winograd.gradients`, the image's as the convolution that it is: of dy, transformed anew."""
+    edge = (len(w) - 1,) * 2
+    padded = jnp.pad(dy, ((0, 0), edge, edge, (0, 0)))
+    return winograd.convolve(padded, w[::-1, ::-1].swapaxes(2, 3)), ADJOINT(x, w, dy)[1]
+
+
 def for_3x3_alone(pays: Callable[[Array, Array], bool]) -> Callable[[Array, Array], bool]:
     """When Winograd's method is chosen, if never for 2x2 filters."""
     return lambda x, w: len(w) == 3 and pays(x, w)
@@ -66,10 +74,13 @@ def whole(function: Callable[..., Array], x: Array, *parameters: Any, **_: int) 
 
 
 WINOGRAD = Plain(mock.patch.object(winograd, "pays", lambda *_: False))
+ADJOINT = winograd.gradients
+CONVOLVED = Plain(mock.patch.object(winograd, "gradients", by_convolution))
 PAIRS = Plain(mock.patch.object(winograd, "pays", for_3x3_alone(winograd.pays)))
 
 DIP: dict[str, Plain] = {
     "Winograd's method": WINOGRAD,
+    "its gradient as the adjoint": CONVOLVED,
     "im2col's gradient by phases": Plain(
         mock.patch.object(im2col, "gradients", derived(lambda w: w.shape[:2] != (1, 1)))
     ),
@@ -88,6 +99,7 @@ IMAGE: dict[str, Plain] = {
 }
 TRAINING: dict[str, Plain] = {
     "Winograd's method": WINOGRAD,
+    "its gradient as the adjoint": CONVOLVED,
     "the same for 2x2 filters": PAIRS,
     "few features: products, then shifts": Plain(
         mock.patch.object(convolution, "_is_narrow", lambda *_: False)

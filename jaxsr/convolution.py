@@ -113,7 +113,7 @@ def lowering(x: Array, w: Array, stride: int) -> tuple[Forward, Backward]:
     if _is_narrow(w, stride):
         return _narrow_forward, _narrow_backward
     if stride == 1 and winograd.pays(x, w):
-        return winograd.convolve, winograd.gradients if h == 3 else im2col.gradients
+        return winograd.convolve, winograd.gradients
     return (
         functools.partial(im2col.convolve, stride=stride),
         functools.partial(im2col.gradients, stride=stride),

@@ -7,7 +7,8 @@ A tile of 6x6 inputs d and a 3x3 filter g give 4x4 outputs
 with 36 multiplications a channel pair instead of 144: F(4x4, 3x3) of Lavin and Gray, "Fast
 Algorithms for Convolutional Neural Networks", CVPR 2016, section 4. With a 2x2 filter they give
 5x5, in place of 100: F(5x5, 2x2). Summed over input channels, the elementwise product is a batch of
-36 matrix products. The filter's gradient is the same product transposed.
+36 matrix products. The gradients are the adjoint: the same transforms and products transposed, and
+one transform of the output's gradient serves both.
 
 Each transform runs as two one-dimensional passes of slices and weighted sums.
 """
@@ -88,61 +89,76 @@ def _transform(image: Array, matrix: np.ndarray, step: int) -> Array:
     return image.reshape(TILE * TILE, n * down * across, channels)
 
 
-def _assemble(products: Array, matrix: np.ndarray, n: int, down: int, across: int) -> Array:
-    """A' M A of every tile, side by side: (36, N * tiles, K) -> (N, s down, s across, K)."""
-    side = matrix.shape[1]
-    products = products.reshape(TILE, TILE, n, down, across, -1)
-    rows = jnp.stack(_combine(matrix.T, list(products)), axis=3)
-    pixels = jnp.stack(_combine(matrix.T, list(rows)), axis=4)
-    return pixels.reshape(n, side * down, side * across, -1)
+def _laid(pixels: Sequence[Array], step: int, axis: int) -> Array:
+    """Tiles that begin `step` pixels apart along `axis`, summed where they overlap.
+
+    Given are the first pixels of all tiles, their second, and so on. The result has a new axis
+    after `axis`, of `step` pixels; where tiles overlap, there is one tile more.
+    """
+    overlap = len(pixels) - step
+
+    def moved(x: Array, tiles: int) -> Array:
+        edges = [(0, 0)] * x.ndim
+        edges[axis] = (tiles, min(overlap, 1) - tiles)
+        return jnp.pad(x, edges)
+
+    sums = [moved(x, 0) for x in pixels[:step]]
+    for i, x in enumerate(pixels[step:]):
+        sums[i] += moved(x, 1)
+    return jnp.stack(sums, axis + 1)
 
 
-def _pad(image: Array, before: int, height: int, width: int) -> Array:
-    """Zeros: `before` at the top and left, the rest of (height, width) at the bottom and right."""
+def _assemble(tiles: Array, matrix: np.ndarray, step: int, n: int, down: int, across: int) -> Array:
+    """The adjoint of `_transform`: (36, N * tiles, C) -> (N, H, W, C).
+
+    H is `step` * down, and one tile more where tiles overlap; W likewise.
+    """
+    tiles = tiles.reshape(TILE, TILE, n, down, across, -1)
+    rows = _laid(_combine(matrix.T, list(tiles)), step, axis=2)
+    image = _laid(_combine(matrix.T, list(rows)), step, axis=3)
+    return image.reshape(n, -1, image.shape[3] * step, image.shape[5])
+
+
+def _counts(height: int, width: int, taps: int) -> tuple[int, int, int]:
+    """The side of a tile of outputs, and how many of them cover (height, width) outputs."""
+    side = TILE + 1 - taps
+    return side, -(-height // side), -(-width // side)
+
+
+def _pad(image: Array, height: int, width: int) -> Array:
+    """Zeros at the bottom and right, up to (height, width)."""
     _, h, w, _ = image.shape
-    rows, columns = (before, height - before - h), (before, width - before - w)
-    return jnp.pad(image, ((0, 0), rows, columns, (0, 0)))
+    return jnp.pad(image, ((0, 0), (0, height - h), (0, width - w), (0, 0)))
 
 
-def convolve(x: Array, w: Array, *, pad: int = 0) -> Array:
-    """Correlate x (N, H, W, C) with w (h, h, C, K), h = 2 or 3, after `pad` zeros on every side.
-
-    Returns:
-      (N, H + 2 pad - h + 1, W + 2 pad - h + 1, K).
-    """
-    taps = w.shape[0]
-    side = TILE + 1 - taps
-    n, height, width, channels = x.shape
-    height, width = height + 2 * pad - taps + 1, width + 2 * pad - taps + 1
-    down, across = -(-height // side), -(-width // side)
-    x = _pad(x, pad, side * down + taps - 1, side * across + taps - 1)
-    filters = _both(G(taps), w).reshape(TILE * TILE, channels, -1)
-    products = jnp.einsum("atc,ack->atk", _transform(x, B.T, side), filters)
-    return _assemble(products, A(taps), n, down, across)[:, :height, :width]
+def _input_tiles(x: Array, taps: int) -> Array:
+    """B' d B of every tile, with zeros beyond the image: (36, N * tiles, C)."""
+    side, down, across = _counts(x.shape[1] - taps + 1, x.shape[2] - taps + 1, taps)
+    x = _pad(x, side * down + taps - 1, side * across + taps - 1)
+    return _transform(x, B.T, side)
 
 
-def filter_gradient(x: Array, dy: Array) -> Array:
-    """The gradient of `convolve` (without padding) with respect to w.
+def _filters(w: Array) -> Array:
+    """G g G': (36, C, K)."""
+    return _both(G(len(w)), w).reshape(TILE * TILE, *w.shape[2:])
 
-    Args:
-      x: (N, H, W, C), the input.
-      dy: (N, H - h + 1, W - h + 1, K), the gradient with respect to the output.
+
+def convolve(x: Array, w: Array) -> Array:
+    """Correlate x (N, H, W, C) with w (h, h, C, K), h = 2 or 3, without padding.
 
     Returns:
-      (h, h, C, K).
+      (N, H - h + 1, W - h + 1, K).
     """
-    _, height, width, features = dy.shape
-    taps = x.shape[1] - height + 1
-    side = TILE + 1 - taps
-    down, across = -(-height // side), -(-width // side)
-    x = _pad(x, 0, side * down + taps - 1, side * across + taps - 1)
-    dy = _pad(dy, 0, side * down, side * across)
-    products = jnp.einsum("atc,atk->ack", _transform(x, B.T, side), _transform(dy, A(taps), side))
-    return _both(G(taps).T, products.reshape(TILE, TILE, -1, features))
+    taps = len(w)
+    height, width = x.shape[1] - taps + 1, x.shape[2] - taps + 1
+    side, down, across = _counts(height, width, taps)
+    products = jnp.einsum("atc,ack->atk", _input_tiles(x, taps), _filters(w))
+    y = _assemble(products, A(taps), side, len(x), down, across)
+    return y[:, :height, :width]
 
 
 def gradients(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
-    """The gradients of `convolve` (without padding) with respect to x and w.
+    """The gradients of `convolve` with respect to x and w: its transforms transposed, in turn.
 
     Args:
       x: (N, H, W, C), the input.
@@ -152,15 +168,22 @@ def gradients(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
     Returns:
       Of the shapes of x and w.
     """
-    flipped = w[::-1, ::-1].swapaxes(2, 3)
-    return convolve(dy, flipped, pad=len(w) - 1), filter_gradient(x, dy)
+    taps = len(w)
+    n, height, width, _ = dy.shape
+    side, down, across = _counts(height, width, taps)
+    products = _transform(_pad(dy, side * down, side * across), A(taps), side)
+    filters = jnp.einsum("atc,atk->ack", _input_tiles(x, taps), products)
+    dw = _both(G(taps).T, filters.reshape(TILE, TILE, *w.shape[2:]))
+    tiles = jnp.einsum("atk,ack->atc", products, _filters(w))
+    dx = _assemble(tiles, B.T, side, n, down, across)
+    return dx[:, : x.shape[1], : x.shape[2]], dw
 
 
 def pays(x: jax.ShapeDtypeStruct | Array, w: jax.ShapeDtypeStruct | Array) -> bool:
     """Whether `convolve` beats im2col for the image x (N, H, W, C) and the filters w (h, h, C, K).
 
-    The filters' own transform, 36 C K numbers, may be at most twice the tiles', 36 T (C + K); and
-    of 2x2 filters, which save less, there must be enough.
+    The filters' own transform, 36 C K numbers, may be at most three times that of the tiles,
+    36 T (C + K); and of 2x2 filters, which save less, there must be enough.
     Only float32: half-precision numbers do not survive the transforms, whose weights reach 16 and
     1/24, and who computes in float64 wants the last digits.
     """
@@ -170,4 +193,4 @@ def pays(x: jax.ShapeDtypeStruct | Array, w: jax.ShapeDtypeStruct | Array) -> bo
     tiles = n * (height - taps + 1) * (width - taps + 1) / side**2
     square = w.shape[:2] == (3, 3) or (w.shape[:2] == (2, 2) and channels >= 32)
     suits = square and x.dtype == jnp.float32
-    return suits and 2 * tiles * (channels + features) >= channels * features
+    return suits and 3 * tiles * (channels + features) >= channels * features
