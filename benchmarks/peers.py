@@ -29,18 +29,18 @@ def pause() -> float:
     return PAUSE if jax.default_backend() == "cpu" else 0.0
 
 
-def disagreement(ours: ArrayLike, theirs: ArrayLike) -> float:
+def disagreement(ours: ArrayLike, theirs: ArrayLike, *, allowed: float = AGREEMENT) -> float:
     """The largest difference of losses or images, relative to theirs' largest value.
 
     Raises:
-      RuntimeError: above AGREEMENT: then the two do not compute the same, and speed means nothing.
+      RuntimeError: above what is allowed: then the two do not compute the same, and speed means nothing.
     """
     a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     difference = float(np.abs(a - b).max() / np.abs(b).max())
-    if not difference <= AGREEMENT:
+    if not difference <= allowed:
         raise RuntimeError(
             "programs that should compute the same disagree from one start: relative difference "
-            f"{difference:.1e}, allowed {AGREEMENT}"
+            f"{difference:.1e}, allowed {allowed}"
         )
     return difference
 
