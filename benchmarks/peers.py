@@ -33,7 +33,7 @@ def disagreement(ours: ArrayLike, theirs: ArrayLike, *, allowed: float = AGREEME
     """The largest difference of losses or images, relative to theirs' largest value.
 
     Raises:
-      RuntimeError: above what is allowed: then the two do not compute the same, and speed means nothing.
+      RuntimeError: above `allowed`: then the two do not compute the same, and speed means nothing.
     """
     a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     difference = float(np.abs(a - b).max() / np.abs(b).max())
