@@ -87,7 +87,7 @@ def test_on_an_intel_xeon():
     assert f"needs {longer:.1f} times as long as the AMD one" in text
     assert f"The ratio's spread is {found['ratio_spread']:.2f}." in text
     (before,) = record("dip-dec4f2d", XEON)["results"]
-    said = "ours took {:.4f} s and the peers {:.2f} times as long at their best, {:.2f} as eager comes"
+    said = "ours took {:.4f} s and the peers {:.2f} times as long at their best, {:.2f} as eager"
     seconds, best = before["ours_seconds_per_iteration"], before["ratio"]
     assert said.format(seconds, best, *over_eager([before])) in text
     was, now = (
