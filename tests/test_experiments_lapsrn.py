@@ -182,7 +182,6 @@ def test_two_processes_train_as_one(tmp_path):
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": root,
-        "XLA_FLAGS": "",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
     }
     # Adam makes rounding visible where a gradient is next to 0; under this seed none is.

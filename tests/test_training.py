@@ -155,6 +155,7 @@ from jaxsr.datasets import patches
 from jaxsr.models import LapSRN
 
 jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_disable_most_optimizations", True)
 model = LapSRN(factor=4, depth=1, features=4)
 rng = np.random.default_rng(0)
 bank = patches.bank([rng.integers(0, 256, (60, 50, 1), np.uint8)], size=16)
@@ -179,10 +180,10 @@ print(max(jax.tree.leaves(error)))
 
 
 def test_four_devices_train_as_one():
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
     result = subprocess.run(
         [sys.executable, "-c", SHARDED],
-        env=os.environ
-        | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
         capture_output=True,
         text=True,
     )
