@@ -1,10 +1,10 @@
-"""LapSRN's speed against PyTorch, in one run: 4x inference, and a training step of recipe `paper`.
+"""LapSRN's speed against PyTorch, in one run: inference, and a training step of recipe `paper`.
 
     python -m benchmarks.lapsrn --json FILE
-    python -m benchmarks.lapsrn --precisions float32 tf32
+    python -m benchmarks.lapsrn --factor 8 --precisions float32 tf32
 
 Inference takes one luma image at a time from the device and leaves all levels there; its images a
-second are a video's frames. A step takes patches to the next state: pyramid, forward, loss of both
+second are a video's frames. A step takes patches to the next state: pyramid, forward, loss of all
 levels, gradient, Adam; the peers get their pyramids ready-made. They are PyTorch eager as it comes,
 with channels-last memory, and `torch.compile` with both; in training also with the gradient summed
 in as many parts as ours. Before anything is timed, all compute the image or the loss of the same
@@ -31,7 +31,7 @@ from jaxsr.models import LapSRN
 from jaxsr.models.luma import Network
 from jaxsr.options import Given
 
-NETWORKS = {"paper": LapSRN(), "released": LapSRN(depth=10, spread=3)}
+NETWORKS = {"paper": LapSRN(), "released": LapSRN(depth=10, spread=3)}  # 4x
 RECIPE = training.Config()
 Precision = Literal["float32", "tf32"]
 PRODUCTS = {"float32": "highest", "tf32": "tensorfloat32"}
@@ -42,7 +42,10 @@ class Options:
     """LapSRN's images and training steps a second, against PyTorch in the same run."""
 
     sizes: tuple[str, ...] = ("320x480", "720x1280")
-    """Sizes of the enlarged image, HEIGHTxWIDTH in pixels, multiples of 4."""
+    """Sizes of the enlarged image, HEIGHTxWIDTH in pixels, multiples of the factor."""
+    factor: Literal[2, 4, 8] = 4
+    """Of the enlargement, by one level for each doubling; in training, each level's loss counts
+    alike."""
     json: Given[pathlib.Path] = None
     """File for the results, with machine and versions."""
     precisions: Given[tuple[Precision, ...]] = None
@@ -98,7 +101,7 @@ def inference(
     name: str, size: tuple[int, int], precision: str, options: Options, *, alone: bool
 ) -> dict[str, Any]:
     """The figures of one network and size, as they stand in the JSON file."""
-    model, calls = NETWORKS[name], units(options.calls, cpu=3, elsewhere=100)
+    model, calls = _network(name, options), units(options.calls, cpu=3, elsewhere=100)
     made = enlargement(model, size, precision)
     programs: dict[str, Callable[[], Any]] = {}
     difference = None
@@ -112,9 +115,10 @@ def inference(
         difference = peers.disagreement(exact.run(1), images)
     ours = functools.partial(made.run, calls)
     return {
-        "name": _row(f"inference {name} {size[0]}x{size[1]}", precision),
+        "name": _row(f"inference {name}", f"{size[0]}x{size[1]}", options.factor, precision),
         "work": "inference",
         "network": name,
+        "factor": options.factor,
         "precision": precision,
         "size": f"{size[0]}x{size[1]}",
         "gflop_per_image": work.lapsrn_pass(made.variables, made.low.size),
@@ -124,19 +128,27 @@ def inference(
     }
 
 
-def _row(name: str, precision: str) -> str:
-    return name if precision == "float32" else f"{name} {precision}"
+def _row(what: str, size: str, factor: int, precision: str) -> str:
+    """4x and float32 go without saying."""
+    scale = "" if factor == 4 else f" x{factor}"
+    return f"{what}{scale} {size}" + ("" if precision == "float32" else f" {precision}")
+
+
+def _network(name: str, options: Options) -> LapSRN:
+    return NETWORKS[name].clone(factor=options.factor)
 
 
 def _recipe(options: Options) -> training.Config:
     parts = options.parts or (4 if jax.default_backend() == "cpu" else 1)
-    return dataclasses.replace(RECIPE, parts=parts)
+    level_weights = (1.0,) * _network("paper", options).levels
+    return dataclasses.replace(RECIPE, parts=parts, level_weights=level_weights)
 
 
 def training_step(precision: str, options: Options, *, alone: bool) -> dict[str, Any]:
     """The figures of recipe `paper`'s step, as they stand in the JSON file."""
-    model, count = NETWORKS["paper"], units(options.steps, cpu=8, elsewhere=50)
+    model, count = _network("paper", options), units(options.steps, cpu=8, elsewhere=50)
     config = _recipe(options)
+    size = f"{config.batch}x{config.size}x{config.size}"
     key, image_key = jax.random.split(jax.random.key(0))
     images = jax.random.uniform(image_key, (config.batch, config.size, config.size, 1))
     steps = training_steps(model, config)
@@ -171,11 +183,12 @@ def training_step(precision: str, options: Options, *, alone: bool) -> dict[str,
 
     figures = peers.compare(ours, programs, unit="step", units=count, rounds=options.rounds)
     return {
-        "name": _row(f"training paper {config.batch}x{config.size}x{config.size}", precision),
+        "name": _row("training paper", size, options.factor, precision),
         "work": "training",
         "network": "paper",
+        "factor": options.factor,
         "precision": precision,
-        "size": f"{config.batch}x{config.size}x{config.size}",
+        "size": size,
         "parts": config.parts,
         "patches_seconds_per_step": patches_seconds(options.rounds),
         "gflop_per_step": 3 * gflop,
@@ -215,7 +228,8 @@ def run(options: Options) -> dict[str, Any]:
     Raises:
       InputError: an option that cannot be used.
     """
-    sizes = [peers.parse_size(text, multiple=4, least=4) for text in options.sizes]
+    factor = options.factor
+    sizes = [peers.parse_size(text, multiple=factor, least=factor) for text in options.sizes]
     peers.check_counts(
         calls=options.calls, steps=options.steps, rounds=options.rounds, parts=options.parts
     )

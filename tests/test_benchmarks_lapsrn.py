@@ -102,7 +102,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(peers, "PAUSE", 0)
     monkeypatch.setattr(peers, "precisions", lambda asked: asked or ("float32",))  # as on a GPU
     monkeypatch.setattr(lapsrn, "NETWORKS", {"paper": TINY})
-    monkeypatch.setattr(lapsrn, "RECIPE", training.Config(level_weights=(1,), batch=4, size=16))
+    monkeypatch.setattr(lapsrn, "RECIPE", training.Config(batch=4, size=16))
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -112,14 +112,16 @@ def test_a_run_writes_what_it_found(alone, request, tiny, tmp_path, capsys):
     path = tmp_path / "lapsrn.json"
     command = ["--sizes", "16x24", "--json", str(path), "--calls", "2", "--steps", "3"]
     command += ["--precisions", "float32", "tf32", "--parts", "2", "--rounds", "2"]
+    command += ["--factor", "2"]
     command += ["--alone"] if alone else []
     assert main(lapsrn, command) == 0
 
     found = json.loads(path.read_text())
     assert ("torch" in found["environment"]["versions"]) == (not alone)
     image, image_tf32, step, step_tf32 = found["results"]
-    assert image_tf32["name"] == "inference paper 16x24 tf32"
-    assert step_tf32["name"] == "training paper 4x16x16 tf32"
+    assert image_tf32["name"] == "inference paper x2 16x24 tf32"
+    assert step_tf32["name"] == "training paper x2 4x16x16 tf32"
+    assert {result["factor"] for result in found["results"]} == {2}
     precisions = [result["precision"] for result in found["results"]]
     assert precisions == ["float32", "tf32", "float32", "tf32"]
     assert (image["work"], image["size"]) == ("inference", "16x24")
@@ -139,8 +141,8 @@ def test_a_run_writes_what_it_found(alone, request, tiny, tmp_path, capsys):
         assert list(result["peers"]) == (FORMS if unit == "image" else FORMS + in_parts)
         assert result["disagreement"] < peers.AGREEMENT
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].startswith("inference paper 16x24: ")
-    assert printed[2].startswith("training paper 4x16x16: ")
+    assert printed[0].startswith("inference paper x2 16x24: ")
+    assert printed[2].startswith("training paper x2 4x16x16: ")
 
 
 def test_peers_round_to_tf32_where_it_is_asked_for(peer_module, traced_by_pytorch):
