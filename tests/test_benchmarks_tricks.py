@@ -47,7 +47,8 @@ def fit_state():
 
 @functools.cache
 def training_state():
-    return training.init(jax.random.key(0), model=LAPSRN, config=RECIPE)
+    start = functools.partial(training.init, model=LAPSRN, config=RECIPE)
+    return jax.jit(start)(jax.random.key(0))
 
 
 def dip(form):

@@ -66,7 +66,7 @@ def test_what_the_true_chroma_is_worth(shared, lapsrn):
     assert said in PAGES["PROTOCOLS"]
 
 
-def test_what_ssims_border_is_worth(shared, lapsrn):
+def test_what_ssims_border_is_worth(shared, lapsrn, compiled_quickly):
     protocol, options = PROTOCOLS["standard"], {"gaussian_weights": True, "sigma": 1.5}
     ours, theirs = [], []
     for image in set5(shared):

@@ -108,7 +108,7 @@ def test_follows_the_reference(golden_dip, name, steps):
     )
     np.testing.assert_allclose(history["loss"], golden.expected["losses"][:steps], rtol=1e-7)
     if steps == golden.meta["steps"]:
-        final = golden.network.apply(state.params, state.latent)
+        final = jax.jit(golden.network.apply)(state.params, state.latent)
         expected = golden.expected["final_output"].transpose(0, 2, 3, 1)
         np.testing.assert_allclose(final, expected, rtol=1e-6)
 
@@ -735,11 +735,11 @@ def test_fits_an_image_with_the_skip_network():
         apply_fn=network.apply,
         size=(64, 64),
         loss=losses.charbonnier,
-        config=dip.Config(iterations=150, average=0.9),
+        config=dip.Config(iterations=60, average=0.9),
         reference=truth,
     )
     psnr = result.history["psnr"]
-    assert psnr[-1] > 25 > psnr[0] + 8
+    assert psnr[-1] > 30 > psnr[0] + 15
     assert result.image.shape == truth.shape == result.last.shape
 
 

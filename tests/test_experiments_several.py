@@ -543,12 +543,12 @@ def test_two_processes_of_two_devices_share_the_fits(folder):
 
 def test_what_a_patience_would_have_found(folder, capsys):
     """Of a run that went on: where fits of that patience stop, and their PSNR there."""
-    common = ("--hr", "in/a.png", "--factor", 2, "--learning-rate", 0.05, "--iterations", 300)
-    assert run(*common, "--patience", 300, "--out", "long") == 0
+    common = ("--hr", "in/a.png", "--factor", 2, "--learning-rate", 0.05, "--iterations", 60)
+    assert run(*common, "--patience", 60, "--out", "long") == 0
     assert run(*common, "--patience", 4, "--out", "short") == 0
     short = json.loads((folder / "short/metrics.json").read_text())
     stop, record = stopping.read(folder / "long", 4)
-    assert record["iterations"] == 300 > stop.ended == short["iterations"]
+    assert record["iterations"] == 60 > stop.ended == short["iterations"]
     assert stop.found == short["stopped_at"]
     assert stop.psnr == pytest.approx(short["psnr_at_the_stop"], abs=1e-4)
     found = stopping.detect([np.inf, 3, 2, 2.5, 2.4, 1], [10, 11, 12, 14, 13, 9], 2)
@@ -564,7 +564,7 @@ def test_what_a_patience_would_have_found(folder, capsys):
         assert said in capsys.readouterr().err
     assert command.main(stopping.Settings, stopping.run, ["long", *args[2:]]) == 0
     figures = json.loads((folder / "es.json").read_text())
-    assert figures["runs"]["long"]["iterations"] == 300
+    assert figures["runs"]["long"]["iterations"] == 60
     assert figures["runs"]["long"]["versions"]["jax"] == jax.__version__
     # Runs of one name stay two.
     (folder / "other").mkdir()
@@ -574,13 +574,13 @@ def test_what_a_patience_would_have_found(folder, capsys):
     runs = json.loads((folder / "es.json").read_text())["runs"]
     assert list(runs) == [f"{folder.name}/long", "other/long"]
     history = folder / "other" / "long" / "history.csv"
-    for cut in (100, 1):
+    for cut in (50, 1):
         history.write_text("".join(history.read_text().splitlines(keepends=True)[:cut]))
         assert command.main(stopping.Settings, stopping.run, ["other/long", *args[3:]]) == 2
         assert "must have done all its iterations" in capsys.readouterr().err
     mean = figures["mean"]
     assert mean["off"] == pytest.approx(stop.psnr_peak - stop.psnr)
-    assert mean["saved"] == pytest.approx(1 - stop.ended / 300)
+    assert mean["saved"] == pytest.approx(1 - stop.ended / 60)
 
 
 def test_soak(folder):

@@ -219,7 +219,7 @@ def test_remat_gives_the_same_gradient_in_less_memory(x64):
     plain, remat = SkipUNet(**shape), SkipUNet(**shape, remat=True)
     variables = jit(plain.init)(jax.random.key(0), latent)
     programs = [
-        jax.jit(jax.grad(lambda v, model=model: (model.apply(v, latent) ** 2).sum()))
+        jit(jax.grad(lambda v, model=model: (model.apply(v, latent) ** 2).sum()))
         .lower(variables)
         .compile()
         for model in (plain, remat)
