@@ -164,13 +164,7 @@ def training_step(precision: str, options: Options, *, alone: bool) -> dict[str,
         with jax.default_matmul_precision("highest"):
             low, targets = training.image_pyramid(images, model=model)
         programs, losses = torch_lapsrn.trainings(
-            model,
-            state.variables,
-            low,
-            targets,
-            config,
-            calls=count,
-            precision=precision,
+            model, state.variables, low, targets, config, calls=count, precision=precision
         )
         with jax.default_matmul_precision("highest"):
             state, loss = (program if precision == "float32" else steps)(state, images, 1)
@@ -247,11 +241,7 @@ def run(options: Options) -> dict[str, Any]:
         for precision in precisions
     ]
     return peers.collect(
-        "lapsrn",
-        measurements,
-        json=options.json,
-        alone=alone,
-        rounds=options.rounds,
+        "lapsrn", measurements, json=options.json, alone=alone, rounds=options.rounds
     )
 
 

@@ -235,22 +235,59 @@ LAPSRN = record("lapsrn", LATEST)["results"]
 SMALL = ("inference", "paper")
 
 
-@pytest.mark.parametrize("line", lines("LapSRN", PAGE), ids=lambda x: " ".join(x[:3]))
-def test_lapsrn(line):
-    what, size, depth, *told = line
-    network = {"5": "paper", "10": "released"}[depth]
-    (found,) = (
-        x
-        for x in LAPSRN
-        if [x["work"], x["size"], x["network"]] == [what.split()[0], size, network]
-    )
+def seconds_of(found):
+    """Ours, and PyTorch's best, eager and compiled."""
     unit = f"seconds_per_{found['unit']}"
     peers = [
         min(each[unit] for name, each in found["peers"].items() if name.startswith(form))
         for form in ("eager", "compile")
     ]
-    seconds = [f"{x:.3f}" for x in (found[f"ours_{unit}"], *peers)]
+    return found[f"ours_{unit}"], *peers
+
+
+def figures_of(results, what, depth):
+    """The one of them that a line of a table is of, and its seconds as they are told."""
+    network = {"5": "paper", "10": "released"}[depth]
+    (found,) = (x for x in results if [x["work"], x["network"]] == [what.split()[0], network])
+    return found, [f"{x:.3f}" for x in seconds_of(found)]
+
+
+@pytest.mark.parametrize("line", lines("LapSRN", PAGE), ids=lambda x: " ".join(x[:3]))
+def test_lapsrn(line):
+    what, size, depth, *told = line
+    found, seconds = figures_of([x for x in LAPSRN if x["size"] == size], what, depth)
     assert told == [*seconds, f"{found['ratio']:.2f}"]
+
+
+ON_XEON = {scale: record(f"lapsrn-x{scale}", XEON)["results"] for scale in "248"}
+
+
+@pytest.mark.parametrize(
+    "line", lines("LapSRN by scale, on an Intel Xeon", PAGE), ids=lambda x: " ".join(x[:3])
+)
+def test_lapsrn_by_scale(line):
+    what, scale, depth, *told = line
+    found, seconds = figures_of(ON_XEON[scale], what, depth)
+    assert found["factor"] == int(scale)
+    assert told == [*seconds, f"{found['ratio']:.2f} ± {found['ratio_spread']:.2f}"]
+
+
+def test_lapsrn_by_scale_in_words():
+    text = " ".join(PAGE.split())
+    steps = [seconds_of(x) for of in ON_XEON.values() for x in of if x["work"] == "training"]
+    eager, slower = [b / a for a, b, _ in steps], [a / c for a, _, c in steps]
+    assert f"by {min(eager):.2f} to {max(eager):.2f} times at each scale" in text
+    assert f"takes {min(slower):.2f} to {max(slower):.2f} times as long as the best comp" in text
+    small = {
+        scale: x
+        for scale, of in ON_XEON.items()
+        for x in of
+        if x["network"] == "paper" and x["work"] == "inference"
+    }
+    assert small["2"]["ratio"] > 1
+    assert all(1 - small[x]["ratio"] < 2 * small[x]["ratio_spread"] for x in "48")
+    deep = [x["ratio"] for of in ON_XEON.values() for x in of if x["network"] == "released"]
+    assert min(deep) > 1
 
 
 def test_lapsrn_in_words():
