@@ -65,11 +65,9 @@ _FREE = ("parameter", "get-tuple-element", "tuple", "bitcast", "constant", "afte
 
 def kernels(program: str) -> list[Kernel]:
     """Those of the (outermost) loop of a compiled program, which is given as text."""
-    parts = re.split(r"\n(?=ENTRY |%)", program)
-    (entry,) = (part for part in parts if part.startswith("ENTRY "))
-    loop = re.search(r" while\(.*body=(%[\w.-]+)", entry)
-    assert loop is not None
-    (body,) = (part for part in parts if part.startswith(f"{loop[1]} "))
+    parts = re.split(r"\n(?=ENTRY |%)", program)  # the called before its callers
+    *_, loop = re.findall(r" while\(.*body=(%[\w.-]+)", program)
+    (body,) = (part for part in parts if part.startswith(f"{loop} "))
     found, nbytes = [], dict[str, int]()
     for line in body.splitlines():
         if instruction := _INSTRUCTION.match(line):

@@ -42,9 +42,18 @@ ENTRY %main (x: (s32[], f32[2,8], pred[3], bf16[4,2])) -> f32[2,8] {
 """
 
 
-def test_kernels_of_a_program():
+CALL = " call(%x.1), to_apply=%called"
+WHILE = " while(%x.1), condition=%condition, body=%body.1"
+CALLED = f"%called (x.1: f32[2,8]) -> f32[2,8] {{\n  ROOT %loop = f32[2,8]{{1,0}}{WHILE}\n}}\n\n"
+
+
+@pytest.mark.parametrize(
+    "program", [PROGRAM, PROGRAM.replace(WHILE, CALL).replace("ENTRY", f"{CALLED}ENTRY")]
+)
+def test_kernels_of_a_program(program):
     """Two floats of 64 bytes; 16 bytes of halves and 64 of a float, 16 and the workspace of 64."""
-    assert ahead.kernels(PROGRAM) == [
+    assert program.count(WHILE) == 1
+    assert ahead.kernels(program) == [
         ("fusion", 64 + 64),
         ("__cudnn$convForward", 16 + 64 + 16 + 64),
     ]
