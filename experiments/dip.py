@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from experiments import command, ensemble, paths, recipes, restoration, several
 from experiments.problem import PHOTOGRAPH
-from experiments.record import as_config, claim
+from experiments.record import as_config, claim, prepare
 from experiments.several import Fit
 from jaxsr.datasets import folders
 from jaxsr.errors import InputError, require_integers
@@ -102,7 +102,8 @@ def run(settings: Settings) -> int:
         return _alone(fits[0]) if several.share(fits) else _idle(fits)
     parts = sorted({fit.settings.out.relative_to(out).parts[0] for fit in fits if fit.settings.out})
     defaults = as_config(Settings())
-    claim(out, as_config(settings), free=_FREE, grows="seeds", parts=parts, absent=defaults)
+    prepare(out, as_config(settings), free=_FREE, grows="seeds", parts=parts, absent=defaults)
+    claim(out, as_config(settings))
     command.split_cpu(min(settings.at_once or 4, len(fits)))
     on = several.devices(settings.device, settings.at_once)
     mine = several.share(fits)

@@ -16,11 +16,12 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
+import jax
 import numpy as np
 import tqdm
 
 from experiments import command, finished, lumas, methods, pages, paths, problem, recipes, scores
-from experiments.evaluation_folder import FITS, PLACES, clear, require_own
+from experiments.evaluation_folder import FITS, PLACES, clear, opened
 from experiments.fits import environment as environment_of
 from jaxsr import images, protocols, reports
 from jaxsr.errors import InputError, require_integers, within_memory
@@ -114,33 +115,43 @@ class Settings:
 def run(settings: Settings) -> int:
     """The evaluation of one method; the exit code, 1 if an image had to be left out."""
     settings = settings.resolved()
-    files = image_files(settings.data)
+    files = paths.data(settings.data)
     read = [*files.values(), *(paths.matching([settings.restored]) if settings.restored else [])]
     written = {(settings.out / p / f"{name}.png").resolve() for name in files for p in PLACES}
     for path in read:
         if path.resolve() in written:
             raise InputError(f"`--out` (={settings.out}) would overwrite `{path}`: choose another")
     on = command.device(settings.device)
-    rows: list[tuple[str, scores.Figures]] = []
-    notes, left_out = dict[str, int](), dict[str, str]()
     with command.computing(on, settings.precision), command.interruptible() as interrupted:
         method = settings.restorer(interrupted)
-        require_own(settings.out)
-        command.make(settings.out, *PLACES)
-        fits = settings.method == "dip"  # with bars of their own
-        try:
-            for name, path in tqdm.tqdm(files.items(), unit="image", leave=False, disable=fits):
-                if interrupted():
-                    raise command.Stopped
-                try:
-                    first = not rows
-                    rows.append((name, evaluate(settings, method, name, path, notes, first=first)))
-                except InputError as error:
-                    left_out[name] = str(error)
-        except (command.Stopped, KeyboardInterrupt):
-            then = "; finished fits are kept, the same command goes on" if fits else ""
-            print(f"stopped after {len(rows)} of {len(files)} images, no scores were written{then}")
-            return command.INTERRUPTED
+        with opened(settings.out):
+            return _of_all(settings, method, files, on, stop=interrupted)
+
+
+def _of_all(
+    settings: Settings,
+    method: methods.Method,
+    files: dict[str, pathlib.Path],
+    on: jax.Device,
+    *,
+    stop: Callable[[], bool],
+) -> int:
+    """All images, one after another, and their scores; the exit code."""
+    rows: list[tuple[str, scores.Figures]] = []
+    notes, left_out = dict[str, int](), dict[str, str]()
+    fits = settings.method == "dip"  # with bars of their own
+    try:
+        for name, path in tqdm.tqdm(files.items(), unit="image", leave=False, disable=fits):
+            if stop():
+                raise command.Stopped
+            try:
+                rows.append((name, evaluate(settings, method, name, path, notes, first=not rows)))
+            except InputError as error:
+                left_out[name] = str(error)
+    except (command.Stopped, KeyboardInterrupt):
+        then = "; finished fits are kept, the same command goes on" if fits else ""
+        print(f"stopped after {len(rows)} of {len(files)} images, no scores were written{then}")
+        return command.INTERRUPTED
     if rows:
         environment = reports.environment(on) | {"precision": settings.precision}
         if method.fits:
@@ -152,17 +163,6 @@ def run(settings: Settings) -> int:
     for name, reason in left_out.items():
         print(f"left out {name}: {reason}", file=sys.stderr)
     return 1 if left_out else 0
-
-
-def image_files(data: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The image files of a folder, or the one, by name: without suffix where that tells them apart.
-
-    Raises:
-      InputError: there are none.
-    """
-    if not data.exists():
-        raise InputError(f"`--data` (={data}) does not exist: give a folder of images, or an image")
-    return paths.named(paths.matching([data]))
 
 
 def evaluate(

@@ -1,8 +1,12 @@
 """The folder of an evaluation: whose it may be, and how a new one takes an earlier one's place."""
 
+import contextlib
+import os
 import pathlib
+from collections.abc import Iterator
 
-from experiments import pages
+from experiments import command, pages
+from jaxsr import files
 from jaxsr.errors import InputError
 
 PLACES = ("images", "bicubic", "hr")  # of results, baselines and ground truths
@@ -10,14 +14,27 @@ RECORDS = ("scores.json", "scores.csv", pages.NAME)
 FITS = "dip"
 
 
-def require_own(out: pathlib.Path) -> None:
-    """Refuses a folder in which there are other things than an evaluation leaves there.
+@contextlib.contextmanager
+def opened(out: pathlib.Path) -> Iterator[None]:
+    """Makes the folder and its parts, and keeps other evaluations out of it meanwhile.
 
     Raises:
-      InputError: there are.
+      InputError: there are other things in it than an evaluation leaves there, or another is at it,
+        or it cannot be made.
     """
+    command.make(out)
+    held = files.lock(out)
+    try:
+        _require_own(out)
+        command.make(out, *PLACES)
+        yield
+    finally:
+        os.close(held)
+
+
+def _require_own(out: pathlib.Path) -> None:
     own = {*PLACES, *RECORDS, FITS}
-    for path in sorted(out.iterdir()) if out.is_dir() else []:
+    for path in sorted(out.iterdir()):
         if path.name not in own and not path.name.startswith("."):
             rule = f"must be new, empty or of an evaluation: it holds {path.name}"
             raise InputError(f"`--out` (={out}) {rule}")

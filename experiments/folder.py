@@ -14,7 +14,7 @@ import tqdm
 
 from experiments.bar import Bar
 from experiments.problem import TITLES, Problem
-from experiments.record import as_config, asked_for, claim, read_metrics, whole
+from experiments.record import as_config, asked_for, claim, prepare, read_metrics, whole
 from jaxsr import dip, images, operators, reports
 from jaxsr.checkpoints import Checkpoints
 from jaxsr.files import atomic
@@ -47,21 +47,18 @@ class RunFolder:
         config = as_config(settings) | {"name": problem.name, "input_sha256": problem.digest}
         self._seed, self._asked = config["seed"], config["iterations"]
         self._detects, self._averages = bool(config["patience"]), bool(config["average"])
-        claim(
-            path,
-            config,
-            free=_FREE,
-            grows="iterations",
-            parts=("snapshots",),
-            absent=as_config(type(settings)()),
-        )
-        known = {problem.words.observed: problem.observed, "hr": problem.hr}
-        for name, pixels in known.items():
-            if pixels is not None and not (path / f"{name}.png").exists():
-                images.write(path / f"{name}.png", pixels)
-        if not (path / f"{problem.baseline_name}.png").exists():
-            images.write(path / f"{problem.baseline_name}.png", problem.baseline)
-        self._checkpoints = Checkpoints(path / "checkpoints", alone=True)
+        defaults, parts = as_config(type(settings)()), ("snapshots",)
+        prepare(path, config, free=_FREE, grows="iterations", parts=parts, absent=defaults)
+        with contextlib.ExitStack() as closing:
+            checkpoints = Checkpoints(path / "checkpoints", alone=True)
+            self._checkpoints = closing.enter_context(checkpoints)
+            claim(path, config)
+            known = {problem.words.observed: problem.observed, "hr": problem.hr}
+            known[problem.baseline_name] = problem.baseline
+            for name, pixels in known.items():
+                if pixels is not None and not (path / f"{name}.png").exists():
+                    images.write(path / f"{name}.png", pixels)
+            closing.pop_all()
         self._seconds = self._saved = 0.0  # that the iterations took, over all calls; when saved
         self._rollbacks: int | None = 0  # in the calls before this one; None where unknown
 

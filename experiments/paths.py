@@ -42,6 +42,17 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
     return files
 
 
+def data(path: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The image files of the folder that `--data` names, or the one file, by name as of `named`.
+
+    Raises:
+      InputError: there are none.
+    """
+    if not path.exists():
+        raise InputError(f"`--data` (={path}) does not exist: give a folder of images, or an image")
+    return named(matching([path]))
+
+
 def named(paths: Sequence[pathlib.Path], *, taken: Collection[str] = ()) -> dict[str, pathlib.Path]:
     """Files by name: without its suffix, but where two would share the name or it is taken."""
     stems = collections.Counter(path.stem for path in paths)

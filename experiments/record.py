@@ -110,7 +110,7 @@ def by_name(paths: Sequence[pathlib.Path]) -> dict[str, pathlib.Path]:
     return dict(zip(names, reversed(distinct.values()), strict=True))
 
 
-def claim(
+def prepare(
     path: pathlib.Path,
     config: dict[str, Any],
     *,
@@ -119,7 +119,7 @@ def claim(
     parts: Sequence[str] = (),
     absent: Mapping[str, Any] | None = None,
 ) -> None:
-    """Make `path` the folder of a run of this `config`, or see that it is.
+    """Make `path` a folder that a run of this `config` may claim, or see that it is one.
 
     Args:
       path: the folder; made, with its parents, where it is missing.
@@ -130,7 +130,7 @@ def claim(
       absent: what holds of names that the record of an earlier version lacks; None by default.
 
     Raises:
-      InputError: the folder holds something else or another run, or cannot be written.
+      InputError: the folder holds something else or another run, or cannot be made.
     """
     record = path / "config.json"
     try:
@@ -152,8 +152,19 @@ def claim(
         raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"`{record}` is damaged ({error}): choose another `--out`") from error
-    # First of all files: a folder that holds others without it is taken for somebody else's.
-    if config != earlier:
+
+
+def claim(path: pathlib.Path, config: dict[str, Any]) -> None:
+    """Put a run's `config` on record in the folder that `prepare` has found to be its own.
+
+    It comes before all other files, since a folder that holds some without it is taken for somebody
+    else's; and after the lock on the checkpoints, where a run has them: another may be at it.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    record = path / "config.json"
+    if not record.exists() or _object(record) != config:
         reports.write_json(record, config)
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from experiments.record import as_config, claim, read_config, read_metrics, whole
+from experiments.record import as_config, claim, prepare, read_config, read_metrics, whole
 from jaxsr import plots, pretrained, reports, training
 from jaxsr.checkpoints import Checkpoints
 from jaxsr.errors import InputError
@@ -64,8 +64,9 @@ class TrainingFolder:
         self._history: dict[str, np.ndarray] = {name: np.zeros(0, np.float32) for name in columns}
         config = {k: v for k, v in as_config(settings).items() if k not in _OWN} | digests
         defaults = as_config(type(settings)())
-        claim(self.path, config, free=_FREE, grows="epochs", absent=defaults)
+        prepare(self.path, config, free=_FREE, grows="epochs", absent=defaults)
         self._checkpoints = Checkpoints(self.path / "checkpoints", keep_best=is_tested)
+        claim(self.path, config)
 
     def __enter__(self) -> "TrainingFolder":
         return self

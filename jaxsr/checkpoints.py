@@ -35,8 +35,8 @@ class Checkpoints:
     process's own.
 
     Raises:
-      InputError: `keep` is no integer from 1, or `folder` cannot be opened or made, or another
-        process has it open to write.
+      InputError: `keep` is no integer from 1, or `folder` cannot be opened or made, has a name that
+        the checkpoints' library does not take, or is open to write in another process.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Checkpoints:
     ) -> None:
         require_integers(keep=keep)
         self.folder = pathlib.Path(folder).absolute()
+        storage.require_path(self.folder)
         self._keep_best = keep_best
         self._alone = alone and jax.process_count() > 1
         self._leads = alone or jax.process_index() == 0

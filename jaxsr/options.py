@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from jaxsr import streams
 from jaxsr.errors import InputError, within_memory
 
 Settings = TypeVar("Settings")
@@ -48,22 +49,23 @@ def main(
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as the command's package has left it
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a file's name may hold bytes that are no text
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        parsed = parse(settings, args)
-        with within_memory("the work"):
-            return run(parsed)
-    except InputError as error:
-        said = as_option(str(error), settings).replace("\n", "\\n")  # of a file's name
-        print(f"error: {said}", file=sys.stderr)
-    except OSError as error:
-        print(f"error: {refused(error)}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print(stopped, file=sys.stderr)
-        return INTERRUPTED
-    return 2
+    with streams.unfailing() as unwritten:
+        try:
+            parsed = parse(settings, args)
+            with within_memory("the work"):
+                code = run(parsed)
+            if not code and (error := unwritten()):
+                raise error
+            return code
+        except InputError as error:
+            said = as_option(str(error), settings).replace("\n", "\\n")  # of a file's name
+            print(f"error: {said}", file=sys.stderr)
+        except OSError as error:
+            print(f"error: {refused(error)}", file=sys.stderr)
+        except KeyboardInterrupt:
+            print(stopped, file=sys.stderr)
+            return INTERRUPTED
+        return 2
 
 
 def parse(settings: type[Settings], args: Sequence[str] | None) -> Settings:

@@ -1,5 +1,7 @@
-"""Arrays in the form in which checkpoints hold them: typed PRNG keys as their integers."""
+"""What checkpoints can hold, and where: typed PRNG keys as their integers, below a plain path."""
 
+import os
+import pathlib
 from typing import Any
 
 import jax
@@ -7,6 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsr.errors import InputError
+
+
+def require_path(folder: pathlib.Path) -> None:
+    """Refuses a path that TensorStore, which writes the arrays, has no name for or would change.
+
+    Raises:
+      InputError: it is no UTF-8, or has a backslash that does not part folders.
+    """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"`{folder}` must be UTF-8 to hold checkpoints") from error
+    if os.sep == "/" and "\\" in str(folder):  # which TensorStore takes for a slash
+        raise InputError(f"`{folder}` must have no backslash in it to hold checkpoints")
 
 
 def names(tree: Any) -> dict[str, str]:

@@ -149,7 +149,7 @@ def read_run(path: pathlib.Path) -> None:
     """As the report and a resumed fit do."""
     record.read_metrics(path)
     finished.read(path, "run")
-    record.claim(path, CONFIG, free=(), grows="iterations")
+    record.prepare(path, CONFIG, free=(), grows="iterations")
 
 
 def case(

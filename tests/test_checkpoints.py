@@ -2,6 +2,7 @@ import concurrent.futures
 import errno
 import logging
 import math
+import os
 import pathlib
 import shutil
 from typing import Any, NamedTuple
@@ -342,6 +343,13 @@ def test_saving_in_threads_leaves_logging_as_it_was(tmp_path):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         list(pool.map(save, range(8)))
     assert logger.level == level
+
+
+@pytest.mark.parametrize("name", ["a\\b", os.fsdecode(b"caf\xe9"), "\udc80/below"])
+def test_paths_that_arrays_cannot_be_written_to(tmp_path, name):
+    with pytest.raises(InputError, match="to hold checkpoints"):
+        Checkpoints(tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_one_writer_at_a_time(tmp_path):

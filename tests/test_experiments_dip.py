@@ -14,6 +14,7 @@ import pytest
 
 from experiments import command, dip, folder, networks, record
 from jaxsr import images, protocols
+from jaxsr.checkpoints import Checkpoints
 
 OUTPUT = (
     *("sr.png", "sr_last.png", "lr.png", "bicubic.png", "hr.png", "comparison.png", "psnr.png"),
@@ -297,6 +298,29 @@ def test_a_name_that_is_no_text(tmp_path, capsys):
     picture(tmp_path / name)
     assert run("--hr", name, "--iterations", 2, "--out", "out") == 0
     assert r"caf\udce9" in (tmp_path / "out/config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"), [(os.fsdecode(b"caf\xe9.png"), "must be UTF-8"), (r"a\b.png", "no backslash")]
+)
+def test_a_name_that_checkpoints_cannot_bear(tmp_path, capsys, name, rule):
+    """Of the folder that the image's name gives: refused before anything is computed."""
+    picture(tmp_path / name)
+    assert run("--hr", name, "--iterations", 2) == 2
+    said = capsys.readouterr().err
+    assert rule in said and said.count("\n") == 1
+    assert not list(tmp_path.rglob("config.json"))
+
+
+def test_a_command_that_finds_another_at_work_leaves_its_record(tmp_path, capsys):
+    """Its own asks for more iterations: the other could not be resumed by its own command."""
+    hr, out = picture(tmp_path / "ramp.png"), tmp_path / "out"
+    assert run("--hr", hr, "--iterations", 2, "--out", "out") == 0
+    before = (out / "config.json").read_bytes()
+    with Checkpoints(out / "checkpoints"):
+        assert run("--hr", hr, "--iterations", 3, "--remat", "--out", "out") == 2
+    assert "is in use by another process" in capsys.readouterr().err
+    assert (out / "config.json").read_bytes() == before
 
 
 def test_a_strip(tmp_path):

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import math
+import os
 import signal
 
 import jax
@@ -16,7 +17,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from experiments import command, evaluate, lumas, restoration, scores
 from jaxsr import dip as solver
-from jaxsr import images, losses, models, pretrained, protocols, upscaling, weights
+from jaxsr import files, images, losses, models, pretrained, protocols, upscaling, weights
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -477,6 +478,18 @@ def test_images_of_ones_own_are_no_evaluation(tmp_path, capsys):
     own = picture(tmp_path / "out/images/holiday.png")
     assert run("--data", picture(tmp_path / "data/a.png"), "--out", "out") == 2
     assert "it holds images alone" in capsys.readouterr().err and own.exists()
+
+
+def test_one_evaluation_at_a_time(tmp_path, capsys):
+    """Images of one beside scores of another would tell nobody."""
+    image = picture(tmp_path / "data/a.png")
+    assert run("--data", image, "--out", "out") == 0
+    held = files.lock(tmp_path / "out")
+    assert run("--data", image, "--scale", 2, "--out", "out") == 2
+    os.close(held)
+    assert "is in use by another process" in capsys.readouterr().err
+    assert results(tmp_path / "out")[0]["scale"] == 4
+    assert run("--data", image, "--scale", 2, "--out", "out") == 0
 
 
 def test_scores_are_there_before_they_are_printed(tmp_path, monkeypatch):

@@ -355,7 +355,8 @@ def test_two_processes_may_claim_a_folder_at_once(tmp_path, monkeypatch):
         return seen(path)
 
     monkeypatch.setattr(pathlib.Path, "iterdir", written_meanwhile)
-    record.claim(tmp_path, config, free=(), grows="iterations")
+    record.prepare(tmp_path, config, free=(), grows="iterations")
+    record.claim(tmp_path, config)
     assert json.loads((tmp_path / "config.json").read_text()) == config
 
 

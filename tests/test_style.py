@@ -17,7 +17,7 @@ FILES = sorted((ROOT / "jaxsr").rglob("*.py"))
 
 # Lowest first: a file imports only from the floors below its own or from above it on its floor.
 FLOORS = (
-    ("errors", "options", "files", "chunks", "tracing", "decoding", "images"),
+    ("errors", "streams", "options", "files", "chunks", "tracing", "decoding", "images"),
     ("resample", "losses"),
     ("storage", "quiet", "checkpoints"),
     ("winograd", "im2col", "convolution", "strips", "layers"),
