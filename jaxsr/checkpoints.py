@@ -183,8 +183,8 @@ class Checkpoints:
 
         Raises:
           InputError: there is no such checkpoint; it is damaged, or too large for the memory; or it
-            is of another tree. It is left as it is, and no earlier one is taken in its place: that
-            is the user's choice.
+            is of another tree, or of doubles that JAX would narrow. It is left as it is, and no
+            earlier one is taken in its place: that is the user's choice.
         """
         names = storage.names(like)
         step = self.latest_step() if step is None else step

@@ -34,10 +34,12 @@ def _narrow_forward(x: Array, w: Array) -> Array:
     """Products first, then their shifted sum: the image is read once, not once a tap."""
     h, k, channels, features = w.shape
     height, width = x.shape[1] - h + 1, x.shape[2] - k + 1
-    taps = (x @ w.transpose(2, 0, 1, 3).reshape(channels, -1)).reshape(*x.shape[:3], h, k, features)
+    wide = jnp.promote_types(x.dtype, jnp.float32)  # a half would be rounded once a tap
+    flat = w.transpose(2, 0, 1, 3).reshape(channels, -1)
+    taps = jnp.matmul(x, flat, preferred_element_type=wide).reshape(*x.shape[:3], h, k, features)
     pairs = [(i, j) for i in range(h) for j in range(k)]
     shifted = [im2col.window(taps[:, :, :, i, j], i, j, height, width, 1) for i, j in pairs]
-    return functools.reduce(jnp.add, shifted)
+    return functools.reduce(jnp.add, shifted).astype(x.dtype)
 
 
 def _narrow_backward(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:

@@ -37,7 +37,7 @@ def as_float(name: str, value: Any) -> float:
         if isinstance(value, str | bytes):
             raise TypeError
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"`{name}` (={value!r}) must be a number") from None
 
 

@@ -70,5 +70,7 @@ def gradients(x: Array, w: Array, dy: Array, *, stride: int = 1) -> tuple[Array,
     blocks = math.gcd(math.prod(dy.shape[:3]), 4) if h == k == 1 else 1
     rows = windows(x, w, stride).reshape(blocks, -1, h * k * channels)
     dw = jnp.einsum("bpc,bpk->bck", rows, dy.reshape(blocks, -1, features)).sum(0)
-    dx = _col2im(dy @ w.reshape(-1, features).T, w, stride, *x.shape[1:3])
+    wide = jnp.promote_types(x.dtype, jnp.float32)  # a half would be rounded once a tap
+    columns = jnp.matmul(dy, w.reshape(-1, features).T, preferred_element_type=wide)
+    dx = _col2im(columns, w, stride, *x.shape[1:3]).astype(x.dtype)
     return dx, dw.reshape(w.shape)

@@ -74,7 +74,10 @@ class _General:
     scale: float
 
     def __call__(self, prediction: Array, target: Array) -> Array:
-        alpha, x = self.alpha, ((prediction - target) / self.scale) ** 2
+        d = prediction - target
+        if (narrow := jnp.result_type(d)) in (jnp.float16, jnp.bfloat16):  # b / alpha may overflow
+            return self(d.astype(jnp.float32), jnp.float32(0)).astype(narrow)
+        alpha, x = self.alpha, (d / self.scale) ** 2
         if alpha == 2:
             return x / 2
         largest = float(jnp.finfo(jnp.result_type(x)).max)
@@ -141,5 +144,5 @@ def total_variation(image: Array) -> Array:
     """
     require_floats("the image", image.dtype)
     differences = jnp.diff(image, axis=-2), jnp.diff(image, axis=-3)
-    zero = jnp.zeros((), image.dtype)
+    zero = jnp.zeros_like(image, shape=())
     return sum((_abs(d).mean() for d in differences if d.size), start=zero)

@@ -28,9 +28,9 @@ def psnr(prediction: Array, target: Array, *, peak: float = 1.0, shave: int = 0)
         finite, or nothing is left to compare.
     """
     prediction, target = _comparable(prediction, target, peak, shave)
-    off = prediction - target
+    off = _wide(prediction) - _wide(target)
     xp = off.__array_namespace__()  # of the array: scalars of NumPy 2.0 have none
-    error = (off.astype(xp.promote_types(off.dtype, xp.float32)) ** 2).mean()
+    error = (off**2).mean()
     with np.errstate(divide="ignore"):
         return -10 * xp.log10(error / peak**2)
 
@@ -100,9 +100,14 @@ def _comparable(prediction: Array, target: Array, peak: float, shave: int) -> tu
         require_floats("the image", image.dtype)
     if 0 in target.shape:
         raise InputError(f"images (of shape {target.shape}) must hold pixels")
-    if min(target.shape[-3:-1]) <= 2 * shave:
+    if min(target.shape[-3:-1]) <= 2 * int(shave):
         raise InputError(f"`shave` (={shave}) must leave some of the image {target.shape}")
-    return _shaved(prediction, shave), _shaved(target, shave)
+    return _shaved(prediction, int(shave)), _shaved(target, int(shave))
+
+
+def _wide(image: Array) -> Array:
+    xp = image.__array_namespace__()
+    return image.astype(xp.promote_types(image.dtype, xp.float32))
 
 
 def _shaved(image: Array, shave: int) -> Array:

@@ -139,7 +139,7 @@ def mask(observed: jax.Array | np.ndarray) -> Operator:
       InputError: `observed` has another number of axes, or other values (but where it is traced);
         or in the call another size than the image.
     """
-    observed = observed if isinstance(observed, jax.Array) else np.asarray(observed)
+    observed = observed if isinstance(observed, jax.Array) else np.array(observed)  # a copy
     if observed.ndim not in (2, 3):
         raise InputError(f"`observed` (of shape {observed.shape}) must be (H, W) or (H, W, C)")
     if not isinstance(observed, jax.core.Tracer) and not np.isin(observed, (0, 1)).all():

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsr.errors import InputError, require_size
+from jaxsr.errors import InputError, as_float, require_size
 
 Array = Any  # a NumPy or JAX array
 
@@ -141,7 +141,8 @@ def imresize(
         require_size(size)
         rows = matlab_matrix(height, size[0] / height, size[0])
         cols = matlab_matrix(width, size[1] / width, size[1])
-    elif scale is not None and 0 < scale < math.inf:
+    elif scale is not None and 0 < as_float("scale", scale) < math.inf:
+        scale = float(scale)
         rows = matlab_matrix(height, scale, math.ceil(height * scale))
         cols = matlab_matrix(width, scale, math.ceil(width * scale))
     else:

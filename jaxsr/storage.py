@@ -46,9 +46,11 @@ def stored(x: Any) -> Any:
 
 def target(like: Any) -> Any:
     """What to restore for an array or `jax.ShapeDtypeStruct`, and where it goes."""
-    if isinstance(like, np.ndarray):
-        return like
+    if isinstance(like, np.ndarray | np.generic):
+        return np.asarray(like)
     form = jax.eval_shape(stored, like)
+    if not _is_key(like) and form.dtype != like.dtype:
+        raise InputError(f"`like` (of {like.dtype}) needs `jax_enable_x64`, or NumPy arrays")
     sharding = getattr(like, "sharding", None) or jnp.zeros(()).sharding
     return jax.ShapeDtypeStruct(form.shape, form.dtype, sharding=sharding)
 
@@ -61,8 +63,8 @@ def host_target(like: Any) -> np.ndarray:
 
 def restored(like: Any, data: Any) -> Any:
     """The array itself, of the kind of its counterpart: the inverse of `stored`."""
-    if isinstance(like, np.ndarray):
-        return data
+    if isinstance(like, np.ndarray | np.generic):
+        return data if isinstance(like, np.ndarray) else np.asarray(data)[()]
     data = jnp.asarray(data)
     if not _is_key(like):
         return data

@@ -41,9 +41,9 @@ def trace(
     """`jitted.trace(*args)`: from a file where it is there and whole, else kept there.
 
     The folder stands for the function and all that it holds, which nothing can compare. A file in
-    it stands for what is `known`, the arguments' shapes and types, JAX's settings, its platform,
-    the versions of packages, and this one's code as it was imported: where one of them is another,
-    so is the file.
+    it stands for what is `known`, the arguments' shapes and types and over how many devices they
+    lie, JAX's settings, its platform, the versions of packages, and this one's code as it was
+    imported: where one of them is another, so is the file.
 
     Args:
       jitted: what `jax.jit` made; not called where the file is.
@@ -89,7 +89,15 @@ def _lowered_for(args: tuple[Any, ...]) -> tuple[str, ...] | None:
 
 def _name(known: object, args: tuple[Any, ...]) -> str:
     leaves, structure = jax.tree.flatten(args)
-    shapes = [(getattr(x, "shape", ()), str(getattr(x, "dtype", type(x)))) for x in leaves]
+    shapes = [
+        (
+            getattr(x, "shape", ()),
+            str(getattr(x, "dtype", type(x))),
+            bool(getattr(x, "weak_type", False)),
+            len(x.sharding.device_set) if getattr(x, "sharding", None) else 1,
+        )
+        for x in leaves
+    ]
     settings = {name: str(getattr(jax.config, name, None)) for name in sorted(jax.config.values)}
     for place in _PLACES:
         settings.pop(place, None)

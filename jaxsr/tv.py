@@ -67,7 +67,7 @@ def least_squares(
     Args:
       observation: y, (..., h, w, C).
       operator: A, linear in JAX's sense: `jax.linear_transpose` takes it.
-      start: (..., H, W, C), computed in the observation's type.
+      start: (..., H, W, C), computed in the observation's type, at least float32.
       weight: of the total variation, above 0.
       tolerance: above 0; in float32 not below about 1e-4.
       iterations: at most; rounded up to a multiple of CHECK.
@@ -75,7 +75,7 @@ def least_squares(
     Raises:
       InputError: `weight`, `tolerance` or `iterations` is out of its range; or the observation
         holds no floats, some that are not finite, or is not of the shape that the operator gives;
-        or `start` has fewer than three axes.
+        or `start` has fewer than three axes or holds some that are not finite.
     """
     require_integers(iterations=iterations)
     # Python's floats, since NumPy's would widen float32.
@@ -84,9 +84,13 @@ def least_squares(
         if not 0 < value < float("inf"):
             raise InputError(f"`{name}` (={value}) must be above 0, and finite")
     observation = jnp.asarray(observation)
+    if jnp.issubdtype(observation.dtype, jnp.floating):  # a half's sums overflow
+        observation = observation.astype(jnp.promote_types(observation.dtype, jnp.float32))
     start = jnp.asarray(start, observation.dtype)
     if start.ndim < 3:
         raise InputError(f"`start` (of shape {start.shape}) must be (..., H, W, C)")
+    if not isinstance(start, jax.core.Tracer) and not jnp.isfinite(start).all():
+        raise InputError("`start` must be finite: it holds NaN or infinite values")
     require_observation(observation, operator, start)
     return _program(operator, start.shape)(observation, start, weight, tolerance, iterations)
 

@@ -162,6 +162,7 @@ def _by_windows(
     images.require_in_range(image)
     if tile is not None:
         require_integers(tile=tile)
+        tile = int(tile)
     try:
         dtype = np.dtype(dtype)
     except TypeError as error:

@@ -74,6 +74,19 @@ def test_a_state_comes_back_bit_for_bit(tmp_path, impl, like):
     )
 
 
+def test_numpys_numbers_come_back_as_they_were(tmp_path):
+    """Also where JAX's are of 32 bits."""
+    tree = {"count": np.int64(2**40), "rate": np.float64(0.1), "many": np.arange(3) + 2**40}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(0, tree)
+        restored = checkpoints.restore(tree)
+        like = {name: jax.ShapeDtypeStruct(np.shape(x), x.dtype) for name, x in tree.items()}
+        with pytest.raises(InputError, match=r"`like` \(of (int|float)64\) needs `jax_enable_x64`"):
+            checkpoints.restore(like)
+    assert bits(restored) == bits(tree)
+    assert {name: type(x) for name, x in restored.items()} == {n: type(x) for n, x in tree.items()}
+
+
 def test_a_restored_array_is_placed_as_asked(tmp_path):
     saved(tmp_path, 1)
     mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -181,6 +181,26 @@ def test_conv_in_bfloat16():
     assert_close(half.astype(jnp.float32), reference_conv(x, w), 0.02)
 
 
+@pytest.mark.parametrize(("channels", "features"), [(64, 1), (32, 32)])
+def test_bfloat16_is_rounded_once(channels, features):
+    """Not once a tap: as near to float32 as `lax` on the same numbers."""
+    x, w = (a.astype(jnp.bfloat16) for a in problem((2, 18, 18, channels), features, 3))
+    dy = jax.random.normal(jax.random.key(1), (2, 16, 16, features), jnp.bfloat16)
+
+    def errors(conv):
+        wide = [a.astype(jnp.float32) for a in (x, w, dy)]
+        y, pull = jax.vjp(reference_conv, *wide[:2])
+        exact = (y, *pull(wide[2]))
+        y, pull = jax.vjp(conv, x, w)
+        return [
+            float(jnp.linalg.norm(a.astype(jnp.float32) - e) / jnp.linalg.norm(e))
+            for a, e in zip((y, *pull(dy)), exact, strict=True)
+        ]
+
+    for ours, theirs in zip(errors(convolution.conv), errors(reference_conv), strict=True):
+        assert ours < 1.1 * theirs
+
+
 KINDS = pytest.mark.parametrize(
     ("size", "stride", "dtype"), [(3, 1, jnp.float64), (3, 2, jnp.float64), (5, 1, jnp.float32)]
 )

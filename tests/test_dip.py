@@ -225,6 +225,14 @@ def test_average_decays_polynomially_then_exponentially(decay):
     np.testing.assert_allclose(state.average, expected, rtol=1e-5)
 
 
+def test_numpys_integers_are_counted_with_as_pythons_are():
+    """An int8 of 127 and one iteration more is -128."""
+    config = dip.Config(iterations=np.int16(3), patience=np.int8(127))
+    assert fit(config).iterations == 3
+    assert config == dip.Config(iterations=3, patience=127)
+    assert {type(config.iterations), type(config.patience)} == {int}
+
+
 def test_the_average_of_bfloat16_images_is_kept_in_float32():
     """Against the recursion in float64: rounded to bfloat16 it would be off by a hundred times."""
 

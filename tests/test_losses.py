@@ -128,6 +128,23 @@ def test_general_is_welschs_turned_over_for_large_alpha(alpha):
     np.testing.assert_allclose(losses.general(alpha)(d, 0 * d), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("alpha", [1e-5, 3e-6, 1e-4, 1.999, -1.5, 0.5, 3.0])
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16])
+def test_general_in_half_precision_is_that_of_float32(alpha, dtype):
+    """Rounded: what is divided by alpha, or by |alpha - 2|, would overflow in float16."""
+    d, loss = jnp.asarray([0, 0.001, 0.05, 0.3, 1], dtype), losses.general(alpha)
+    expected = loss(d.astype(jnp.float32), jnp.zeros(5))
+    found = loss(d, 0 * d)
+    assert found.dtype == dtype and np.isfinite(slope(loss, d)).all()
+    np.testing.assert_array_equal(found, expected.astype(dtype))
+
+
+def test_total_variation_of_numpys_doubles_is_that_of_floats():
+    image = np.random.default_rng(0).random((5, 6, 1))
+    expected = losses.total_variation(np.float32(image))
+    np.testing.assert_allclose(losses.total_variation(image), expected, rtol=1e-6)
+
+
 def test_total_variation_is_of_floats():
     with pytest.raises(InputError, match=r"the image \(of uint8\) must hold floats"):
         losses.total_variation(jnp.zeros((4, 4, 1), "uint8"))

@@ -50,13 +50,21 @@ def test_psnr_in_a_compiled_loop_keeps_float32(pair):
     assert float(value) == pytest.approx(float(metrics.psnr(*pair)), abs=1e-4)
 
 
-@pytest.mark.parametrize(("dtype", "off"), [(np.float16, 1e-4), (jnp.bfloat16, 0.1)])
-def test_psnr_of_half_precision_is_computed_in_float32(dtype, off):
-    """The square of 1e-4 is 0 in float16."""
-    x, y = (np.asarray(np.full((4, 4, 1), value), dtype) for value in (0, off))
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [(np.float16, (0, 1e-4)), (jnp.bfloat16, (0, 0.1)), (jnp.bfloat16, (1, 0.0019))],
+)
+def test_psnr_of_half_precision_is_computed_in_float32(dtype, values):
+    """The square of 1e-4 is 0 in float16, and 1 - 0.0019 is 1 in bfloat16."""
+    x, y = (np.asarray(np.full((4, 4, 1), value), dtype) for value in values)
     expected = -20 * np.log10(abs(np.float64(x) - np.float64(y)).mean())
     found = metrics.psnr(x, y), jax.jit(metrics.psnr)(jnp.asarray(x), jnp.asarray(y))
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_shave_of_a_narrow_integer():
+    x, y = np.random.default_rng(0).random((2, 300, 12, 1), np.float32)
+    assert metrics.psnr(x, y, shave=np.uint8(4)) == metrics.psnr(x, y, shave=4)
 
 
 def test_psnr_of_equal_images_is_infinite_and_nan_stays_nan(pair):

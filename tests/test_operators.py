@@ -187,6 +187,13 @@ def test_mask_keeps_what_was_observed():
             operators.mask(other)
 
 
+def test_a_mask_stays_what_it_was():
+    observed = OBSERVED.copy()
+    operator, x = operators.mask(observed), jnp.ones((24, 20, 1))
+    observed[:] = True
+    np.testing.assert_array_equal(operator(x)[..., 0], OBSERVED)
+
+
 def test_masks_may_be_traced():
     x = jax.random.normal(jax.random.key(0), (24, 20, 3))
     masks = np.stack([OBSERVED, ~OBSERVED])

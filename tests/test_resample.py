@@ -45,6 +45,11 @@ def test_imresize_to_a_size_takes_the_scale_of_each_axis():
     for scale in (0, -1, np.inf, np.nan):
         with pytest.raises(InputError, match=rf"`scale` \(={scale}\) must be above 0, and finite"):
             resample.imresize(image, scale)
+    with pytest.raises(InputError, match=r"`scale` \(='2'\) must be a number"):
+        resample.imresize(image, "2")
+    np.testing.assert_array_equal(
+        resample.imresize(image, jnp.float32(2)), resample.imresize(image, 2)
+    )
     with pytest.raises(InputError, match=r"`size` \(=32\) must be a tuple \(height, width\)"):
         resample.imresize(image, size=32)
     with pytest.raises(InputError, match=r"`width` \(=0\) must be at least 1"):

@@ -2,7 +2,10 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
+import subprocess
+import sys
 import types
 from typing import NamedTuple
 
@@ -93,6 +96,9 @@ def test_what_is_not_the_function_has_a_file_of_its_own(tmp_path, monkeypatch):
     with jax.default_device(jax.devices()[0]):
         compiled(cubes, tmp_path)
     assert files() == 6
+    weak = jax.ShapeDtypeStruct((5,), jnp.float32, weak_type=True)  # times a half it is one
+    tracing.trace(jax.jit(cubes), weak, 0, folder=tmp_path)
+    assert files() == 7
     assert tracing._versions()["jax"] == jax.__version__
     names = [tracing._name(None, ())]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -115,6 +121,28 @@ def test_the_platform_is_that_of_the_arrays_then_the_default(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     monkeypatch.setattr(tracing, "platform", lambda _: "gpu")
     assert tracing._lowered_for((1,)) == ("cuda",)  # no name of `jax.export`'s is gpu
+
+
+def test_arrays_over_several_devices_have_traces_of_their_own(tmp_path):
+    """`jax.export` writes a program for a number of devices."""
+    script = """
+import sys
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxsr import tracing
+
+jax.config.update("jax_num_cpu_devices", 2)
+over_two = NamedSharding(jax.make_mesh((2,), ("x",)), PartitionSpec())
+x = jax.numpy.arange(4.0)
+for y in (jax.device_put(x, over_two), x, jax.device_put(x, over_two)):
+    program = tracing.trace(jax.jit(lambda y: y + y), y, folder=sys.argv[1]).lower().compile()
+    print(program(y).sum(), len(program(y).devices()))
+"""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "12.0 2\n12.0 1\n12.0 2\n"), ended.stderr
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_what_cannot_be_written_is_done_without(tmp_path):

@@ -112,6 +112,16 @@ def test_float32_reaches_the_default_tolerance():
     assert found.converged and not few.converged
 
 
+def test_half_precision_is_solved_in_float32():
+    """The sums over 65,536 pixels are infinite in float16."""
+    y = np.random.default_rng(3).random((256, 256, 1)).astype(np.float16)
+    options = {"start": jnp.zeros(y.shape), "weight": 0.1}
+    found = tv.least_squares(y, operators.identity, **options)
+    expected = tv.least_squares(np.float32(y), operators.identity, **options)
+    assert found.converged and 0 < float(found.gap) <= 1e-3 * float(found.objective)
+    np.testing.assert_array_equal(found.image, expected.image)
+
+
 def test_a_flat_image_has_nothing_to_reach():
     operator = operators.downsample(4, kernel="matlab-bicubic")
     y = jnp.full((8, 8, 3), 0.3)
@@ -133,6 +143,8 @@ def test_the_start_is_of_the_observations_type():
     assert found.image.dtype == jnp.float32
     with pytest.raises(InputError, match=r"`start` \(of shape \(4, 4\)\) must be"):
         tv.least_squares(y, operators.identity, start=start[..., 0], weight=0.01)
+    with pytest.raises(InputError, match="`start` must be finite"):
+        tv.least_squares(y, operators.identity, start=start.at[1, 2].set(jnp.nan), weight=0.01)
 
 
 def test_of_an_operator_that_sees_nothing_any_flat_image_is_a_minimum():

@@ -163,6 +163,7 @@ def test_bicubic_is_imresize_however_it_is_cut():
     np.testing.assert_array_equal(rounded, images.to_uint8(imresize(RGB, 4)))
     wide = np.zeros((1, 70, 1), np.float32)
     assert upscaling.bicubic(wide, np.uint8(4)).shape == (4, 280, 1)  # beyond uint8
+    assert upscaling.bicubic(np.tile(wide, (1, 5, 1)), 2, tile=np.uint8(100)).shape == (2, 700, 1)
 
 
 def test_memory_is_that_of_a_tile():

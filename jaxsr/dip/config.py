@@ -37,6 +37,9 @@ class Config:
         require_integers(
             iterations=self.iterations, latent_channels=self.latent_channels, patience=patience
         )
+        for name in ("iterations", "latent_channels", "patience"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, int(value))  # NumPy's may be too narrow for sums
         for name in ("learning_rate", "noise_std", "average"):
             object.__setattr__(self, name, as_float(name, getattr(self, name)))
         rules = (
