@@ -12,6 +12,7 @@ from tests.test_results import lines
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "SPEED.md").read_text()
 PEERS = ("eager", "eager-channels-last", "compile", "compile-channels-last")
+PRECISIONS = ("bfloat16", "float32")
 WAYS = ("ours", "winograd", "im2col", "lax outside", "lax in a loop", "PyTorch eager")
 
 
@@ -335,3 +336,21 @@ def test_large_filters():
         before, _, after = channels.partition(" to ")
         to = f" to {after}" * (after != before)
         assert name == f"{size}, {before} channels{to}, {filters} filters"
+
+
+def test_the_quality_of_bfloat16():
+    """On Y after the last iteration, from results/dip, beside that of the same fits in float32."""
+    made = json.loads((ROOT / "results" / "dip" / "bfloat16_crops96.json").read_text())
+    half, single = ({n: x["psnr"] for n, x in made["runs"][p].items()} for p in PRECISIONS)
+    ahead = {name: half[name] - single[name] for name in half}
+    text = " ".join(PAGE.split())
+    told = f"it has {np.mean(list(half.values())):.2f} dB on average of the middle 96x96 pixels of "
+    assert f"{told}Set5's images, float32 {np.mean(list(single.values())):.2f}." in text
+    *first, last = (f"{gain:.2f} ({name})" for name, gain in ahead.items())
+    last = last.replace(" (", " dB (")
+    gains = np.array(list(ahead.values()))
+    error = gains.std(ddof=1) / len(gains) ** 0.5
+    told = (
+        f"it is {', '.join(first)} and {last} ahead, {gains.mean():.2f} on average, standard error"
+    )
+    assert f"{told} {error:.2f}: no loss" in text and -error < gains.mean()
