@@ -58,7 +58,7 @@ def _replaced(
         return closing.enter_context(open(os.devnull, "w", errors="backslashreplace")), None
     if not isinstance(stream, io.TextIOWrapper):
         return stream, None
-    if stream is not own:  # what captures it, or a notebook's
+    if stream is not own or sys.platform == "win32":  # captured, or perhaps a console of Windows
         stream.reconfigure(errors="backslashreplace")
         return stream, None
     stream.flush()
