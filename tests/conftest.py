@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 # leave a GPU's memory to others.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-# Without YNNPACK's products, and by its former emitters, XLA compiles in half of the time, which is
-# most of the tests'. Only where the flags are known to exist: XLA aborts on others.
+# Without YNNPACK's products, by its former emitters and in one piece (the workers have the cores),
+# XLA compiles in half of the time, which is most of the tests'. Only where the flags are known to
+# exist: XLA aborts on others.
 if importlib.metadata.version("jaxlib") == "0.10.2":
-    os.environ.setdefault(
-        "XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type= --xla_cpu_use_fusion_emitters=false"
-    )
+    quickly = "--xla_cpu_experimental_ynn_fusion_type= --xla_cpu_use_fusion_emitters=false"
+    os.environ.setdefault("XLA_FLAGS", f"{quickly} --xla_cpu_parallel_codegen_split_count=1")
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,12 @@ from jaxsr.models import SkipUNet
 from jaxsr.weights import skip_unet_from_torch
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_finish():
+    """What has been imported stays, and need not be looked at by each collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from jaxsr import training
 from jaxsr.models import LapSRN, SkipUNet
 from tests.commands import main
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 PROGRAM = """HloModule jit_loop, is_scheduled=true
 
 %fused (a: f32[2,8]) -> f32[2,8] {

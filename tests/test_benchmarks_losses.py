@@ -23,6 +23,8 @@ from jaxsr import images
 from jaxsr.errors import InputError
 from tests.commands import main
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 class Linear:
     """A network of one matrix, which compiles in no time."""

@@ -56,7 +56,7 @@ LARGE = {
 }
 TOLERANCE = {jnp.float32: 1e-4, jnp.float64: 1e-12}
 
-jit = functools.partial(jax.jit, compiler_options={"xla_llvm_disable_expensive_passes": True})
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 def reference_conv(x, w, stride=1):
@@ -97,8 +97,10 @@ def test_conv_equals_lax(x64, shape, features, size, stride, dtype):
         value, pull = jax.vjp(f, x, w)
         return value, *pull(dy)
 
-    actual = jit(all_three, static_argnums=0)(functools.partial(convolution.conv, stride=stride))
-    expected = jit(all_three, static_argnums=0)(exact)
+    actual = jax.jit(all_three, static_argnums=0)(
+        functools.partial(convolution.conv, stride=stride)
+    )
+    expected = jax.jit(all_three, static_argnums=0)(exact)
     for a, e in zip(actual, expected, strict=True):
         assert_close(a, e, TOLERANCE[dtype])
 
@@ -161,9 +163,9 @@ def test_winograd_matrices_are_minimal_filtering(taps):
 def test_winograd_and_its_gradients(x64, size, taps):
     x, w = problem((2, *size, 3), 4, taps, jnp.float64)
     y, pull = jax.vjp(reference_conv, x, w)
-    assert_close(jit(winograd.convolve)(x, w), y, 1e-12)
+    assert_close(jax.jit(winograd.convolve)(x, w), y, 1e-12)
     dy = jnp.asarray(np.random.RandomState(1).uniform(-1, 1, y.shape))
-    for a, e in zip(jit(winograd.gradients)(x, w, dy), pull(dy), strict=True):
+    for a, e in zip(jax.jit(winograd.gradients)(x, w, dy), pull(dy), strict=True):
         assert_close(a, e, 1e-12)
 
 
@@ -176,7 +178,7 @@ def test_winograd_never_takes_half_precision():
 
 def test_conv_in_bfloat16():
     x, w = problem((1, 10, 10, 4), 4, 3)
-    half = jit(convolution.conv)(x.astype(jnp.bfloat16), w.astype(jnp.bfloat16))
+    half = jax.jit(convolution.conv)(x.astype(jnp.bfloat16), w.astype(jnp.bfloat16))
     assert half.dtype == jnp.bfloat16
     assert_close(half.astype(jnp.float32), reference_conv(x, w), 0.02)
 
@@ -211,7 +213,7 @@ def test_conv_inside_a_loop(x64, size, stride, dtype):
     """Gradient descent on the filters in a `fori_loop`, against the same with `lax`."""
     x, w = problem((1, 14, 13, 3), 4, size, dtype)
 
-    @functools.partial(jit, static_argnums=0)
+    @functools.partial(jax.jit, static_argnums=0)
     def descend(conv, w):
         gradient = jax.grad(lambda w: (conv(x, w, stride) ** 2).mean())
         return lax.fori_loop(0, 3, lambda _, w: w - 0.1 * gradient(w), w)
@@ -227,7 +229,7 @@ def test_conv_under_vmap_over_weights(x64, size, stride, dtype):
     def gradient(conv, w):
         return jax.value_and_grad(lambda w: (conv(x, w, stride) ** 2).mean())(w)
 
-    values, slopes = jit(jax.vmap(functools.partial(gradient, convolution.conv)))(many)
+    values, slopes = jax.jit(jax.vmap(functools.partial(gradient, convolution.conv)))(many)
     for i, each in enumerate(many):
         value, expected = gradient(reference_conv, each)
         np.testing.assert_allclose(values[i], value, rtol=TOLERANCE[dtype])
@@ -242,7 +244,7 @@ def test_second_derivatives(x64, size, stride, dtype):
 
     def product(conv):
         gradient = jax.grad(lambda w: jnp.tanh(conv(x, w, stride)).sum())
-        return jit(jax.grad(lambda w: (gradient(w) * direction).sum()))(w)
+        return jax.jit(jax.grad(lambda w: (gradient(w) * direction).sum()))(w)
 
     assert_close(product(convolution.conv), product(reference_conv), TOLERANCE[dtype])
 

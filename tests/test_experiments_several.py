@@ -511,6 +511,7 @@ def test_two_processes_of_two_devices_share_the_fits(folder):
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2",
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
 
@@ -584,8 +585,9 @@ def test_what_a_patience_would_have_found(folder, capsys):
     assert mean["saved"] == pytest.approx(1 - stop.ended / 60)
 
 
-def test_soak(folder):
+def test_soak(folder, monkeypatch):
     """A sample of `make soak`."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     (folder / "soak").mkdir()
     counts = soak.soak(3, 0, folder / "soak", names="a", iterations=100)
     assert counts["kills"] == 3

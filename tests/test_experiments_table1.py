@@ -40,6 +40,7 @@ from jaxsr.errors import InputError
 from jaxsr.protocols import PROTOCOLS, with_true_chroma
 
 IMAGES = ("16077", "37073")
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +150,7 @@ def test_another_network_is_not_mixed_in(capsys):
     model = models.LapSRN(features=4, depth=1)
     folder = "nets/x4_charbonnier_w1-1_seed0"
     for seed in (0, 1):
-        variables = model.init(jax.random.key(seed), jnp.zeros((1, 4, 4, 1)))
+        variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 4, 4, 1)))
         pretrained.save(folder, model, variables)
         args = ("--bsds300", "data", "--only", "lapsrn-1-1", "--lapsrn", "nets")
         code = run(*args, "--tables", "paper", "--images", "16077")
@@ -166,7 +167,7 @@ def test_trained_networks_are_a_row_by_their_seeds(capsys):
     model = models.LapSRN(features=4, depth=1)
     start = jnp.zeros((1, 4, 4, 1))
     for seed in (0, 2):
-        variables = model.init(jax.random.key(seed), start)
+        variables = jax.jit(model.init)(jax.random.key(seed), start)
         pretrained.save(f"nets/x4_charbonnier_w2-1_seed{seed}", model, variables)
     args = ("--only", "lapsrn-2-1", "--lapsrn", "nets", "--tables", "standard", "--seeds", 0, 2)
     assert run("--bsds300", "data", *args) == 0
@@ -277,7 +278,7 @@ def test_crops_are_of_the_result_the_truth_and_what_was_seen(monkeypatch):
     monkeypatch.setattr(tables, "SHOWN", {"16077": (8, 24)})
     monkeypatch.setattr(tables, "SIDE", 16)
     model = models.LapSRN(features=4, depth=1)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))
     pretrained.save("nets/x4_charbonnier_w1-1_seed0", model, variables)
     args = ("--bsds300", "data", "--images", "16077", "--lapsrn", "nets", "--only")
     assert run(*args, "bicubic") == 0
@@ -300,7 +301,7 @@ def test_crops_are_of_the_result_the_truth_and_what_was_seen(monkeypatch):
     found = images.read(ledger / "paper/lapsrn-1-1/16077_seed0.png").pixels
     assert np.abs(found - expected).max() < 1.5 / 255
     # Of another network the record is refused; once it is deleted, the crop goes with it.
-    other = model.init(jax.random.key(1), jnp.zeros((1, 4, 4, 1)))
+    other = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 4, 4, 1)))
     pretrained.save("nets/x4_charbonnier_w1-1_seed0", model, other)
     (ledger / "paper/lapsrn-1-1/16077_seed0.json").unlink()
     assert run(*args, "lapsrn-1-1", "--tables", "paper") == 0
@@ -461,7 +462,7 @@ def test_what_cannot_be_computed_is_left_out(capsys):
 
 def test_what_is_on_record_needs_no_network(capsys):
     model = models.LapSRN(features=4, depth=1)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))
     pretrained.save("nets/x4_charbonnier_w1-1_seed0", model, variables)
     args = ("--bsds300", "data", "--only", "lapsrn-1-1", "--tables", "paper")
     assert run(*args, "--lapsrn", "nets", "--images", "16077") == 0

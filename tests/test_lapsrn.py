@@ -182,7 +182,8 @@ def test_what_the_layers_give_can_be_kept(monkeypatch):
     monkeypatch.setattr(strips, "PIXELS", 1)
     monkeypatch.setattr(strips, "ROWS", 1)
     variables, luma = drawn(SMALL, dtype=np.float32), luma_of(1, 6, 7, dtype=np.float32)
-    _, kept = SMALL.apply(variables, luma, capture_intermediates=True, mutable=["intermediates"])
+    options = {"capture_intermediates": True, "mutable": ["intermediates"]}
+    _, kept = jit(functools.partial(SMALL.apply, **options))(variables, luma)
     assert kept["intermediates"].keys() - {"__call__"} == variables["params"].keys()
 
 

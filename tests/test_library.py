@@ -72,7 +72,7 @@ def fit_begins_from_an_earlier_ones_parameters(names):
     """The first loss is that of these, not of the key's."""
     start, operator, y = names["start"], names["operator"], names["photo"][:, :, ::-1]
     noise = jax.random.normal(jax.random.fold_in(start.key, 0), start.latent.shape)
-    image = names["network"].apply(names["result"].params, start.latent + 0.03 * noise)
+    image = jax.jit(names["network"].apply)(names["result"].params, start.latent + 0.03 * noise)
     expected = float(losses.mse(operator(image), operator(y)).mean())
     assert names["mirrored"].history["loss"][0] == pytest.approx(expected, rel=1e-4)
 
@@ -126,7 +126,7 @@ assert "jaxsr" not in sys.modules
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "(1, 80, 96, 1)\n"
     with np.load(folder / "out.npz") as found:
-        expected = names["lapsrn"].apply(names["variables"], found["image"])[-1]
+        expected = jax.jit(names["lapsrn"].apply)(names["variables"], found["image"])[-1]
         np.testing.assert_allclose(found["result"], expected, atol=1e-5)
 
 

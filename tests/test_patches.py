@@ -81,7 +81,7 @@ def test_views_are_uniform_and_stay_inside():
     assert stats.kstest(((corner + jitter) / (room + 1)).ravel(), "uniform").pvalue > 0.01
 
 
-def test_a_patch_depends_on_its_own_key_alone():
+def test_a_patch_depends_on_its_own_key_alone(compiled_quickly):
     """So that the batch may be cut in parts and on many devices."""
     bank = patches.bank(pictures(), size=16)
     key = jax.random.key(3)

@@ -17,6 +17,8 @@ from jaxsr.models import LapSRN
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 MODEL = LapSRN(factor=4, depth=1, features=4)
 CONFIG = training.Config(batch=4, size=16, weight_decay=0.0)
+sample = jax.jit(patches.sample, static_argnames=("batch", "size"))
+init = jax.jit(training.init, static_argnames=("model", "config", "dtype"))
 
 
 def images(count=4, side=16, seed=0):
@@ -65,7 +67,7 @@ def test_step_is_adam_on_the_weighted_losses_after_the_l2_term(x64):
         learning_rate=0.01,
         halve_every=2,
     )
-    state = training.init(jax.random.key(0), model=MODEL, config=config, dtype=jnp.float64)
+    state = init(jax.random.key(0), model=MODEL, config=config, dtype=jnp.float64)
     advance = jax.jit(functools.partial(training.step, model=MODEL, config=config))
     slopes = jax.jit(jax.jacrev(level_losses))
     values = state.variables
@@ -92,7 +94,7 @@ def test_step_is_adam_on_the_weighted_losses_after_the_l2_term(x64):
 
 
 def test_patches_are_taken_in_the_type_of_the_parameters(x64):
-    state = training.init(jax.random.key(0), model=MODEL, config=CONFIG)
+    state = init(jax.random.key(0), model=MODEL, config=CONFIG)
     advance = jax.jit(functools.partial(training.step, model=MODEL, config=CONFIG))
     for dtype in (jnp.float64, jnp.bfloat16):
         pictures = images().astype(dtype)
@@ -110,7 +112,7 @@ def test_one_patch_can_be_learnt_by_heart():
     config = training.Config(
         level_weights=(1.0,), batch=1, size=16, weight_decay=0.0, halve_every=250
     )
-    state = training.init(jax.random.key(0), model=model, config=config)
+    state = init(jax.random.key(0), model=model, config=config)
     advance = jax.jit(functools.partial(training.step, model=model, config=config))
     for _ in range(1000):
         state, _ = advance(state, picture)
@@ -119,12 +121,12 @@ def test_one_patch_can_be_learnt_by_heart():
 
 
 def test_eval_step_is_the_psnr_of_the_restored_image(x64):
-    state = training.init(jax.random.key(0), model=MODEL, config=CONFIG, dtype=jnp.float64)
+    state = init(jax.random.key(0), model=MODEL, config=CONFIG, dtype=jnp.float64)
     pictures = images(2, 24)
     found = training.eval_step(state.variables, pictures, model=MODEL)
     for i, picture in enumerate(np.asarray(pictures)):
         low = resample.imresize(picture, 1 / 4)
-        restored = np.clip(MODEL.apply(state.variables, low[None])[-1][0], 0, 1)
+        restored = np.clip(jax.jit(MODEL.apply)(state.variables, low[None])[-1][0], 0, 1)
         error = ((restored - picture)[4:-4, 4:-4] ** 2).mean()
         assert float(found[i]) == pytest.approx(-10 * np.log10(error), abs=1e-9)
 
@@ -134,11 +136,11 @@ def test_patches_follow_from_the_key_and_the_step_alone():
     rng = np.random.default_rng(0)
     bank = patches.bank([rng.integers(0, 256, (40, 40, 1), np.uint8)], size=16)
     run = functools.partial(training.run, length=5, model=MODEL, config=CONFIG)
-    state = training.init(jax.random.key(0), model=MODEL, config=CONFIG)
+    state = init(jax.random.key(0), model=MODEL, config=CONFIG)
     together, history = run(jax.tree.map(jnp.copy, state), bank, 3)
     for i in range(3):
         key = jax.random.fold_in(state.key, i)
-        seen = patches.sample(key, bank, batch=4, size=16)
+        seen = sample(key, bank, batch=4, size=16)
         expected = level_losses(state.variables, seen).sum()
         state, metrics = run(state, bank, 1)
         assert float(metrics["loss"][0]) == pytest.approx(float(expected), rel=1e-5)
@@ -225,7 +227,7 @@ def test_bad_settings_are_told(settings, said):
 )
 def test_a_step_refuses(images, options, said):
     config = dataclasses.replace(CONFIG, batch=2, parts=2, size=16)
-    state = training.init(jax.random.key(0), model=MODEL, config=config)
+    state = init(jax.random.key(0), model=MODEL, config=config)
     with pytest.raises(InputError, match=said):
         training.step(state, images, model=MODEL, config=config, **options)
 
@@ -240,7 +242,7 @@ def test_settings_may_be_given_as_a_list_and_by_numpy():
 
 def black():
     """Variables of a network whose result is 0."""
-    state = training.init(jax.random.key(0), model=MODEL, config=CONFIG)
+    state = init(jax.random.key(0), model=MODEL, config=CONFIG)
     return jax.tree.map(jnp.zeros_like, state.variables)
 
 

@@ -10,6 +10,8 @@ import pytest
 from jaxsr import operators, tv
 from jaxsr.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SHAPE = (8, 12, 1)
 SIZE = 8 * 12
 
