@@ -54,10 +54,11 @@ class RunFolder:
             self._checkpoints = closing.enter_context(checkpoints)
             claim(path, config)
             known = {problem.words.observed: problem.observed, "hr": problem.hr}
-            known[problem.baseline_name] = problem.baseline
             for name, pixels in known.items():
                 if pixels is not None and not (path / f"{name}.png").exists():
                     images.write(path / f"{name}.png", pixels)
+            if not (path / f"{problem.baseline_name}.png").exists():  # it is computed when asked
+                images.write(path / f"{problem.baseline_name}.png", problem.baseline)
             closing.pop_all()
         self._seconds = self._saved = 0.0  # that the iterations took, over all calls; when saved
         self._rollbacks: int | None = 0  # in the calls before this one; None where unknown

@@ -66,7 +66,11 @@ class TrainingFolder:
         defaults = as_config(type(settings)())
         prepare(self.path, config, free=_FREE, grows="epochs", absent=defaults)
         self._checkpoints = Checkpoints(self.path / "checkpoints", keep_best=is_tested)
-        claim(self.path, config)
+        try:
+            claim(self.path, config)
+        except BaseException:
+            self._checkpoints.close()
+            raise
 
     def __enter__(self) -> "TrainingFolder":
         return self

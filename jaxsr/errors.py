@@ -66,6 +66,20 @@ def require_floats(what: str, dtype: Any, *, within: str = "") -> None:
         raise InputError(f"{what} (of {dtype}) must hold floats{within}")
 
 
+def require_finite(what: str, array: Any) -> None:
+    """Refuses an array that holds others than finite numbers; one that is traced passes.
+
+    Raises:
+      InputError: it holds others.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    finite = jnp.isfinite(array).all()  # within `jax.jit` traced even if the array is not
+    if not isinstance(finite, jax.core.Tracer) and not finite:
+        raise InputError(f"{what} must be finite: it holds NaN or infinite values")
+
+
 def require_number(what: str, value: Any) -> Any:
     """A function's value, if it is one number, which may be traced; `what` names the function.
 

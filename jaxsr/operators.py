@@ -18,7 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsr import resample
-from jaxsr.errors import InputError, require_floats, require_functions, require_integers
+from jaxsr.errors import (
+    InputError,
+    require_finite,
+    require_floats,
+    require_functions,
+    require_integers,
+)
 
 Operator = Callable[[jax.Array], jax.Array]
 Kernel = Literal[
@@ -118,9 +124,7 @@ def require_observation(observation: jax.Array, operator: Operator, images: Any)
     """
     require_functions(operator=operator)
     require_floats("the observation", observation.dtype)
-    known = not isinstance(observation, jax.core.Tracer)
-    if known and not jnp.isfinite(observation).all():
-        raise InputError("the observation must be finite: it holds NaN or infinite values")
+    require_finite("the observation", observation)
     seen = jax.eval_shape(operator, images)
     if not isinstance(seen, jax.ShapeDtypeStruct):
         raise InputError("the operator's result must be one array")

@@ -57,6 +57,10 @@ def main(
             if not code and (error := unwritten()):
                 raise error
             return code
+        except SystemExit:  # of `--help`
+            if not (error := unwritten()):
+                raise
+            print(f"error: {refused(error)}", file=sys.stderr)
         except InputError as error:
             said = as_option(str(error), settings).replace("\n", "\\n")  # of a file's name
             print(f"error: {said}", file=sys.stderr)

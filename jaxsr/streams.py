@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import select
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
@@ -15,7 +16,9 @@ class _Unfailing(io.FileIO):
 
     def write(self, data: Any) -> int:
         try:
-            return super().write(data)
+            while (written := super().write(data)) is None:  # full, and set not to wait
+                select.select([], [self], [])
+            return written
         except OSError as error:
             self.refused = self.refused or error
             return len(data)

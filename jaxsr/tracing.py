@@ -94,7 +94,7 @@ def _name(known: object, args: tuple[Any, ...]) -> str:
             getattr(x, "shape", ()),
             str(getattr(x, "dtype", type(x))),
             bool(getattr(x, "weak_type", False)),
-            len(x.sharding.device_set) if getattr(x, "sharding", None) else 1,
+            x.sharding.num_devices if getattr(x, "sharding", None) else 1,
         )
         for x in leaves
     ]

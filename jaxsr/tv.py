@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxsr.errors import InputError, as_float, require_integers
+from jaxsr.errors import InputError, as_float, require_finite, require_integers
 from jaxsr.losses import total_variation
 from jaxsr.operators import Operator, require_observation
 
@@ -89,8 +89,7 @@ def least_squares(
     start = jnp.asarray(start, observation.dtype)
     if start.ndim < 3:
         raise InputError(f"`start` (of shape {start.shape}) must be (..., H, W, C)")
-    if not isinstance(start, jax.core.Tracer) and not jnp.isfinite(start).all():
-        raise InputError("`start` must be finite: it holds NaN or infinite values")
+    require_finite("`start`", start)
     require_observation(observation, operator, start)
     return _program(operator, start.shape)(observation, start, weight, tolerance, iterations)
 

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxsr import storage
 from jaxsr.checkpoints import Checkpoints
 from jaxsr.errors import InputError
 
@@ -85,6 +86,14 @@ def test_numpys_numbers_come_back_as_they_were(tmp_path):
             checkpoints.restore(like)
     assert bits(restored) == bits(tree)
     assert {name: type(x) for name, x in restored.items()} == {n: type(x) for n, x in tree.items()}
+
+
+def test_doubles_of_one_process_among_several():
+    """Restored on the host, whatever JAX's own types are."""
+    for x in (np.arange(3) + 2**40, np.int64(2**40), np.float64(0.1)):
+        assert (storage.host_target(x).dtype, storage.host_target(x).shape) == (x.dtype, x.shape)
+    with pytest.raises(InputError, match="needs `jax_enable_x64`"):
+        storage.host_target(jax.ShapeDtypeStruct((3,), np.int64))
 
 
 def test_a_restored_array_is_placed_as_asked(tmp_path):

@@ -13,10 +13,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments import command, epochs, lapsrn, networks, training_data
+from experiments import command, epochs, lapsrn, networks, record, training_data
 from experiments.training_folder import TrainingFolder
 from jaxsr import chunks, pretrained, reports, training
 from jaxsr.checkpoints import Checkpoints
+from jaxsr.errors import InputError
 from jaxsr.models import LapSRN
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -50,6 +51,20 @@ def run(*args):
 
 def arrays(folder):
     return jax.tree.leaves(pretrained.load(folder)[1])
+
+
+def test_a_record_that_cannot_be_written_leaves_the_folder_free(monkeypatch, tmp_path):
+    settings, digests = lapsrn.Settings(out=tmp_path / "a"), {"test_sha256": None}
+
+    def full(*_):
+        raise InputError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record.reports, "write_json", full)
+        with pytest.raises(InputError, match="the disk is full"):
+            TrainingFolder(settings, digests)
+    with TrainingFolder(settings, digests) as folder:
+        assert not folder.finished()
 
 
 def test_a_training_leaves_a_network_and_its_history(tmp_path, capsys):

@@ -1,8 +1,10 @@
 """`jaxsr.streams`: what cannot be printed ends no work, and is told where it can be."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import tqdm
@@ -23,7 +25,7 @@ def run(_):
     os.mkdir("done")
     return 0
 
-sys.exit(options.main(Settings, run, []))
+sys.exit(options.main(Settings, run, sys.argv[1:]))
 """
 
 
@@ -44,6 +46,26 @@ def test_a_bar_that_nobody_reads(monkeypatch):
         assert sys.stdout is sys.stderr is unread
 
 
+def test_a_pipe_that_is_full_and_does_not_wait(monkeypatch):
+    """As some programs leave it for those that share it."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with open(reading, "rb") as reader, open(writing, "w") as own, monkeypatch.context() as patch:
+        filled = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filled += os.write(writing, bytes(1000))
+        patch.setattr(sys, "stdout", own)
+        patch.setattr(sys, "__stdout__", own)
+        later = threading.Timer(0.2, lambda: reader.read(filled))
+        later.start()
+        with streams.unfailing() as refused:
+            print("result")
+            assert refused() is None
+        later.join()
+        assert reader.read(7) == b"result\n"
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 @pytest.mark.parametrize(
     ("line", "code", "said"),
@@ -53,6 +75,8 @@ def test_a_bar_that_nobody_reads(monkeypatch):
             2,
             "b\\udce9\nerror: the output cannot be used: No space left on device",
         ),
+        ("{} --help > /dev/full", 2, "error: the output cannot be used: No space left on device"),
+        ("{} --help | true; exit ${{PIPESTATUS[0]}}", 0, ""),
         ("{} 2> /dev/full", 0, ""),
         ("{} 2>&1 > /dev/full | true; exit ${{PIPESTATUS[0]}}", 2, ""),
         ("{} | true; exit ${{PIPESTATUS[0]}}", 0, "b\\udce9"),
@@ -70,4 +94,4 @@ def test_exit_codes(tmp_path, line, code, said):
         ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert (ended.returncode, ended.stderr.strip()) == (code, said)
-    assert (tmp_path / "done").is_dir()
+    assert (tmp_path / "done").is_dir() != ("--help" in line)

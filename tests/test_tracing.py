@@ -123,6 +123,14 @@ def test_the_platform_is_that_of_the_arrays_then_the_default(monkeypatch):
     assert tracing._lowered_for((1,)) == ("cuda",)  # no name of `jax.export`'s is gpu
 
 
+def test_shapes_may_lie_on_no_device_yet():
+    mesh = jax.sharding.AbstractMesh((1,), ("x",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
+    there = jax.ShapeDtypeStruct((4,), jnp.float32, sharding=sharding)
+    here = jax.ShapeDtypeStruct((4,), jnp.float32)
+    assert tracing._name(None, (there,)) == tracing._name(None, (here,))
+
+
 def test_arrays_over_several_devices_have_traces_of_their_own(tmp_path):
     """`jax.export` writes a program for a number of devices."""
     script = """

@@ -204,6 +204,20 @@ def test_it_may_be_traced():
     np.testing.assert_allclose(jax.vmap(solve)(y), [solve(y[0]), solve(y[1])], atol=1e-3)
 
 
+def test_within_jit_what_is_known_need_not_be_checked():
+    y = np.random.default_rng(0).random((4, 4, 1), np.float32)
+    start = jnp.zeros((4, 4, 1))
+    expected = tv.least_squares(y, operators.identity, start=start, weight=1e-2).image
+    for traced in ("observation", "start"):
+        given = {"observation": jnp.asarray(y), "start": start}
+
+        def solve(x, given=given, traced=traced):
+            given = given | {traced: x}
+            return tv.least_squares(operator=operators.identity, weight=1e-2, **given).image
+
+        np.testing.assert_allclose(jax.jit(solve)(given[traced]), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("iterations", [0, 0.5])
 def test_iterations_are_counted(iterations):
     image = jnp.zeros((4, 4, 1))
