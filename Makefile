@@ -19,7 +19,7 @@ demo: .venv/installed
 	.venv/bin/python -m experiments.dip --loss charbonnier
 
 test: .venv/installed-dev
-	.venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadgroup
+	.venv/bin/python -m pytest -q -n auto --maxprocesses 4
 
 lint: .venv/installed-dev
 	.venv/bin/python -m ruff check .

@@ -17,8 +17,7 @@ from jaxsr.models import LapSRN, SkipUNet
 from jaxsr.operators import downsample
 from tests.commands import main
 
-# In one worker, since what all are compared with takes as long as four of them.
-pytestmark = [pytest.mark.usefixtures("compiled_quickly"), pytest.mark.xdist_group("tricks")]
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 SMALL = functools.partial(SkipUNet, down=(8,), up=(8,), skip=(4,))
 LAPSRN = LapSRN(depth=1, features=32)
