@@ -101,9 +101,9 @@ def run(settings: Settings) -> int:
         command.device(settings.device)  # before JAX is asked for anything else
         return _alone(fits[0]) if several.share(fits) else _idle(fits)
     parts = sorted({fit.settings.out.relative_to(out).parts[0] for fit in fits if fit.settings.out})
-    defaults = as_config(Settings())
-    prepare(out, as_config(settings), free=_FREE, grows="seeds", parts=parts, absent=defaults)
-    claim(out, as_config(settings))
+    config, defaults = as_config(settings), as_config(Settings())
+    prepare(out, config, free=_FREE, grows="seeds", parts=parts, absent=defaults)
+    claim(out, config)
     command.split_cpu(min(settings.at_once or 4, len(fits)))
     on = several.devices(settings.device, settings.at_once)
     mine = several.share(fits)

@@ -1,5 +1,6 @@
 """The folder of one training: what is written when, and how a stopped one is taken up again."""
 
+import contextlib
 import pathlib
 from typing import Any
 
@@ -65,12 +66,11 @@ class TrainingFolder:
         config = {k: v for k, v in as_config(settings).items() if k not in _OWN} | digests
         defaults = as_config(type(settings)())
         prepare(self.path, config, free=_FREE, grows="epochs", absent=defaults)
-        self._checkpoints = Checkpoints(self.path / "checkpoints", keep_best=is_tested)
-        try:
+        with contextlib.ExitStack() as closing:
+            checkpoints = Checkpoints(self.path / "checkpoints", keep_best=is_tested)
+            self._checkpoints = closing.enter_context(checkpoints)
             claim(self.path, config)
-        except BaseException:
-            self._checkpoints.close()
-            raise
+            closing.pop_all()
 
     def __enter__(self) -> "TrainingFolder":
         return self

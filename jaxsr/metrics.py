@@ -91,6 +91,7 @@ def _comparable(prediction: Array, target: Array, peak: float, shave: int) -> tu
     if not 0 < peak < float("inf"):
         raise InputError(f"`peak` (={peak}) must be above 0, and finite")
     require_integers(shave=shave, least=0)
+    shave = int(shave)  # NumPy's may be too narrow for a side
     if prediction.ndim < 3 or target.ndim < 3:
         shapes = f"{prediction.shape} and {target.shape}"
         raise InputError(f"images (of shapes {shapes}) must be (..., H, W, C), also gray ones")
@@ -100,9 +101,9 @@ def _comparable(prediction: Array, target: Array, peak: float, shave: int) -> tu
         require_floats("the image", image.dtype)
     if 0 in target.shape:
         raise InputError(f"images (of shape {target.shape}) must hold pixels")
-    if min(target.shape[-3:-1]) <= 2 * int(shave):
+    if min(target.shape[-3:-1]) <= 2 * shave:
         raise InputError(f"`shave` (={shave}) must leave some of the image {target.shape}")
-    return _shaved(prediction, int(shave)), _shaved(target, int(shave))
+    return _shaved(prediction, shave), _shaved(target, shave)
 
 
 def _wide(image: Array) -> Array:

@@ -141,10 +141,9 @@ def imresize(
         require_size(size)
         rows = matlab_matrix(height, size[0] / height, size[0])
         cols = matlab_matrix(width, size[1] / width, size[1])
-    elif scale is not None and 0 < as_float("scale", scale) < math.inf:
-        scale = float(scale)
-        rows = matlab_matrix(height, scale, math.ceil(height * scale))
-        cols = matlab_matrix(width, scale, math.ceil(width * scale))
+    elif scale is not None and 0 < (factor := as_float("scale", scale)) < math.inf:
+        rows = matlab_matrix(height, factor, math.ceil(height * factor))
+        cols = matlab_matrix(width, factor, math.ceil(width * factor))
     else:
         raise InputError(f"`scale` (={scale}) must be above 0, and finite")
     tall = np.einsum("oh,...hwc->...owc", rows, np.asarray(image, np.float64), optimize=True)
