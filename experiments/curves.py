@@ -1,7 +1,8 @@
 """The paper's figures of numbers: PSNR by iteration and by epoch, and the prior's impedance."""
 
 import json
-from collections.abc import Iterator
+import pathlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,13 +86,14 @@ def impedance(settings: Settings) -> Drawn:
     """The loss of fitting an image, the image with noise, its pixels shuffled, and noise."""
     ledger = Ledger(settings.results / "impedance", figures=("loss",))
     found: dict[str, dict[str, Any]] = {}
-    alike: dict[str, dict[str, Any]] = {}  # what all fits of an image have in common
+    of_an_image: dict[str, list[tuple[pathlib.Path, Record]]] = {}
     for path in ledger.paths("*/*"):
         name = path.parent.name
-        record = ledger.read(f"{name}/{path.stem}", alike.get(name, {}))
+        record = ledger.read(f"{name}/{path.stem}", {})
         assert record is not None
-        own, history = ("seed", "target"), record["history"]
-        alike[name] = {k: v for k, v in record["settings"].items() if k not in own}
+        history = record["history"]
+        of_an_image.setdefault(name, []).append((path, record))
+        _comparable(of_an_image[name], own=("seed", "target"))
         if not history["loss"]:  # of fewer iterations than are kept
             continue
         x = history["every"] * np.arange(1, len(history["loss"]) + 1)
@@ -114,17 +116,35 @@ def _records(settings: Settings, row: str) -> dict[tuple[str, int], Record]:
     """Of a row's fits in table `paper`, by image and seed."""
     ledger = Ledger(settings.results / "table1")
     found: dict[tuple[str, int], Record] = {}
-    alike: dict[str, Any] = {}  # what all of them have in common
+    read: list[tuple[pathlib.Path, Record]] = []
     for path in ledger.paths(f"paper/{row}_{settings.recipe}/*"):
         image, _, seed = path.stem.rpartition("_seed")
         if not seed.isdecimal():  # no cell
             continue
-        record = ledger.read(Cell("paper", row, settings.recipe, image, int(seed)).name, alike)
+        record = ledger.read(Cell("paper", row, settings.recipe, image, int(seed)).name, {})
         if record is not None:
             found[image, int(seed)] = record
-            made = record["settings"]
-            alike = {name: made[name] for name in made if name not in tables.OF_A_CELL}
+            read.append((path, record))
+            _comparable(read, own=tables.OF_A_CELL)
     return found
+
+
+def _comparable(read: Sequence[tuple[pathlib.Path, Record]], *, own: tuple[str, ...]) -> None:
+    """Whether the last of the fits read has the settings of the first.
+
+    own: settings that may differ.
+
+    Raises:
+      InputError: it has not.
+    """
+    (first, one), (last, other) = read[0], read[-1]
+    for name, value in one["settings"].items():
+        if name not in own and other["settings"].get(name) != value:
+            raise InputError(
+                f"`{first}` and `{last}` differ in `{name}` (={value} and "
+                f"{other['settings'].get(name)}), and curves of different settings are not "
+                "compared: move one of them elsewhere"
+            )
 
 
 def _trainings(settings: Settings) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:

@@ -157,7 +157,13 @@ def run(settings: Settings) -> int:
     everywhere = settings.devices == "all" or jax.process_count() > 1
     mesh = Mesh(jax.devices(on.platform) if everywhere else [on], ("data",))
     model, config = settings.model(), settings.config(mesh.size, on.platform)
-    images, tests = training_data.load(settings.data, settings.test, settings.manual_dir)
+    images, tests = training_data.load(
+        settings.data,
+        settings.test,
+        settings.manual_dir,
+        patch=settings.patch,
+        factor=settings.scale,
+    )
     with command.computing(on, settings.precision):
         bank = patches.bank(images, size=settings.patch)
         stacks = training_data.stacks(tests, settings.scale)

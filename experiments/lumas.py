@@ -41,7 +41,7 @@ def compare(result: np.ndarray, hr: np.ndarray, shave: int) -> dict[str, float]:
 def explanation(rows: Rows, shave: int) -> str:
     """A table of what `compare` gave for each image and method, and what sets its columns apart.
 
-    The last row is the mean: the text quotes that of the first method.
+    The last row is the mean: the text quotes that of the first method, where it is finite.
     """
     mean = rows[-1][1]
     methods, first = list(mean), next(iter(mean.values()))
@@ -50,9 +50,7 @@ def explanation(rows: Rows, shave: int) -> str:
         figures = [row[method].get(column) for method in methods for column in COLUMNS]
         lines.append([name, *("-" if psnr is None else f"{psnr:.3f}" for psnr in figures)])
     studio = 20 * math.log10(255 / 219)
-    rounding = first["matlab_y_rounded"] - first["matlab_y"]
-    border = first["matlab_y_unshaved"] - first["matlab_y"]
-    return f"""PSNR in dB of the same 8-bit images, {shave} pixels shaved on each side, peak 255:
+    text = f"""PSNR in dB of the same 8-bit images, {shave} pixels shaved on each side, peak 255:
 {table(lines)}
 RGB counts the errors of all three channels; Y is a weighted mean, in which they partly cancel, and
   is blind to chroma.
@@ -60,6 +58,11 @@ Pillow Y is 0.299 R + 0.587 G + 0.114 B in JPEG's full range, 0 to 255, rounded 
 MATLAB Y is the same mean in BT.601's studio range, 16 to 235, not rounded: what papers on
   super-resolution publish.
 Range: studio range shrinks every difference by 219/255 while the peak stays 255, which alone adds
-  20 log10(255/219) = {studio:.2f} dB.
+  20 log10(255/219) = {studio:.2f} dB."""
+    if not math.isfinite(first["matlab_y"]):  # a result equals the truth
+        return text
+    rounding = first["matlab_y_rounded"] - first["matlab_y"]
+    border = first["matlab_y_unshaved"] - first["matlab_y"]
+    return f"""{text}
 Rounding: MATLAB Y rounded to 8 bits would be {rounding:+.3f} dB off here ({methods[0]}, mean).
 Shave: without it MATLAB Y would be {border:+.3f} dB off; what lies outside the image is unknown."""

@@ -22,7 +22,7 @@ def matching(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
         except OSError as error:
             raise InputError(f"`{path}` cannot be read: {error.strerror}") from error
         for file in files:
-            found.setdefault(file.resolve(), file)
+            found.setdefault(file.parent.resolve() / file.name, file)  # a link has its own name
     if not found:
         raise InputError("there is no image: give files, folders or globs")
     return list(found.values())

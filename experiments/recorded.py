@@ -23,7 +23,7 @@ def read(folder: pathlib.Path, name: str) -> page.Run:
     """The tables of a ledger, what is missing included; of fits the curves, and crops kept.
 
     Raises:
-      InputError: a record is damaged.
+      InputError: a record is damaged, or of no cell that a table has.
     """
     ledger = Ledger(folder)
     found = dict(_cell(ledger, path) for path in _files(ledger))
@@ -47,7 +47,7 @@ def read(folder: pathlib.Path, name: str) -> page.Run:
         same,
         costs,
         [each for cell, record in found.items() for each in _crop(folder, cell, record)],
-        [_beside_bicubic(cell, found) for cell, record in found.items() if "history" in record],
+        [_beside_bicubic(cell, found) for cell, r in records.items() if r and "history" in r],
         both,
         parts=own,
     )
@@ -62,7 +62,7 @@ def _cell(ledger: Ledger, path: pathlib.Path) -> tuple[Cell, Record]:
     """A record and what it is of.
 
     Raises:
-      InputError: it is damaged.
+      InputError: it is damaged, or of no cell that a table has.
     """
     name = path.relative_to(ledger.folder).with_suffix("").as_posix()
     record = ledger.read(name, {})
@@ -72,15 +72,18 @@ def _cell(ledger: Ledger, path: pathlib.Path) -> tuple[Cell, Record]:
         seed, recipe = made.get("seed", 0), made.get("recipe", "reference")
         table: Any = path.parts[-3]
         cell = Cell(table, made["row"], recipe, made["image"], seed)
-        if cell.name != name:
-            raise ValueError(f"it is of {cell.name}")
-        if cell.row not in rows.NAMES or cell.image not in tables.names_of(table):
-            raise ValueError("no table has this row and image")
         if "history" in record:
             _curve(cell, record)
         _cost([record])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"`{path}` is damaged ({error!r}): delete it to go on") from error
+    if cell.row not in rows.NAMES or cell.image not in tables.names_of(table):
+        raise InputError(
+            f"`{path}` is of row {cell.row} and image {cell.image}, which no table of this version "
+            f"has: move it out of `{ledger.folder}`"
+        )
+    if cell.name != name:
+        raise InputError(f"`{path}` is of {cell.name}: rename it, or move it elsewhere")
     return cell, record
 
 

@@ -5,6 +5,7 @@ The figures of an image are numbers by name; a name may also hold figures, such 
 
 import csv
 import io
+import math
 import os
 import statistics
 from collections.abc import Sequence
@@ -42,10 +43,8 @@ def summary(rows: Rows, *, beside: str) -> str:
     digits = (".3f", ".4f", ".3f", ".4f", "+.3f")
     lines = [["image", *columns(beside)]]
     for name, row in rows:
-        cells = figures(row, beside)
-        lines.append(
-            [name, *(f"{x:{d}}" for x, d in zip(cells, digits[: len(cells)], strict=True))]
-        )
+        cells = zip(figures(row, beside), digits, strict=False)
+        lines.append([name, *(x if isinstance(x, str) else f"{x:{d}}" for x, d in cells)])
     return table(lines)
 
 
@@ -55,14 +54,17 @@ def columns(beside: str) -> tuple[str, ...]:
     return (*own, *(f"{beside} {name}" for name in own), "gain") if beside else own
 
 
-def figures(row: Figures, beside: str = "") -> list[float]:
-    """PSNR and SSIM; beside other figures in the row also those, and the gain."""
-    numbers = [float(row["psnr"]), float(row["ssim"])]
-    if beside:
-        other = row[beside]
-        numbers += [float(other["psnr"]), float(other["ssim"])]
-        numbers.append(numbers[0] - float(other["psnr"]))
-    return numbers
+def figures(row: Figures, beside: str = "") -> list[float | str]:
+    """PSNR and SSIM; beside other figures in the row also those, and the gain.
+
+    Over what is exact, as it is itself, there is none: a dash.
+    """
+    own = float(row["psnr"]), float(row["ssim"])
+    if not beside:
+        return [*own]
+    other = float(row[beside]["psnr"]), float(row[beside]["ssim"])
+    gain = own[0] - other[0]
+    return [*own, *other, "-" if math.isnan(gain) else gain]
 
 
 def table(lines: Sequence[Sequence[str]]) -> str:

@@ -75,8 +75,8 @@ def lines(
 ) -> tuple[list[str], list[tuple[str, list[str | None]]]]:
     """A table's heads and rows: each row's means over its cells; in `paper` beside the published.
 
-    A mean of fewer images than the table has bears a star, one without cells is None. Cells of a
-    row that were made under different settings have no mean.
+    What is of fewer images than the table has bears a star, a row without cells is None. Cells of
+    a row that were made under different settings have no mean.
     """
     beside = ["RGB PSNR", "RGB SSIM"]
     if table == "paper":
@@ -94,17 +94,15 @@ def lines(
             line.append(f"mixed {', '.join(differing)}")
         else:
             psnr, ssim = (_mean(found, name) for name in ("psnr", "ssim"))
-            spread = spread_over_seeds(found)
             published = rows.PUBLISHED.get(row)
             whole = {cell.image for cell in found} == {*names_of(table)}
             star = "" if whole else "*"
-            line += [f"{psnr:.3f}{star}", "" if spread is None else f"{spread:.3f}"]
-            line.append(f"{ssim:.4f}{star}")
+            line += [f"{psnr:.3f}{star}", _spread(table, found), f"{ssim:.4f}{star}"]
             if table != "paper":
                 line += [_of_colour(found, *n) + star for n in (("psnr", 3), ("ssim", 4))]
-            elif published and whole and len(found) == len(wanted):
+            elif published and whole:
                 line += [f"{published[0]:.2f}", f"{published[1]:.4f}"]
-                line += [f"{psnr - published[0]:+.2f}", f"{ssim - published[1]:+.4f}"]
+                line += [f"{psnr - published[0]:+z.2f}", f"{ssim - published[1]:+z.4f}"]
         line += [""] * (len(heads) - 3 - len(line))
         line += [f"{len(found)}/{len(wanted)}", rows.protocol_name(row, table)]
         made.append((label, line))
@@ -115,10 +113,10 @@ def note(table: str, records: Mapping[Cell, Record | None]) -> str:
     """What a table's stars and deviations mean, where it has some; else empty."""
     _, made = lines(table, records)
     said = []
-    if any((line[0] or "").endswith("*") for _, line in made):
-        said.append("*: the mean of some images alone, for comparison with means of the same")
+    if any((figure or "").endswith("*") for _, line in made for figure in line[:2]):
+        said.append("*: of some images alone, for comparison with figures of the same")
     if any(line[1] for _, line in made):
-        said.append("+-: the deviation over seeds, from those images alone that all seeds have")
+        said.append("+-: the deviation over seeds, of the images that all seeds have")
     return "; ".join(said)
 
 
@@ -160,10 +158,10 @@ def show(table: str, records: Mapping[Cell, Record | None]) -> str:
     return "\n".join(filter(None, parts))
 
 
-def spread_over_seeds(found: Mapping[Cell, Record]) -> float | None:
-    """The standard deviation over seeds of the mean PSNR over images; None for a single seed.
+def spread_over_seeds(found: Mapping[Cell, Record]) -> tuple[float, set[str]] | None:
+    """The standard deviation over seeds of the mean PSNR over images, and which images those are.
 
-    Of the images that every seed has.
+    They are the ones that every seed has. None for a single seed.
     """
     seeds: dict[int, dict[str, float]] = {}
     for cell, record in found.items():
@@ -172,4 +170,12 @@ def spread_over_seeds(found: Mapping[Cell, Record]) -> float | None:
     if len(seeds) < 2 or not common:
         return None
     means = [statistics.fmean(psnr[image] for image in common) for psnr in seeds.values()]
-    return statistics.stdev(means) if all(map(math.isfinite, means)) else None
+    return (statistics.stdev(means), common) if all(map(math.isfinite, means)) else None
+
+
+def _spread(table: str, found: Mapping[Cell, Record]) -> str:
+    """The deviation over seeds as a table shows it; empty for a single seed."""
+    if (spread := spread_over_seeds(found)) is None:
+        return ""
+    deviation, images = spread
+    return f"{deviation:.3f}{'' if images == {*names_of(table)} else '*'}"

@@ -12,21 +12,33 @@ from jaxsr import images
 from jaxsr.datasets import bsds300, folders, patches
 from jaxsr.errors import InputError
 
+LEAST = 3  # pixels a side of a test image's low resolution: one is left out at each border
+
 
 def load(
-    data: str, test: pathlib.Path | None, manual_dir: pathlib.Path | None
+    data: str,
+    test: pathlib.Path | None,
+    manual_dir: pathlib.Path | None,
+    *,
+    patch: int,
+    factor: int,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The training images and those to measure on, none where none are named; (H, W, C) uint8.
 
     Raises:
-      InputError: they cannot be had.
+      InputError: they cannot be had, or one of a folder is too small for a patch or, to be measured
+        on, for the factor.
     """
-    if data == "bsds300":
-        training = bsds300.load("train", manual_dir=manual_dir)
-        return training, folders.load(test) if test else bsds300.load("test", manual_dir=manual_dir)
-    if manual_dir:
+    bsds = data == "bsds300"
+    if manual_dir and not bsds:
         raise InputError(f"`--manual-dir` (={manual_dir}) goes with `--data bsds300` alone")
-    return folders.load(pathlib.Path(data)), folders.load(test) if test else []
+    if bsds:
+        training = bsds300.load("train", manual_dir=manual_dir)
+    else:
+        training = folders.load(data, least=patch)
+    if test:
+        return training, folders.load(test, least=LEAST * factor)
+    return training, bsds300.load("test", manual_dir=manual_dir) if bsds else []
 
 
 def stacks(tests: list[np.ndarray], factor: int) -> list[np.ndarray]:
@@ -38,9 +50,11 @@ def stacks(tests: list[np.ndarray], factor: int) -> list[np.ndarray]:
     found: dict[tuple[int, ...], list[np.ndarray]] = {}
     for image in tests:
         luma = images.rgb_to_y(images.from_uint8(image))
-        if min(luma.shape[:2]) < 3 * factor:
+        if min(luma.shape[:2]) < LEAST * factor:
             height, width = luma.shape[:2]
-            raise InputError(f"a test image (of {width}x{height}) must have {3 * factor} a side")
+            raise InputError(
+                f"a test image (of {width}x{height}) must have at least {LEAST * factor} a side"
+            )
         luma = images.crop_to_multiple(luma, factor, anchor="top-left")
         found.setdefault(luma.shape, []).append(luma)
     return [np.stack(group) for group in found.values()]

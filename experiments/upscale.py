@@ -22,7 +22,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import PIL.Image
 import tqdm
 import tyro
 
@@ -74,13 +73,14 @@ def plan(
       result -> file; the same of results that are there already and may not be replaced; and one
       line for each file that has no place in `out`: one of `files` is there, or goes there.
     """
-    formats, inputs = PIL.Image.registered_extensions(), {file.resolve() for file in files}
+    inputs = {file.resolve() for file in files}
     jobs: dict[pathlib.Path, pathlib.Path] = {}
     there: dict[pathlib.Path, pathlib.Path] = {}
     refused = []
-    for file in files:
+    # Those that keep their names come before those that take another, a GIF say.
+    for file in sorted(files, key=lambda file: images.format_of(file) is None):
         result = out / file.name
-        if formats.get(file.suffix.lower() or ".png") not in images.FORMATS:  # GIF, say
+        if images.format_of(file) is None:
             result = result.with_suffix(".png")
         if other := jobs.get(result) or there.get(result):
             refused.append(f"`{file}` has its result at `{result}`, as `{other}` has")

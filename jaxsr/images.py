@@ -20,7 +20,7 @@ from jaxsr.files import atomic
 
 Array = Any  # a NumPy or JAX array
 
-FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM")  # hold all colours in every size
+_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM")  # hold all colours in every size
 _WARNINGS = threading.Lock()  # Python's filters are the whole process's
 
 # BT.601 in studio range, R'G'B' in [0, 1] to 8-bit code values, as in MATLAB's rgb2ycbcr.
@@ -90,6 +90,18 @@ def to_pillow(pixels: Array, *, alpha: Array | None = None) -> PIL.Image.Image:
     return PIL.Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
 
 
+def format_of(path: pathlib.Path) -> str | None:
+    """The format, by Pillow's name, in which `write` puts a path; None where its suffix has none.
+
+    PNG where there is no suffix.
+    """
+    suffix = path.suffix.lower() or ".png"
+    if suffix in (".pbm", ".pfm"):  # Pillow's PPM, of two levels and of floats alone
+        return None
+    known = PIL.Image.registered_extensions().get(suffix)
+    return known if known in _FORMATS else None
+
+
 def write(path: str | os.PathLike[str], pixels: Array, *, alpha: Array | None = None) -> None:
     """Writes (H, W, C) in [0, 1], clipped and rounded to 8 bits, in the format of the suffix.
 
@@ -97,12 +109,11 @@ def write(path: str | os.PathLike[str], pixels: Array, *, alpha: Array | None = 
     lose little, at quality 95. The file appears whole or not at all.
 
     Raises:
-      InputError: the shapes or values do not fit, the suffix is of none of FORMATS, or the file
-        cannot be written.
+      InputError: the shapes or values do not fit, the suffix has no format, or the file cannot be
+        written.
     """
     path = pathlib.Path(path)
-    file_format = PIL.Image.registered_extensions().get(path.suffix.lower() or ".png")
-    if file_format not in FORMATS:
+    if (file_format := format_of(path)) is None:
         raise InputError(f"`{path}` must end in .png, .jpg, .tif, .webp, .bmp or .ppm")
     picture = to_pillow(pixels, alpha=alpha)
     if alpha is not None and file_format in ("BMP", "PPM"):  # Pillow would drop it

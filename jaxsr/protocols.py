@@ -121,6 +121,12 @@ def _figures(
 ) -> dict[str, float]:
     """Figures on RGB and on Y, and those published: on Y or as stored, the SSIM with `peak`."""
     shave = options.get("shave", 0)
+    height, width = hr.shape[:2]
+    if min(height, width) <= 2 * shave:
+        raise InputError(
+            f"the image (of {width}x{height}) must have more than {2 * shave} pixels a side: the "
+            f"protocol leaves out {shave} at each border"
+        )
     result, hr = _floats(result, np.float64), _floats(hr, np.float64)
     luma = (images.rgb_to_y(result), images.rgb_to_y(hr))
     published = luma if on_y else (result, hr)

@@ -193,7 +193,10 @@ def test_images_that_others_restored_are_scored(tmp_path, capsys):
         np.testing.assert_array_equal(stored(f"out/images/{image['name']}.png"), pair[1])
     assert "`made/c.png` is 60x64x3" in record["left_out"]["c"]
     assert "ground truth 64x64x3 as the protocol crops it" in record["left_out"]["c"]
-    assert "must have one image called d, of any kind, but has none" in record["left_out"]["d"]
+    assert (
+        "must have one image called d, of any kind, but has none (a.png, say)"
+        in record["left_out"]["d"]
+    )
     assert (tmp_path / "out" / "report.html").exists()
 
     picture(tmp_path / "made" / "a.bmp")
@@ -424,12 +427,20 @@ def test_the_explanation_says_which_way_roundings_and_borders_are_off():
     figures |= {"matlab_y_rounded": 20.25, "matlab_y_unshaved": 18.5}
     text = lumas.explanation([("mean", {"bicubic": figures})], 4)
     assert "would be +0.250 dB off" in text and "would be -1.500 dB off" in text
+    exact = dict.fromkeys(figures, math.inf)
+    text = lumas.explanation([("mean", {"bicubic": exact})], 4)
+    assert "nan" not in text and text.endswith("= 1.32 dB.")
 
 
 def test_the_gain_is_over_what_stands_beside():
     row = {"psnr": 28.5, "ssim": 0.8, "bicubic": {"psnr": 27.25, "ssim": 0.75}}
     *_, line = scores.summary([("a", row)], beside="bicubic").splitlines()
     assert line.split() == ["a", "28.500", "0.8000", "27.250", "0.7500", "+1.250"]
+    exact = {"psnr": math.inf, "ssim": 1.0, "bicubic": {"psnr": math.inf, "ssim": 1.0}}
+    *_, line = scores.summary([("a", exact)], beside="bicubic").splitlines()
+    assert line.split() == ["a", "inf", "1.0000", "inf", "1.0000", "-"]
+    exact["bicubic"]["psnr"] = 20.0
+    assert scores.figures(exact, "bicubic")[-1] == math.inf
 
 
 def test_what_is_cropped_or_left_out_is_said(tmp_path, monkeypatch, capsys):

@@ -336,7 +336,9 @@ def test_impedance_is_higher_for_noise(small, tmp_path, measured, capsys):
     assert command.main(impedance.Settings, impedance.run, other) == 0
     capsys.readouterr()
     assert run("--results", tmp_path, "--out", tmp_path, "--only", "impedance") == 2
-    assert "was made with `iterations` (=" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "_seed0.json` and `" in err and "_seed1.json` differ in `iterations` (=20 and 10)" in err
+    assert err.count("\n") == 1
     assert command.main(impedance.Settings, impedance.run, ["--size", "65"]) == 2
     assert "`--size` (=65) must be a multiple of 32" in capsys.readouterr().err
 

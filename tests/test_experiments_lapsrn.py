@@ -87,7 +87,9 @@ def test_a_training_leaves_a_network_and_its_history(tmp_path, capsys):
     assert run("--test", "test", "--out", "a") == 0
     assert "a is finished" in capsys.readouterr().out
     # The PSNR is that of the network in the folder.
-    stacks = lapsrn.training_data.stacks(lapsrn.training_data.load("test", None, None)[0], 2)
+    stacks = lapsrn.training_data.stacks(
+        lapsrn.training_data.load("test", None, None, patch=1, factor=2)[0], 2
+    )
     found = training.mean_psnr(pretrained.load("a")[1], stacks, model=model)
     assert found == pytest.approx(metrics["psnr"], abs=1e-4)
 
@@ -226,7 +228,8 @@ def test_two_processes_train_as_one(tmp_path):
     ("args", "said"),
     [
         (("--level-weights", 1, 1), "`--level-weights` (=(1.0, 1.0)) must be 1 numbers, one a"),
-        (("--patch", 32), "is smaller than a patch (=32)"),
+        (("--patch", 32), "0.png` (of 30x24) must have at least 32 a side"),
+        (("--test", "small"), "`small/a.png` (of 5x9) must have at least 6 a side"),
         (("--patch", 15), "`--patch` (=15) must be a multiple of the scale 2, above 0"),
         (("--patch", 0), "`--patch` (=0) must be a multiple of the scale 2, above 0"),
         (("--halve-every", 2**30), "`--halve-every` (=1073741824) times `--iterations` (="),
@@ -251,6 +254,8 @@ def test_two_processes_train_as_one(tmp_path):
 )
 def test_bad_input_is_one_line(tmp_path, capsys, args, said):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "small").mkdir()
+    PIL.Image.new("RGB", (5, 9)).save(tmp_path / "small" / "a.png")
     assert run(*args) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ") and said in captured.err

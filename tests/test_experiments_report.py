@@ -347,11 +347,11 @@ def test_a_ledger_as_table1_shows_it(runs, capsys, monkeypatch):
     assert found["table paper, 4x, PSNR in dB"]["bicubic"] == [
         *(means[0], "", *means[1:], "2/2", "paper-dip"),
     ]
-    starred = "*: the mean of some images alone, for comparison with means of the same; "
-    deviation = "the deviation over seeds, from those images alone that all seeds have"
+    starred = "*: of some images alone, for comparison with figures of the same; "
+    deviation = "the deviation over seeds, of the images that all seeds have"
     assert f"{starred}+-: {deviation}" in printed.splitlines()
     standard = found[f"table standard, 4x, PSNR in dB; {starred}±: {deviation}"]
-    line = ["31.000*", "1.414", "0.7500*", "30.000*", "0.5000*", "2/4", "standard"]
+    line = ["31.000*", "1.414*", "0.7500*", "30.000*", "0.5000*", "2/4", "standard"]
     assert ["dip-mse (best)", *line] in words
     assert standard["dip-mse (best)"] == line
     assert standard["tv"] == ["missing", "", "", "", "", "0/2", "standard"]
@@ -397,20 +397,22 @@ def rows_of(document):
     [
         ("paper/bicubic/16077", {"psnr": "x"}, "could not convert"),
         ("paper/bicubic/16077", {"ssim": None}, "KeyError('ssim')"),
-        ("paper/bicubic/37073", {}, "it is of paper/bicubic/16077"),
+        ("paper/bicubic/37073", {}, "is of paper/bicubic/16077: rename it"),
         ("paper/bicubic/16077", {"settings": [1]}, "is damaged"),
         ("paper/bicubic/16077", {"history": {"psnr": [1.0]}}, "KeyError('every')"),
         ("paper/bicubic/16077", {"history": {"psnr": [1.0], "every": 0}}, "must be at least 1"),
         ("paper/bicubic/16077", {"history": {"psnr": [1.0], "every": math.inf}}, "OverflowError"),
         ("paper/bicubic/16077", {"psnr": 10**400}, "OverflowError"),
         ("paper/bicubic/16077", {"device": [1]}, "AttributeError"),
-        ("paper/bicubic/lena", {"settings": {"row": "bicubic", "image": "lena"}}, "no table has"),
+        ("paper/bicubic/lena", {"settings": {"row": "bicubic", "image": "lena"}}, "move it out of"),
+        ("paper/mine/16077", {"settings": {"row": "mine", "image": "16077"}}, "is of row mine and"),
     ],
 )
-def test_a_ledger_with_a_damaged_record(runs, capsys, name, change, said):
+def test_a_ledger_with_a_damaged_or_foreign_record(runs, capsys, name, change, said):
     ledger = Ledger(runs / "ledger")
     cell(ledger, "paper/bicubic/16077", 20.0)
     path = runs / "ledger" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
     record = json.loads((runs / "ledger/paper/bicubic/16077.json").read_text()) | change
     path.write_text(json.dumps({k: v for k, v in record.items() if v is not None}))
     assert run("ledger", "--out", "page.html") == 2

@@ -142,7 +142,7 @@ def test_what_is_missing_is_shown_and_no_difference_told(capsys):
     assert run("--only", "bicubic", "tv") == 0
     said = capsys.readouterr().out.splitlines()
     assert said[3].split()[-2:] == ["1/2", "paper-dip"] and "25.09" not in said[3]
-    assert said[3].split()[1].endswith("*") and said[5].startswith("*: the mean of some images")
+    assert said[3].split()[1].endswith("*") and said[5].startswith("*: of some images alone")
     assert said[4].split() == ["tv", "missing", "0/2", "paper-dip"]
 
 
@@ -253,7 +253,7 @@ def test_fits_are_of_their_row_recipe_and_seed(monkeypatch, small_fits, capsys):
             assert all(len(f"{x:.6g}") >= len(str(x)) for x in column)
     line = next(x for x in printed.splitlines() if x.startswith("dip-mse")).split()
     assert line[1:4] == [
-        *("(reference)", f"{statistics.fmean(psnr):.3f}*", f"{statistics.stdev(psnr):.3f}"),
+        *("(reference)", f"{statistics.fmean(psnr):.3f}*", f"{statistics.stdev(psnr):.3f}*"),
     ]
     assert line[-2:] == ["2/2", "paper-dip"]
 
@@ -591,7 +591,8 @@ def test_spread_is_over_seeds_of_common_images():
         cell("b", 1): {"psnr": 25.0},
         cell("c", 1): {"psnr": 99.0},
     }
-    assert tables.spread_over_seeds(found) == pytest.approx(np.std([21, 23], ddof=1))
+    spread, images = tables.spread_over_seeds(found)
+    assert spread == pytest.approx(np.std([21, 23], ddof=1)) and images == {"a", "b"}
     assert tables.spread_over_seeds({cell("a", 0): {"psnr": 1.0}}) is None
 
 
@@ -671,3 +672,24 @@ def test_figures_on_rgb_are_means_of_their_own():
     heads, [(_, line)] = tables.lines("standard", found)
     assert heads[1:6] == ["PSNR", "+-", "SSIM", "RGB PSNR", "RGB SSIM"]
     assert line[:5] == ["30.000*", "", "0.9000*", "19.500*", "0.1950*"]
+
+
+def test_what_is_published_stands_beside_a_mean_of_all_images():
+    """Also where a seed lacks some: its deviation alone is then of fewer images."""
+
+    def cell(image, seed):
+        return tables.Cell("paper", "dip-mse", "reference", image, seed)
+
+    records = {cell(image, seed): None for image in tables.names_of("paper") for seed in (0, 1)}
+    for image in tables.names_of("paper"):
+        records[cell(image, 0)] = {"psnr": 25.0, "ssim": 0.8036, "settings": {}}
+    records[cell("16077", 1)] = {"psnr": 27.0, "ssim": 0.8036, "settings": {}}
+    heads, [(_, line)] = tables.lines("paper", records)
+    count = len(tables.names_of("paper"))
+    psnr = 25 + 1 / count
+    assert dict(zip(heads[1:], line, strict=True)) == {
+        **{"PSNR": f"{psnr:.3f}", "+-": "1.414*", "SSIM": "0.8036"},
+        **{"published PSNR": "25.45", "published SSIM": "0.8036"},
+        **{"difference": f"{psnr - 25.45:+.2f}", "of SSIM": "+0.0000"},
+        **{"cells": f"{count + 1}/{2 * count}", "protocol": "paper-dip"},
+    }

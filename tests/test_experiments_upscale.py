@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments import command, import_lapsrn, upscale
+from experiments import command, import_lapsrn, paths, upscale
 from jaxsr import images, pretrained, upscaling, weights
 from jaxsr.models import LapSRN
 
@@ -223,6 +223,24 @@ def test_nothing_is_overwritten_unasked(run, tmp_path, capsys):
     assert written("out/a.png", "RGB").shape == (18, 24, 3)
 
 
+def test_a_file_that_takes_another_name_leaves_one_that_has_it(tmp_path):
+    files = [tmp_path / name for name in ("a.gif", "a.png", "b.pfm", "c.pbm", "d.ppm")]
+    jobs, there, refused = upscale.plan(files, tmp_path / "out", overwrite=False)
+    names = {result.name: file.name for result, file in jobs.items()}
+    assert names == {"a.png": "a.png", "d.ppm": "d.ppm", "b.png": "b.pfm", "c.png": "c.pbm"}
+    assert not there and len(refused) == 1
+    assert refused[0].startswith(f"`{files[0]}` has its result at ")
+
+
+def test_two_names_of_one_file_are_two(tmp_path):
+    (tmp_path / "in").mkdir()
+    picture(tmp_path / "in" / "b.png")
+    (tmp_path / "in" / "a.png").symlink_to("b.png")
+    (tmp_path / "same").symlink_to("in")
+    found = paths.matching([tmp_path / "in", tmp_path / "same", tmp_path / "in" / "b.png"])
+    assert found == [tmp_path / "in" / "a.png", tmp_path / "in" / "b.png"]
+
+
 def test_two_files_of_one_name_and_a_file_in_the_way(run, tmp_path, capsys):
     for name in ("one/a.png", "two/a.png", "two/a.gif", "out/b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -231,8 +249,8 @@ def test_two_files_of_one_name_and_a_file_in_the_way(run, tmp_path, capsys):
     args = ("one", "two", "out", "--scale", 2, "--overwrite")
     assert run(*args) == 1
     lines = failed(capsys)
-    assert "`two/a.gif` has its result at `out/a.png`, as `one/a.png` has" in lines[0]
-    assert "`two/a.png`" in lines[1] and "to be upscaled itself" in lines[2]
+    assert "`two/a.png`" in lines[0] and "to be upscaled itself" in lines[1]
+    assert "`two/a.gif` has its result at `out/a.png`, as `one/a.png` has" in lines[2]
     assert len(lines) == 3 and (tmp_path / "out" / "b.png").read_bytes() == precious
 
 

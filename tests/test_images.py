@@ -325,6 +325,8 @@ def test_write_refuses_what_it_cannot_do(tmp_path):
         ("a.xyz", r"a.xyz` must end in .png, "),
         ("a.ico", r"a.ico` must end in .png, "),  # 256 pixels a side at most, silently
         ("a.gif", r"a.gif` must end in .png, "),  # 256 colours
+        ("a.pbm", r"a.pbm` must end in .png, "),  # black and white
+        ("a.pfm", r"a.pfm` must end in .png, "),  # floats
         ("", r"`.` must name a file"),
         ("none/a.png", "cannot be written"),
         ("file/a.png", "cannot be"),

@@ -191,6 +191,14 @@ def test_protocols_are_named_described_and_frozen():
             protocol.name = "another"
 
 
+def test_a_border_that_leaves_nothing_is_told_of_the_image():
+    image = np.full((70, 80, 3), 0.5, np.float32)
+    with pytest.raises(
+        InputError, match=r"of 80x70\) must have more than 80 pixels a side: the pr"
+    ):
+        protocols.PROTOCOLS["standard"].score(image, image, 40)
+
+
 def test_dip_shaves_4_whatever_the_factor_and_standard_the_factor():
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 256, (2, 64, 64, 3), np.uint8)

@@ -14,7 +14,7 @@ def snippets(name):
 
 
 DIP, LAPSRN = snippets("README.md")
-(SCORE,) = snippets("docs/PROTOCOLS.md")
+SCORE, DEGRADE = snippets("docs/PROTOCOLS.md")
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +51,7 @@ def test_the_example_of_the_protocols_runs(tmp_path, capsys):
     exec(SCORE, names)
     assert names["hr"].shape == (68, 64, 3) and names["lr"].shape == (17, 16, 3)
     assert "psnr_rgb" in capsys.readouterr().out
+    (tmp_path / "Set5").mkdir()
+    (tmp_path / "photo.png").rename("Set5/photo.png")
+    exec(DEGRADE, {})
+    np.testing.assert_array_equal(np.load("lr/photo.npy"), names["lr"])

@@ -223,7 +223,10 @@ def test_the_line_is_where_the_images_meet(visit):
 
 def test_the_difference_and_the_other_way_round(visit):
     tab = visit()
+    explained = tab.locator("#help")
+    assert explained.inner_text().startswith("Drag the divider")
     choice(tab, "View").select_option("difference × 8")
+    assert explained.inner_text().startswith("Zoom with")
     assert colour(tab, 0.3) == colour(tab, 0.7) == (255, 0, 255)  # 200 red and 200 blue, by 8
     choice(tab, "Right").select_option("bicubic")
     assert colour(tab, 0.3) == (0, 0, 0)
@@ -335,6 +338,14 @@ def test_curves_follow_the_pointer_and_keys(visit):
         f"first: {HOSTILE} {HISTORY[69]:.3f}",
         f"second: another {HISTORY[69]:.3f}",
     ]
+    looks = [path.get_attribute("class") for path in tab.locator(".plot path").all()]
+    assert looks == ["s0 d0", "s1 d1"]  # told apart without their colours, too
+    clip, dot = tab.locator(".plot clipPath rect"), tab.locator(".plot circle").first
+    ends = [float(clip.get_attribute(x)) for x in ("x", "width")]
+    plot.press("End")
+    radius = float(dot.get_attribute("r"))
+    assert sum(ends) >= float(dot.get_attribute("cx")) + radius  # the last value's dot is whole
+    plot.hover(position={"x": left + (box["width"] - left - right) * 70 / 200, "y": 50})
     choice(tab.locator(".plot"), "Image").select_option("first")
     level = tab.locator(".plot line.level").first
     grid = tab.locator(".plot .grid").all()

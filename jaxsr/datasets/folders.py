@@ -36,12 +36,20 @@ def files(path: str | os.PathLike[str]) -> list[pathlib.Path]:
     return found
 
 
-def load(path: str | os.PathLike[str]) -> list[np.ndarray]:
+def load(path: str | os.PathLike[str], *, least: int = 1) -> list[np.ndarray]:
     """All images of a folder, in the order of `files`: (H, W, 1) gray or (H, W, 3) RGB, uint8.
 
     Read as `images.read` does, without transparency; of 16 bits the upper 8 are kept, rounded.
 
     Raises:
-      InputError: there is none, or one cannot be read, which is named.
+      InputError: there is none, or one, which is named, cannot be read or has fewer pixels a side
+        than `least`.
     """
-    return [images.to_uint8(images.read(file).pixels) for file in files(path)]
+    loaded = []
+    for file in files(path):
+        pixels = images.to_uint8(images.read(file).pixels)
+        height, width = pixels.shape[:2]
+        if min(height, width) < least:
+            raise InputError(f"`{file}` (of {width}x{height}) must have at least {least} a side")
+        loaded.append(pixels)
+    return loaded
