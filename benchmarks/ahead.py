@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
-from benchmarks import dip, lapsrn, ours, peers, timing
+from benchmarks import dip, lapsrn, machine, ours, peers, timing
 from jaxsr import chunks, losses, operators, training
 from jaxsr.dip import Config, init, solver
 from jaxsr.errors import InputError
@@ -92,7 +92,7 @@ def measure(name: str, loop: Callable[..., Any], *arguments: Any, on: NamedShard
     """
     there = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), arguments)
     program, seconds = timing.compiled(jax.jit(loop, donate_argnums=0), *there, options=COMPILER)
-    found, memory = kernels(program.as_text()), program.memory_analysis()
+    found = kernels(program.as_text())
     convolutions = [kernel for kernel in found if kernel.kind.startswith("__cudnn$conv")]
     return {
         "name": f"ahead {name}",
@@ -100,9 +100,7 @@ def measure(name: str, loop: Callable[..., Any], *arguments: Any, on: NamedShard
         "convolutions": len(convolutions),
         "gbytes": sum(kernel.nbytes for kernel in found) / 1e9,
         "gbytes_of_convolutions": sum(kernel.nbytes for kernel in convolutions) / 1e9,
-        "memory_bytes": memory.argument_size_in_bytes
-        + memory.temp_size_in_bytes
-        + (memory.output_size_in_bytes - memory.alias_size_in_bytes),
+        "memory_bytes": machine.program_bytes(program),
         "compile_seconds": seconds,
     }
 

@@ -59,7 +59,7 @@ def programs(
         "in turn": _queue(fit.on(devices[0]).each(iterations, keys))
     }
     if devices[0].platform == "cpu":
-        ways["vmap"] = fit.compiled(iterations, fits=fits)[0]
+        ways["vmap"] = fit.compiled(iterations, fits=fits).call
     if len(devices) > 1:
         # Those of one device follow one another: it has them in a queue of its own.
         shares = np.array_split(np.arange(fits), len(devices))

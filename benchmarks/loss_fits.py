@@ -107,7 +107,7 @@ def speeds(path: pathlib.Path, made: Record, truth: np.ndarray, names: Sequence[
     units, programs = default_iterations(size), {}
     with jax.default_matmul_precision("highest"):
         for name in timed:
-            programs[name], _ = dataclasses.replace(start, loss=LOSSES[name]).compiled(units)
+            programs[name] = dataclasses.replace(start, loss=LOSSES[name]).compiled(units).call
     times = timing.interleaved(programs, rounds=ROUNDS, units=units)
     found = {
         name: {"iterations_per_second": 1 / time.median, "spread": time.spread / time.median**2}

@@ -33,9 +33,20 @@ def peak_rss_bytes() -> int:
 
 
 def device_peak_bytes() -> int | None:
-    """The most that this process has had allocated by JAX so far; None where it does not count."""
+    """The most that this process has had allocated by JAX so far; None where it does not count.
+
+    On a GPU with what the compiler tried kernels with.
+    """
     counted = jax.devices()[0].memory_stats()
     return counted["peak_bytes_in_use"] if counted else None
+
+
+def program_bytes(program: Any) -> int:
+    """The memory of a compiled program, as the compiler counts: arguments, results, in between."""
+    memory = program.memory_analysis()
+    own = memory.output_size_in_bytes - memory.alias_size_in_bytes  # what is donated counts once
+    total: int = memory.argument_size_in_bytes + memory.temp_size_in_bytes + own
+    return total
 
 
 def child_environment(cache: str) -> dict[str, str]:

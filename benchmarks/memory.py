@@ -3,8 +3,9 @@
     python -m benchmarks.memory --sizes 512x512 1024x1024 --json FILE
 
 Each figure is of a fresh process, `python -m benchmarks.dip --alone`, from its start to its end: on
-a CPU the largest the process has been, on a GPU the most that JAX had allocated there. Remat's cost
-is in the same rows: seconds an iteration.
+a CPU the largest the process has been, on a GPU the most that JAX had allocated there, with what
+kernels were tried with; `program_bytes` is what the program needs by the compiler's count. Remat's
+cost is in the same rows: seconds an iteration.
 """
 
 import dataclasses
@@ -51,10 +52,13 @@ def measure(size: str, *, remat: bool, rounds: int) -> dict[str, Any]:
             said = ended.stderr.strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
             return {"name": name, "size": size, "remat": remat, "failed": said[0]}
         (result,) = json.loads(path.read_text(encoding="utf-8"))["results"]
-    kept = ("size", "remat", "compile_seconds", "unit", "ours_seconds_per_iteration")
+    kept = (
+        *("size", "remat", "compile_seconds", "program_bytes"),
+        *("unit", "ours_seconds_per_iteration", "ours_spread", "seconds_per_megapixel"),
+    )
     return {
         "name": name,
-        **{key: result[key] for key in (*kept, "ours_spread", "seconds_per_megapixel")},
+        **{key: result[key] for key in kept},
         "peak_bytes": result["device_peak_bytes"] or result["peak_rss_bytes"],
     }
 

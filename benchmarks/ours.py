@@ -3,18 +3,30 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks import timing
+from benchmarks import machine, timing
 from jaxsr import dip, losses, operators
 from jaxsr.dip import solver
 from jaxsr.models import SkipUNet
 
 FACTOR = 4
 KERNEL: operators.Kernel = "lanczos2"  # the released code's
+
+
+class Compiled(NamedTuple):
+    """A program and what it costs.
+
+    seconds: of compiling it.
+    nbytes: of memory that it needs, as the compiler counts, without workspaces of a GPU's library.
+    """
+
+    call: Callable[[], jax.Array]
+    seconds: float
+    nbytes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +48,8 @@ class Fit:
 
         return float(forward(self.state.params, self.state.latent))
 
-    def compiled(self, iterations: int, *, fits: int = 1) -> tuple[Callable[[], jax.Array], float]:
-        """A call of a fit's program, which goes on from the last, and the seconds of compiling it.
+    def compiled(self, iterations: int, *, fits: int = 1) -> "Compiled":
+        """A fit's program, each call of which goes on from the last.
 
         As in `dip.fit` the number of iterations is an argument: were it part of the program, a GPU
         would not have to ask after each whether there is another. Several fits at once are one
@@ -49,7 +61,9 @@ class Fit:
             state = jax.tree.map(lambda x: jnp.stack([x] * fits), state)
             state = state._replace(key=jax.random.split(self.state.key, fits))
         program, seconds = self._compiled(chunk, state, iterations)
-        return self._calls(program, state, iterations), seconds
+        return Compiled(
+            self._calls(program, state, iterations), seconds, machine.program_bytes(program)
+        )
 
     def each(self, iterations: int, keys: jax.Array) -> list[Callable[[], jax.Array]]:
         """As `compiled`, one call a key of the noise, from one program on the device of the fit."""

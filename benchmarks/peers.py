@@ -1,6 +1,6 @@
 """What every benchmark against PyTorch shares: the check beforehand, the figures, the command line.
 
-Nothing here imports PyTorch; without it (the extra `torch`) the programs are timed alone.
+Without PyTorch (the extra `torch`) the programs are timed alone.
 """
 
 import importlib.util
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from benchmarks import machine, timing
 from jaxsr import reports
-from jaxsr.errors import InputError, require_integers
+from jaxsr.errors import InputError, reason, require_integers
 from jaxsr.options import main as command_line
 
 AGREEMENT = 1e-4
@@ -121,7 +121,7 @@ def collect(
     want of memory, say, does not keep the others.
 
     Raises:
-      RuntimeError: some failed, each for a reason that is printed; the first is raised at the end.
+      InputError: some failed, each for a reason that is printed; at the end.
     """
     found: dict[str, Any] = {
         "benchmark": benchmark,
@@ -131,29 +131,39 @@ def collect(
     }
     if json:  # one that cannot be written is refused before the work
         reports.write_json(json, found)
-    failed: list[RuntimeError] = []
+    failed = 0
     for measure in measurements:
         try:
             result = measure()
         except RuntimeError as error:  # JAX's and PyTorch's, and a disagreement
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            print(f"left out: {reason[0]}", file=sys.stderr)
-            failed.append(error.with_traceback(None))  # whose frames hold the arrays
+            print(f"left out: {reason(error)}", file=sys.stderr)
+            failed += 1
             continue
         found["results"].append(result)
         print(say(result), flush=True)
         if json:
             reports.write_json(json, found)
     if failed:
-        raise failed[0]
+        raise InputError(f"{failed} of the measurements failed, see above; the rest is kept")
     return found
 
 
 def is_alone(asked: bool) -> bool:
-    """Whether PyTorch is left out, as asked or because it is not installed (which is printed)."""
+    """Whether PyTorch is left out, as asked or because it is not installed (which is printed).
+
+    Raises:
+      InputError: it is installed, but without a GPU where JAX has one.
+    """
     missing = not asked and importlib.util.find_spec("torch") is None
     if missing:
         print("PyTorch is not installed (the extra `torch`): timing jaxsr alone")
+    if not (asked or missing) and jax.default_backend() != "cpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise InputError(
+                "PyTorch finds no GPU, and JAX has one: give `--alone` to leave it out"
+            )
     return asked or missing
 
 

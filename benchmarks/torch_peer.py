@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jaxsr import resample
+from jaxsr.errors import reason
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -163,8 +164,7 @@ def first(call: Callable[[], Any], *, compiled: bool) -> Any:
     except RuntimeError as error:
         if not compiled:
             raise
-        reason = str(error).strip().splitlines()[0]
-        print(f"torch.compile is left out: {reason}", file=sys.stderr)
+        print(f"torch.compile is left out: {reason(error)}", file=sys.stderr)
         return None
 
 

@@ -58,8 +58,7 @@ def dip_iteration(fit: ours.Fit, calls: int, form: Plain) -> Program:
     apply_fn = SkipUNet(**form.network).apply
     with form.patch:
         jax.clear_caches()
-        program, _ = dataclasses.replace(fit, apply_fn=apply_fn).compiled(calls)
-    return program
+        return dataclasses.replace(fit, apply_fn=apply_fn).compiled(calls).call
 
 
 def lapsrn_images(size: tuple[int, int], calls: int, form: Plain) -> Program:

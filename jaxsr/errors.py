@@ -3,11 +3,12 @@
 import contextlib
 import numbers
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-# Of XLA, and of cuDNN where memory is short while its algorithms are tried.
-_TOO_LARGE = ("RESOURCE_EXHAUSTED", "out of memory", "ALLOC_FAILED", "best cudnn conv")
+# What XLA says where memory runs out: where that was while it tried kernels, after much else.
+_TOO_LARGE = re.compile(r"[^.:\n]*(?:RESOURCE_EXHAUSTED|out of memory|ALLOC_FAILED).*", re.I)
 
 
 class InputError(ValueError):
@@ -103,6 +104,13 @@ def require_functions(**values: object) -> None:
             raise InputError(f"`{name}` (={said}) must be a function")
 
 
+def reason(error: BaseException) -> str:
+    """The line of an error that says why: the first, or that which tells of too little memory."""
+    told = str(error).strip()
+    found = _TOO_LARGE.search(told)
+    return (found[0] if found else told.partition("\n")[0]).strip() or type(error).__name__
+
+
 @contextlib.contextmanager
 def within_memory(what: str) -> Iterator[None]:
     """Work on something that may be too large for the device, or find none.
@@ -115,11 +123,9 @@ def within_memory(what: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        told = str(error)
-        reason = told.split("\n", 1)[0] or type(error).__name__
-        large = isinstance(error, MemoryError) or any(words in told for words in _TOO_LARGE)
+        large = isinstance(error, MemoryError) or _TOO_LARGE.search(str(error))
         said = "is too large for this machine" if large else "failed on this device"
-        raise InputError(f"{what} {said}: {reason}") from error
+        raise InputError(f"{what} {said}: {reason(error)}") from error
     except RuntimeError as error:
         if "initialize backend" not in str(error):
             raise

@@ -44,7 +44,8 @@ def main(
 
     After one line: 2 on bad input or where the operating system refuses, INTERRUPTED on Ctrl-C. On
     a GPU JAX takes memory as it needs it, unless the environment says otherwise: by default it
-    would take three quarters at once, and leave other processes, and PyTorch, the rest.
+    would take three quarters at once, and leave other processes, and PyTorch, the rest. It never
+    takes more than these, but where `XLA_CLIENT_MEM_FRACTION` says so.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as the command's package has left it

@@ -146,6 +146,12 @@ def test_a_run_writes_what_it_found(alone, request, monkeypatch, tmp_path, capsy
     (result,) = found["results"]
     ours_seconds = result["ours_seconds_per_iteration"]
     assert result["size"] == "64x96"
+    state = ours.fit_of((64, 96), model=dip.SkipUNet(), loss="mse").state
+    assert (
+        sum(x.nbytes for x in jax.tree.leaves(state))
+        < result["program_bytes"]
+        < result["peak_rss_bytes"]
+    )
     assert result["iterations_per_second"] == 1 / ours_seconds
     if alone:
         assert result["ratio"] is None and result["peers"] == {}

@@ -13,6 +13,7 @@ from benchmarks import __main__ as suite
 from benchmarks import ceilings, comparison, compiling, dip, machine, memory, peers, quality, work
 from jaxsr import dip as solver
 from jaxsr import layers, losses, operators
+from jaxsr.errors import InputError
 from jaxsr.models import SkipUNet
 from tests.commands import main
 
@@ -153,7 +154,7 @@ def test_one_that_fails_does_not_keep_the_others(tmp_path, capsys):
 
     cases = [lambda: {"name": "first"}, fails, last]
     said = {"say": lambda result: result["name"]}
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(InputError, match="1 of the measurements failed, see above; the rest is"):
         peers.collect("a", cases, json=path, alone=True, **said)
     told = capsys.readouterr()
     assert told.out == "first\nlast\n" and told.err == "left out: out of memory\n"
@@ -309,7 +310,12 @@ def test_suite_refuses_a_plot_of_nothing(tmp_path, capsys):
 
 def test_memory_is_of_a_fresh_process(monkeypatch, tmp_path, capsys):
     result = row("x", 0.5, 0.1, size="64x64", remat=False, compile_seconds=1.0)
-    result |= {"seconds_per_megapixel": 2.0, "device_peak_bytes": None, "peak_rss_bytes": 2**31}
+    result |= {
+        "seconds_per_megapixel": 2.0,
+        "program_bytes": 2**30,
+        "device_peak_bytes": None,
+        "peak_rss_bytes": 2**31,
+    }
     command = Command({"results": [result]})
     monkeypatch.setattr(subprocess, "run", command)
     path = tmp_path / "memory.json"
