@@ -92,16 +92,34 @@ def require_number(what: str, value: Any) -> Any:
     return value
 
 
-def require_functions(**values: object) -> None:
-    """Refuses values, given by their names, that cannot be called.
+def require_array(what: str, value: Any) -> Any:
+    """A function's value, if it is one array, which may be traced; `what` names the function.
+
+    Raises:
+      InputError: it is not.
+    """
+    import jax
+
+    if not isinstance(value, jax.Array):
+        raise InputError(f"{what} must give an array (it gives {type(value).__name__})")
+    return value
+
+
+def require_functions(*, hashable: bool = False, **values: object) -> None:
+    """Refuses values, given by their names, that cannot be called or, if so asked, hashed.
 
     Raises:
       InputError: one cannot.
     """
     for name, value in values.items():
+        said = " ".join(repr(value).split())
         if not callable(value):
-            said = " ".join(repr(value).split())
             raise InputError(f"`{name}` (={said}) must be a function")
+        try:
+            hash(value if hashable else None)
+        except TypeError:
+            rule = "must be hashable: a function, a partial or a frozen dataclass"
+            raise InputError(f"`{name}` (={said}) {rule}") from None
 
 
 def reason(error: BaseException) -> str:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsr.errors import InputError, require_floats, require_functions
+from jaxsr.errors import InputError, as_float, require_floats, require_functions
 
 Loss = Callable[[Array, Array], Array]
+_HALVES = (jnp.float16, jnp.bfloat16)
 
 
 def mse(prediction: Array, target: Array) -> Array:
@@ -32,7 +33,10 @@ def charbonnier(prediction: Array, target: Array, *, epsilon: float = 1e-3) -> A
 
     Reference: Charbonnier et al., IEEE TIP 6 (1997); Indulkar and Upadhyay, eq. 1.
     """
-    return jnp.sqrt((prediction - target) ** 2 + epsilon**2)
+    d = prediction - target
+    if (narrow := jnp.result_type(d)) in _HALVES:  # in which a square may be 0 or overflow
+        return charbonnier(d.astype(jnp.float32), jnp.float32(0), epsilon=epsilon).astype(narrow)
+    return jnp.sqrt(d**2 + epsilon**2)
 
 
 def huber(prediction: Array, target: Array, *, delta: float = 0.01) -> Array:
@@ -52,18 +56,20 @@ def general(alpha: float, *, scale: float = 0.05) -> Loss:
     Reference: Barron, "A General and Adaptive Robust Loss Function", CVPR 2019, eq. 1 and 8.
 
     Args (concrete, not traced):
-      alpha: any real number or -inf; the smaller, the less an outlier weighs.
+      alpha: any real number or -inf; the smaller, the less an outlier weighs. Within 1e-6 of 0 it
+        counts as 0.
       scale: above 0, in units of the residual: the width of the quadratic bowl.
 
     Raises:
-      InputError: alpha is NaN or +inf, or scale is not above 0 or infinite.
+      InputError: alpha is NaN or +inf, scale is not above 0 or infinite, or one is no number.
     """
+    alpha, scale = as_float("alpha", alpha), as_float("scale", scale)
     if math.isnan(alpha) or alpha == math.inf:
         raise InputError(f"`alpha` (={alpha}) must be a real number or -inf")
     if not 0 < scale < math.inf:
         raise InputError(f"`scale` (={scale}) must be above 0, and finite")
 
-    return _General(float(alpha), float(scale))
+    return _General(alpha, scale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +81,7 @@ class _General:
 
     def __call__(self, prediction: Array, target: Array) -> Array:
         d = prediction - target
-        if (narrow := jnp.result_type(d)) in (jnp.float16, jnp.bfloat16):  # b / alpha may overflow
+        if (narrow := jnp.result_type(d)) in _HALVES:  # b / alpha may overflow
             return self(d.astype(jnp.float32), jnp.float32(0)).astype(narrow)
         alpha, x = self.alpha, (d / self.scale) ** 2
         if alpha == 2:
@@ -140,8 +146,10 @@ def total_variation(image: Array) -> Array:
     Reference: Rudin, Osher and Fatemi, Physica D 60 (1992), in its anisotropic form.
 
     Raises:
-      InputError: the image holds no floats.
+      InputError: the image has fewer than three axes, or holds no floats.
     """
+    if image.ndim < 3:
+        raise InputError(f"the image (of shape {image.shape}) must be (..., H, W, C)")
     require_floats("the image", image.dtype)
     differences = jnp.diff(image, axis=-2), jnp.diff(image, axis=-3)
     zero = jnp.zeros_like(image, shape=())

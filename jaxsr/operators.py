@@ -148,15 +148,20 @@ def mask(observed: jax.Array | np.ndarray) -> Operator:
         raise InputError(f"`observed` (of shape {observed.shape}) must be (H, W) or (H, W, C)")
     if not isinstance(observed, jax.core.Tracer) and not np.isin(observed, (0, 1)).all():
         raise InputError("`observed` must hold nothing but 0 and 1")
-    weights = observed.reshape(*observed.shape[:2], -1)
+    return _Mask(observed)
 
-    def operator(x: jax.Array) -> jax.Array:
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Mask:
+    observed: jax.Array | np.ndarray
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        observed = self.observed
+        weights = observed.reshape(*observed.shape[:2], -1)
         if weights.shape[:2] != x.shape[-3:-1] or weights.shape[2] not in (1, x.shape[-1]):
             raise InputError(f"`observed` (of shape {observed.shape}) must fit the image {x.shape}")
         require_floats("the image", x.dtype)
         return jnp.where(jnp.broadcast_to(weights != 0, x.shape), x, 0)
-
-    return operator
 
 
 def blur(kernel: np.ndarray) -> Operator:
@@ -176,19 +181,19 @@ def blur(kernel: np.ndarray) -> Operator:
         raise InputError("`kernel` must be finite: it holds NaN or infinite values")
     left, values, right = np.linalg.svd(kernel, full_matrices=False)
     terms = max(1, int(np.sum(values > values[0] * 1e-15)))
-    vertical, horizontal = (left * values)[:, :terms].T, right[:terms]
+    return _Blur((left * values)[:, :terms].T, right[:terms])
 
-    def operator(x: jax.Array) -> jax.Array:
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Blur:
+    vertical: np.ndarray  # (terms, taps)
+    horizontal: np.ndarray
+
+    def __call__(self, x: jax.Array) -> jax.Array:
         height, width = _size(x)
-        return sum(
-            (
-                separable(x, _convolution(height, v), _convolution(width, h))
-                for v, h in zip(vertical, horizontal, strict=True)
-            ),
-            start=jnp.zeros_like(x),
-        )
-
-    return operator
+        pairs = zip(self.vertical, self.horizontal, strict=True)
+        terms = (separable(x, _convolution(height, v), _convolution(width, h)) for v, h in pairs)
+        return sum(terms, start=jnp.zeros_like(x))
 
 
 def _convolution(size: int, taps: np.ndarray) -> np.ndarray:

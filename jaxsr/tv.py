@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike
 
 from jaxsr.errors import InputError, as_float, require_finite, require_integers
 from jaxsr.losses import total_variation
@@ -48,10 +49,10 @@ class _Iterate(NamedTuple):
 
 
 def least_squares(
-    observation: Array,
+    observation: ArrayLike,
     operator: Operator,
     *,
-    start: Array,
+    start: ArrayLike,
     weight: float,
     tolerance: float = 1e-3,
     iterations: int = 20_000,
@@ -66,7 +67,7 @@ def least_squares(
 
     Args:
       observation: y, (..., h, w, C).
-      operator: A, linear in JAX's sense: `jax.linear_transpose` takes it.
+      operator: A, linear or affine: `jax.linear_transpose` takes it.
       start: (..., H, W, C), computed in the observation's type, at least float32.
       weight: of the total variation, above 0.
       tolerance: above 0; in float32 not below about 1e-4.
@@ -110,16 +111,21 @@ def _solve(
     *,
     operator: Operator,
 ) -> Solution:
+    offset = operator(jnp.zeros_like(start))  # 0, unless A is affine (an offset, a luma)
+
+    def linear(x: Array) -> Array:
+        return operator(x) - offset
+
     # In units in which A has norm 1 and the fit is |A x - y|^2 / 2.
-    norm = _norm(operator, start)
+    norm = _norm(linear, start)
     scale = observation.size / (2 * norm**2)
-    transpose = jax.linear_transpose(operator, start)
-    y = observation / norm
+    transpose = jax.linear_transpose(linear, start)
+    y = (observation - offset) / norm
     least = DARK * observation.size / norm**2
     rounding = FLOOR * jnp.finfo(y.dtype).eps * jnp.maximum(jnp.sum(y**2), least) / 2
 
     def forward(x: Array) -> Array:
-        return operator(x) / norm
+        return linear(x) / norm
 
     def backward(state: _Iterate) -> Array:
         """A^T q + D^T p."""

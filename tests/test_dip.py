@@ -414,6 +414,29 @@ def test_fit_refuses_a_state_of_another_kind():
             fit(config, resume=(result.state, result.history), **options)
 
 
+@dataclasses.dataclass
+class Unhashable:
+    """As Python makes dataclasses that compare by their values."""
+
+    def __call__(self, prediction, target):
+        return (prediction - target) ** 2
+
+
+def test_fit_says_what_it_is_not_for():
+    with pytest.raises(InputError, match="`fit` runs outside of `jit`, `vmap` and `grad`"):
+        jax.vmap(lambda y: fit(dip.Config(iterations=1), observation=y))(jnp.zeros((2, 1, 8, 8, 3)))
+    given = jax.random.key(0), jnp.zeros((1, 8, 8, 3)), operators.identity
+    functions = {"init_fn": linear_init, "apply_fn": linear_apply}
+    functions |= {"size": (8, 8), "loss": losses.mse}
+    for config in ({"iterations": 3}, dip.Config):
+        with pytest.raises(InputError, match=r"`config` \(=.*\) must be a `dip.Config`"):
+            dip.fit(*given, config=config, **functions)
+    functions = {"init_fn": linear_init, "apply_fn": linear_apply, "config": dip.Config()}
+    for batch, said in ((0, "at least 1"), (2.0, "an integer")):
+        with pytest.raises(InputError, match=rf"`batch` \(={batch}\) must be {said}"):
+            dip.init(jax.random.key(0), size=(8, 8), batch=batch, **functions)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -430,6 +453,9 @@ def test_fit_refuses_a_state_of_another_kind():
         ({"size": np.array([8, 8])}, r"`size` \(=\[8 8\]\) must be a tuple"),
         ({"loss": np.zeros((2, 2))}, r"`loss` \(=array\(\[\[0., 0.\], \[0., 0.\]\]\)\) must be"),
         ({"size": (-8, 8)}, r"`height` \(=-8\) must be at least 1"),
+        ({"loss": Unhashable()}, r"`loss` \(=Unhashable\(\)\) must be hashable"),
+        ({"loss": lambda x, y: (x, y)}, r"`loss` must give an array \(it gives tuple\)"),
+        ({"reference": np.full((1, 8, 8, 3), np.nan)}, "the reference must be finite"),
     ],
 )
 def test_fit_refuses_what_is_no_function_or_size(options, said):

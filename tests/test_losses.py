@@ -1,3 +1,4 @@
+import functools
 import math
 
 import jax
@@ -137,6 +138,22 @@ def test_general_in_half_precision_is_that_of_float32(alpha, dtype):
     found = loss(d, 0 * d)
     assert found.dtype == dtype and np.isfinite(slope(loss, d)).all()
     np.testing.assert_array_equal(found, expected.astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16])
+def test_charbonnier_in_half_precision_is_that_of_float32(dtype):
+    """Whose squares are neither 0 nor infinite."""
+    d, loss = jnp.asarray([0, 1e-4, 0.3, -1, 1e4], dtype), losses.charbonnier
+    loss = functools.partial(loss, epsilon=1e-4)
+    expected = loss(d.astype(jnp.float32), jnp.zeros(5)).astype(dtype)
+    assert loss(d, 0 * d).dtype == dtype
+    np.testing.assert_array_equal(loss(d, 0 * d), expected)
+    np.testing.assert_allclose(slope(loss, d), [0, 0.5**0.5, 1, -1, 1], rtol=0.01)
+
+
+def test_total_variation_is_of_images():
+    with pytest.raises(InputError, match=r"the image \(of shape \(4, 4\)\) must be \(..., H, W"):
+        losses.total_variation(jnp.zeros((4, 4)))
 
 
 def test_total_variation_of_numpys_doubles_is_that_of_floats():

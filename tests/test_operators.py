@@ -1,5 +1,6 @@
 import functools
 import json
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -192,6 +193,13 @@ def test_a_mask_stays_what_it_was():
     operator, x = operators.mask(observed), jnp.ones((24, 20, 1))
     observed[:] = True
     np.testing.assert_array_equal(operator(x)[..., 0], OBSERVED)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operators_can_be_pickled(name):
+    operator, x = OPERATORS[name], jnp.ones((1, 24, 20, 3))
+    again = pickle.loads(pickle.dumps(operator))
+    np.testing.assert_array_equal(again(x), operator(x))
 
 
 def test_masks_may_be_traced():

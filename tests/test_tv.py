@@ -69,6 +69,17 @@ def test_denoising_finds_the_image_of_another_solver(x64, weight):
         np.testing.assert_allclose(found.image, y.mean(), atol=1e-4)
 
 
+@pytest.mark.parametrize(("slope", "offset"), [(1.0, 0.2), (0.5, -0.3)])
+def test_an_affine_operator_is_its_linear_part(x64, slope, offset):
+    y = jax.random.uniform(jax.random.key(0), SHAPE)
+    options = {"start": jnp.zeros(SHAPE), "weight": 0.003, "tolerance": 1e-7}
+    expected = tv.least_squares(y, lambda x: slope * x, **options)
+    found = tv.least_squares(y + offset, lambda x: slope * x + offset, **options)
+    assert found.converged and found.gap >= 0
+    np.testing.assert_allclose(found.image, expected.image, atol=1e-5)
+    assert float(found.objective) == pytest.approx(float(expected.objective), rel=1e-7)
+
+
 def test_solutions_of_many_problems_do_not_keep_their_programs(live_programs):
     programs = []
     for _ in range(tv.PROGRAMS + 4):

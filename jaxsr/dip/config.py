@@ -51,3 +51,13 @@ class Config:
         for name, holds, rule in rules:
             if not holds:
                 raise InputError(f"`{name}` (={getattr(self, name)}) must be {rule}")
+
+
+def require_config(config: object) -> None:
+    """Refuses what is no `Config`.
+
+    Raises:
+      InputError: it is none.
+    """
+    if not isinstance(config, Config):
+        raise InputError(f"`config` (={config}) must be a `dip.Config`")

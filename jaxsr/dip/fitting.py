@@ -12,14 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxsr import chunks, tracing
 from jaxsr.dip import programs
-from jaxsr.dip.config import Config
+from jaxsr.dip.config import Config, require_config
 from jaxsr.dip.optimiser import adam, require_optimiser
 from jaxsr.dip.resuming import History, resumed
 from jaxsr.dip.solver import Params, Regulariser, Score, State, rgb_score
-from jaxsr.errors import InputError, require_floats, require_functions, require_size
+from jaxsr.errors import InputError, require_finite, require_floats, require_functions, require_size
 from jaxsr.losses import Loss
 from jaxsr.operators import Operator, require_observation
 
@@ -57,7 +58,7 @@ class DIPResult(NamedTuple):
 
 def fit(
     key: Array,
-    observation: Array,
+    observation: ArrayLike,
     operator: Operator,
     *,
     init_fn: Callable[..., Any],
@@ -66,7 +67,7 @@ def fit(
     loss: Loss,
     config: Config,
     regulariser: Regulariser | None = None,
-    reference: Array | None = None,
+    reference: ArrayLike | None = None,
     score: Score = rgb_score,
     optimiser: optax.GradientTransformation | None = None,
     on_chunk: Callable[[Progress], bool | None] | None = None,
@@ -88,7 +89,7 @@ def fit(
       key: consumed; with `resume` not looked at: the state holds its own.
       observation: y, (N, h, w, C), of a float type.
       operator: A, (N, H, W, C) -> (N, h, w, C); like the other functions hashable, since it is a
-        static argument of `jax.jit`.
+        static argument of `jax.jit`. A number that it reads from outside is that of its first fit.
       init_fn: (key, latent) -> params, such as a Flax module's `init`.
       apply_fn: (params, latent) -> images (N, H, W, C), such as a Flax module's `apply`.
       size: (H, W).
@@ -108,15 +109,22 @@ def fit(
         state: all but a few of optax's have one.
 
     Raises:
-      InputError: the observation is not (N, h, w, C), holds no floats or some that are not finite,
-        or is not of the shape that the operator gives; `size` is not two integers of at least 1, a
-        pause no integer from 1; a function or the optimiser is none; or state, history and
-        arguments are not of one fit.
+      InputError: the observation is not (N, h, w, C), holds no floats or some that are not finite
+        (nor may the reference), or is not of the shape that the operator gives; `size` is not two
+        integers of at least 1, a pause no integer from 1; a function, config or optimiser is none,
+        or a function cannot be hashed; state, history and arguments are not of one fit; or JAX
+        traces the call.
     """
-    given = {"regulariser": regulariser, "on_chunk": on_chunk}
-    given = {name: function for name, function in given.items() if function is not None}
-    require_functions(init_fn=init_fn, apply_fn=apply_fn, loss=loss, score=score, **given)
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((key, observation))):
+        raise InputError("`fit` runs outside of `jit`, `vmap` and `grad`: there, `init` and `run`")
+    functions: dict[str, Any] = {"apply_fn": apply_fn, "operator": operator, "loss": loss}
+    functions |= {"score": score, "init_fn": init_fn}
+    functions |= {} if regulariser is None else {"regulariser": regulariser}
+    require_functions(hashable=True, **functions)
+    if on_chunk is not None:
+        require_functions(on_chunk=on_chunk)
     require_optimiser(optimiser)
+    require_config(config)
     require_size(size)
     stops = chunks.ends(config.iterations, every=WINDOW, pauses=pauses)
     observation = jnp.asarray(observation)
@@ -124,6 +132,8 @@ def fit(
     if observation.ndim != 4:
         raise InputError(f"the observation (of shape {observation.shape}) must be (N, h, w, C)")
     require_floats("the observation", observation.dtype)
+    if reference is not None:
+        require_finite("the reference", reference)
     # The total is no part of the program: without it, a fit that grows finds it in the cache.
     program_config = dataclasses.replace(config, iterations=1, patience=None)
     options, began = programs.unoptimised(key, observation), time.perf_counter()
@@ -144,8 +154,8 @@ def fit(
     else:
         shapes, history = resumed(*resume, size, config, optimiser or adam(config))
     require_observation(observation, operator, shapes.average)
-    functions: dict[str, Any] = {"apply_fn": apply_fn, "operator": operator, "loss": loss}
-    functions |= {"regulariser": regulariser, "score": score, "optimiser": optimiser}
+    functions = {"apply_fn": apply_fn, "operator": operator, "loss": loss, "score": score}
+    functions |= {"regulariser": regulariser, "optimiser": optimiser}
     functions |= {"config": program_config, "length": chunks.LENGTH}
     program = programs.iterations(shape=shapes.latent.shape, **functions)
     known = ("run", program_config, chunks.LENGTH, regulariser is None, optimiser is None)

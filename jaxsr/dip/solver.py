@@ -10,11 +10,12 @@ import optax
 from jax import Array, lax
 
 from jaxsr.dip import stopping
-from jaxsr.dip.config import Config
+from jaxsr.dip.config import Config, require_config
 from jaxsr.dip.optimiser import adam, require_optimiser
 from jaxsr.dip.stopping import Detection
 from jaxsr.errors import (
     InputError,
+    require_array,
     require_functions,
     require_integers,
     require_number,
@@ -80,10 +81,12 @@ def init(
       optimiser: as in `step`.
 
     Raises:
-      InputError: `size` is not two integers of at least 1, a function or the optimiser is none, or
-        the network does not give one array.
+      InputError: `size` is not two integers of at least 1, or `batch` one; a function, config or
+        optimiser is none; or the network does not give one array.
     """
     require_size(size)
+    require_integers(batch=batch)
+    require_config(config)
     require_functions(init_fn=init_fn, apply_fn=apply_fn)
     require_optimiser(optimiser)
     params_key, latent_key, noise_key = jax.random.split(key, 3)
@@ -148,7 +151,7 @@ def step(
     def objective(params: Params) -> tuple[Array, tuple[Array, Array]]:
         image = apply_fn(params, latent)
         seen = operator(image)
-        value = loss(seen, observation).mean()
+        value = require_array("`loss`", loss(seen, observation)).mean()
         if regulariser is not None:
             value = value + require_number("`regulariser`", regulariser(image))
         return value, (image, seen)
