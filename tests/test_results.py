@@ -205,8 +205,8 @@ def test_what_stands_beside_the_cells():
     means |= {label: under_paper_dip(label)["mean"] for label in (*trained, "LapSRN, original")}
     theirs, ours = (under_paper_dip(x) for x in ("LapSRN, original", "LapSRN (1,1)"))
     expected = [
-        [label, *figures_of(mean), f"{mean['ssim_rgb']:.4f}".removeprefix("0")]
-        for label, mean in means.items()
+        [label, *figures_of(x), f"{x['ssim_rgb']:.4f}".removeprefix("0")]
+        for label, x in means.items()
     ]
     assert after_title(title, "of the ten, seed 0") == expected
     _, tv, mse, robust, *of_lapsrn, _ = (figures["psnr"] for figures in means.values())
