@@ -35,7 +35,7 @@ def peak_rss_bytes() -> int:
 def device_peak_bytes() -> int | None:
     """The most that this process has had allocated by JAX so far; None where it does not count.
 
-    On a GPU with what the compiler tried kernels with.
+    On a GPU this includes the memory in which the compiler tried kernels.
     """
     counted = jax.devices()[0].memory_stats()
     return counted["peak_bytes_in_use"] if counted else None

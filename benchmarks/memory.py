@@ -3,9 +3,9 @@
     python -m benchmarks.memory --sizes 512x512 1024x1024 --json FILE
 
 Each figure is of a fresh process, `python -m benchmarks.dip --alone`, from its start to its end: on
-a CPU the largest the process has been, on a GPU the most that JAX had allocated there, with what
-kernels were tried with; `program_bytes` is what the program needs by the compiler's count. Remat's
-cost is in the same rows: seconds an iteration.
+a CPU the largest the process has been, on a GPU the most that JAX had allocated there, also while
+the compiler tried kernels; `program_bytes` is what the program needs by the compiler's count.
+Remat's cost is in the same rows: seconds an iteration.
 """
 
 import dataclasses
@@ -50,7 +50,12 @@ def measure(size: str, *, remat: bool, rounds: int) -> dict[str, Any]:
         ended = subprocess.run(command, capture_output=True, text=True)
         if ended.returncode:
             said = ended.stderr.strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
-            return {"name": name, "size": size, "remat": remat, "failed": said[0]}
+            return {
+                "name": name,
+                "size": size,
+                "remat": remat,
+                "failed": said[0].removeprefix("error: "),
+            }
         (result,) = json.loads(path.read_text(encoding="utf-8"))["results"]
     kept = (
         *("size", "remat", "compile_seconds", "program_bytes"),

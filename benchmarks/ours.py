@@ -48,7 +48,7 @@ class Fit:
 
         return float(forward(self.state.params, self.state.latent))
 
-    def compiled(self, iterations: int, *, fits: int = 1) -> "Compiled":
+    def compiled(self, iterations: int, *, fits: int = 1) -> Compiled:
         """A fit's program, each call of which goes on from the last.
 
         As in `dip.fit` the number of iterations is an argument: were it part of the program, a GPU

@@ -121,7 +121,7 @@ def collect(
     want of memory, say, does not keep the others.
 
     Raises:
-      InputError: some failed, each for a reason that is printed; at the end.
+      InputError: some failed, each for a reason that is printed; the first is told at the end.
     """
     found: dict[str, Any] = {
         "benchmark": benchmark,
@@ -131,20 +131,20 @@ def collect(
     }
     if json:  # one that cannot be written is refused before the work
         reports.write_json(json, found)
-    failed = 0
+    failed: list[str] = []
     for measure in measurements:
         try:
             result = measure()
         except RuntimeError as error:  # JAX's and PyTorch's, and a disagreement
-            print(f"left out: {reason(error)}", file=sys.stderr)
-            failed += 1
+            failed.append(reason(error))
+            print(f"left out: {failed[-1]}", file=sys.stderr)
             continue
         found["results"].append(result)
         print(say(result), flush=True)
         if json:
             reports.write_json(json, found)
     if failed:
-        raise InputError(f"{failed} of the measurements failed, see above; the rest is kept")
+        raise InputError(f"{len(failed)} of the measurements failed: {failed[0]}")
     return found
 
 
@@ -152,7 +152,7 @@ def is_alone(asked: bool) -> bool:
     """Whether PyTorch is left out, as asked or because it is not installed (which is printed).
 
     Raises:
-      InputError: it is installed, but without a GPU where JAX has one.
+      InputError: it is installed, but without a GPU where JAX does not compute on the CPU.
     """
     missing = not asked and importlib.util.find_spec("torch") is None
     if missing:
@@ -161,9 +161,8 @@ def is_alone(asked: bool) -> bool:
         import torch
 
         if not torch.cuda.is_available():
-            raise InputError(
-                "PyTorch finds no GPU, and JAX has one: give `--alone` to leave it out"
-            )
+            rule = "and JAX does not compute on the CPU: give `--alone` to leave PyTorch out"
+            raise InputError(f"PyTorch finds no GPU, {rule}")
     return asked or missing
 
 

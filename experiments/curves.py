@@ -93,7 +93,7 @@ def impedance(settings: Settings) -> Drawn:
         assert record is not None
         history = record["history"]
         of_an_image.setdefault(name, []).append((path, record))
-        _comparable(of_an_image[name], own=("seed", "target"))
+        _require_comparable(of_an_image[name], own=("seed", "target"))
         if not history["loss"]:  # of fewer iterations than are kept
             continue
         x = history["every"] * np.arange(1, len(history["loss"]) + 1)
@@ -125,25 +125,28 @@ def _records(settings: Settings, row: str) -> dict[tuple[str, int], Record]:
         if record is not None:
             found[image, int(seed)] = record
             read.append((path, record))
-            _comparable(read, own=tables.OF_A_CELL)
+            _require_comparable(read, own=tables.OF_A_CELL)
     return found
 
 
-def _comparable(read: Sequence[tuple[pathlib.Path, Record]], *, own: tuple[str, ...]) -> None:
-    """Whether the last of the fits read has the settings of the first.
+def _require_comparable(
+    read: Sequence[tuple[pathlib.Path, Record]], *, own: tuple[str, ...]
+) -> None:
+    """Refuses the last of the fits read where its settings are not the first's.
 
     own: settings that may differ.
 
     Raises:
-      InputError: it has not.
+      InputError: they are not.
     """
-    (first, one), (last, other) = read[0], read[-1]
-    for name, value in one["settings"].items():
-        if name not in own and other["settings"].get(name) != value:
+    first, last = read[0][0], read[-1][0]
+    one, other = (record["settings"] for _, record in (read[0], read[-1]))
+    for name in dict.fromkeys((*one, *other)):
+        if name not in own and one.get(name) != other.get(name):
             raise InputError(
-                f"`{first}` and `{last}` differ in `{name}` (={value} and "
-                f"{other['settings'].get(name)}), and curves of different settings are not "
-                "compared: move one of them elsewhere"
+                f"`{first}` and `{last}` differ in `{name}` (={one.get(name)} and "
+                f"{other.get(name)}), and curves of different settings are not compared: move one "
+                "of them elsewhere"
             )
 
 

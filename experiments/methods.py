@@ -58,7 +58,9 @@ def restored(folder: pathlib.Path) -> Method:
         same = [path for path in files if path.name == case.name]
         same = same or [path for path in files if path.stem == case.name]
         if len(same) != 1:
-            names = " and ".join(path.name for path in same) or f"none ({files[0].name}, say)"
+            names = (
+                " and ".join(path.name for path in same) or f"none (it has {files[0].name}, say)"
+            )
             rule = f"must have one image called {case.name}, of any kind, but has {names}"
             raise InputError(f"`--restored` (={folder}) {rule}")
         (path,) = same

@@ -12,8 +12,6 @@ from jaxsr import images
 from jaxsr.datasets import bsds300, folders, patches
 from jaxsr.errors import InputError
 
-LEAST = 3  # pixels a side of a test image's low resolution: one is left out at each border
-
 
 def load(
     data: str,
@@ -37,24 +35,17 @@ def load(
     else:
         training = folders.load(data, least=patch)
     if test:
-        return training, folders.load(test, least=LEAST * factor)
+        return training, folders.load(
+            test, least=3 * factor
+        )  # `factor` at each border do not count
     return training, bsds300.load("test", manual_dir=manual_dir) if bsds else []
 
 
 def stacks(tests: list[np.ndarray], factor: int) -> list[np.ndarray]:
-    """Luma of test images, cropped to multiples of the factor, in (N, H, W, 1) of equal sizes.
-
-    Raises:
-      InputError: an image is too small to leave out `factor` pixels a side.
-    """
+    """Luma of test images, cropped to multiples of the factor, in (N, H, W, 1) of equal sizes."""
     found: dict[tuple[int, ...], list[np.ndarray]] = {}
     for image in tests:
         luma = images.rgb_to_y(images.from_uint8(image))
-        if min(luma.shape[:2]) < LEAST * factor:
-            height, width = luma.shape[:2]
-            raise InputError(
-                f"a test image (of {width}x{height}) must have at least {LEAST * factor} a side"
-            )
         luma = images.crop_to_multiple(luma, factor, anchor="top-left")
         found.setdefault(luma.shape, []).append(luma)
     return [np.stack(group) for group in found.values()]

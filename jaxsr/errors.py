@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 # What XLA says where memory runs out: where that was while it tried kernels, after much else.
-_TOO_LARGE = re.compile(r"[^.:\n]*(?:RESOURCE_EXHAUSTED|out of memory|ALLOC_FAILED).*", re.I)
+_TOO_LARGE = re.compile(r"RESOURCE_EXHAUSTED|out of memory|ALLOC_FAILED", re.I)
 
 
 class InputError(ValueError):
@@ -112,21 +112,21 @@ def require_functions(*, hashable: bool = False, **values: object) -> None:
       InputError: one cannot.
     """
     for name, value in values.items():
-        said = " ".join(repr(value).split())
-        if not callable(value):
-            raise InputError(f"`{name}` (={said}) must be a function")
+        broken = "" if callable(value) else "a function"
         try:
-            hash(value if hashable else None)
+            hash(value if hashable and not broken else None)
         except TypeError:
-            rule = "must be hashable: a function, a partial or a frozen dataclass"
-            raise InputError(f"`{name}` (={said}) {rule}") from None
+            broken = "hashable: a function, a partial or a frozen dataclass"
+        if broken:
+            raise InputError(f"`{name}` (={' '.join(repr(value).split())}) must be {broken}")
 
 
 def reason(error: BaseException) -> str:
     """The line of an error that says why: the first, or that which tells of too little memory."""
     told = str(error).strip()
-    found = _TOO_LARGE.search(told)
-    return (found[0] if found else told.partition("\n")[0]).strip() or type(error).__name__
+    if found := _TOO_LARGE.search(told):
+        told = told[max(told.rfind(mark, 0, found.start()) for mark in ".:\n") + 1 :]
+    return told.partition("\n")[0].strip() or type(error).__name__
 
 
 @contextlib.contextmanager

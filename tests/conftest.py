@@ -5,8 +5,8 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
-# Before JAX starts: the tests run on the CPU unless the environment names another platform (not yet
-# tried: `cuda,cpu`, since some ask for a CPU), and leave a GPU's memory to others.
+# Before JAX starts: the tests run on the CPU unless the environment names another platform (for a
+# GPU `cuda,cpu`, since some ask for a CPU; not yet tried), and leave a GPU's memory to others.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 # Without YNNPACK's products, by its former emitters and in one piece (the workers have the cores),

@@ -1,7 +1,9 @@
+import importlib.machinery
 import json
 import pathlib
 import subprocess
 import sys
+import types
 import weakref
 
 import jax
@@ -154,11 +156,25 @@ def test_one_that_fails_does_not_keep_the_others(tmp_path, capsys):
 
     cases = [lambda: {"name": "first"}, fails, last]
     said = {"say": lambda result: result["name"]}
-    with pytest.raises(InputError, match="1 of the measurements failed, see above; the rest is"):
+    with pytest.raises(InputError, match="1 of the measurements failed: out of memory"):
         peers.collect("a", cases, json=path, alone=True, **said)
     told = capsys.readouterr()
     assert told.out == "first\nlast\n" and told.err == "left out: out of memory\n"
     assert [x["name"] for x in json.loads(path.read_text())["results"]] == ["first", "last"]
+
+
+def test_pytorch_without_a_gpu_is_refused(monkeypatch):
+    torch = types.ModuleType("torch")
+    torch.__spec__ = importlib.machinery.ModuleSpec("torch", None)
+    torch.cuda = types.SimpleNamespace(is_available=lambda: False)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    assert not peers.is_alone(False)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(InputError, match="PyTorch finds no GPU"):
+        peers.is_alone(False)
+    assert peers.is_alone(True)
+    torch.cuda.is_available = lambda: True
+    assert not peers.is_alone(False)
 
 
 def test_a_gpu_is_measured_in_tf32_too(monkeypatch):

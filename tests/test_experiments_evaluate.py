@@ -194,7 +194,7 @@ def test_images_that_others_restored_are_scored(tmp_path, capsys):
     assert "`made/c.png` is 60x64x3" in record["left_out"]["c"]
     assert "ground truth 64x64x3 as the protocol crops it" in record["left_out"]["c"]
     assert (
-        "must have one image called d, of any kind, but has none (a.png, say)"
+        "must have one image called d, of any kind, but has none (it has a.png, say)"
         in record["left_out"]["d"]
     )
     assert (tmp_path / "out" / "report.html").exists()

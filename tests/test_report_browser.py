@@ -1,6 +1,7 @@
 """The page in a real browser: what a mouse, keys, a finger and a screen reader find."""
 
 import io
+import itertools
 import shutil
 import subprocess
 
@@ -338,8 +339,6 @@ def test_curves_follow_the_pointer_and_keys(visit):
         f"first: {HOSTILE} {HISTORY[69]:.3f}",
         f"second: another {HISTORY[69]:.3f}",
     ]
-    looks = [path.get_attribute("class") for path in tab.locator(".plot path").all()]
-    assert looks == ["s0 d0", "s1 d1"]  # told apart without their colours, too
     clip, dot = tab.locator(".plot clipPath rect"), tab.locator(".plot circle").first
     ends = [float(clip.get_attribute(x)) for x in ("x", "width")]
     plot.press("End")
@@ -493,3 +492,15 @@ def test_without_scripts_the_tables_are_there(visit):
     tab = visit(java_script_enabled=False)
     assert "need JavaScript" in tab.locator("noscript").inner_text()
     assert tab.get_by_role("table", name="scores").is_visible()
+
+
+def test_curves_of_one_image_differ_in_more_than_colour(visit, tmp_path):
+    curves = [
+        page.Curve(f"run {i}", "a", "iteration", {"PSNR on Y (dB)": HISTORY}) for i in range(9)
+    ]
+    path = tmp_path / "one.html"
+    path.write_text(page.render([page.Run("one", "experiments.dip", {}, {}, curves=curves)]))
+    uri = path.as_uri()
+    looks = [x.get_attribute("class").split() for x in visit(uri).locator(".plot path").all()]
+    assert len({*map(tuple, looks)}) == 9
+    assert all(a[1] != b[1] for a, b in itertools.pairwise(looks))

@@ -112,10 +112,11 @@ def fit(
       InputError: the observation is not (N, h, w, C), holds no floats or some that are not finite
         (nor may the reference), or is not of the shape that the operator gives; `size` is not two
         integers of at least 1, a pause no integer from 1; a function, config or optimiser is none,
-        or a function cannot be hashed; state, history and arguments are not of one fit; or JAX
-        traces the call.
+        or a function cannot be hashed; state, history and arguments are not of one fit; or key,
+        observation or reference is traced.
     """
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((key, observation))):
+    given = jax.tree.leaves((key, observation, reference))
+    if any(isinstance(x, jax.core.Tracer) for x in given):
         raise InputError("`fit` runs outside of `jit`, `vmap` and `grad`: there, `init` and `run`")
     functions: dict[str, Any] = {"apply_fn": apply_fn, "operator": operator, "loss": loss}
     functions |= {"score": score, "init_fn": init_fn}

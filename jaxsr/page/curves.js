@@ -73,13 +73,13 @@ function plot(count, curves) {
     const name = names[quantity.value], logarithmic = name.includes("log"), chosen = scenes[scene.value - 1];
     const scale = logarithmic ? Math.log10 : (value) => value;
     shown = curves.filter((curve) => curve.columns[name] && (!chosen || curve.scene === chosen));
-    // Of several images each has a colour, and its runs differ by their dashes. So do neighbouring
-    // colours, which not everyone can tell apart.
+    // Of several images each has a colour, and its runs differ by their dashes. Of one image
+    // neighbouring curves do, too: not everyone can tell their colours apart.
     const seen = new Map(), several = new Set(shown.map((curve) => curve.scene)).size > 1;
     shown = shown.map((curve, i) => {
       const place = scenes.indexOf(curve.scene), nth = seen.get(curve.scene) ?? 0;
       seen.set(curve.scene, nth + 1);
-      const look = several ? style(place, nth + place + Math.floor(place / 8)) : style(i, i + Math.floor(i / 8));
+      const look = several ? style(place, nth + Math.floor(place / 8)) : style(i, i + Math.floor(i / 8));
       const own = several && !curve.name.includes(curve.scene) ? `${curve.scene}: ${curve.name}` : curve.name;
       return {name: own, every: curve.every, values: curve.columns[name], levels: curve.levels[name] || {}, look};
     });
