@@ -441,6 +441,13 @@ def test_a_phone(visit):
         ".filter(box => box.height && Math.min(box.width, box.height) < 40).length"
     )
     assert small == 0
+    # In the legend a long name is broken, its number is not, and its line's picture is beside it.
+    lines = tab.evaluate(
+        "[...document.querySelectorAll('.legend li')].slice(1).map(e => [e.querySelector('svg'),"
+        " e.querySelector('b')].map(x => x.getBoundingClientRect().toJSON()))"
+    )
+    assert lines and all(svg["top"] < b["bottom"] and b["top"] < svg["bottom"] for svg, b in lines)
+    assert {b["height"] < 30 for _, b in lines} == {True}
 
 
 def test_two_fingers_zoom_also_after_a_third(visit):
