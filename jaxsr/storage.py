@@ -48,9 +48,9 @@ def target(like: Any) -> Any:
     """What to restore for an array or `jax.ShapeDtypeStruct`, and where it goes."""
     if isinstance(like, np.ndarray | np.generic):
         return np.asarray(like)
-    form = jax.eval_shape(stored, like)
-    if not _is_key(like) and form.dtype != like.dtype:
+    if not _is_key(like) and jax.dtypes.canonicalize_dtype(like.dtype) != like.dtype:
         raise InputError(f"`like` (of {like.dtype}) needs `jax_enable_x64`, or NumPy arrays")
+    form = jax.eval_shape(stored, like)
     sharding = getattr(like, "sharding", None) or jnp.zeros(()).sharding
     return jax.ShapeDtypeStruct(form.shape, form.dtype, sharding=sharding)
 
