@@ -34,10 +34,8 @@ def load(
         training = bsds300.load("train", manual_dir=manual_dir)
     else:
         training = folders.load(data, least=patch)
-    if test:
-        return training, folders.load(
-            test, least=3 * factor
-        )  # `factor` at each border do not count
+    if test:  # `factor` pixels at each border do not count
+        return training, folders.load(test, least=3 * factor)
     return training, bsds300.load("test", manual_dir=manual_dir) if bsds else []
 
 
