@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 # GPU `cuda,cpu`, since some ask for a CPU; not yet tried), and leave a GPU's memory to others.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-# Without YNNPACK's products, by its former emitters and in one piece (the workers have the cores),
-# XLA compiles in half of the time, which is most of the tests'. Only where the flags are known to
-# exist: XLA aborts on others.
+# Without YNNPACK's products, by its former emitters, in one piece (the workers have the cores) and
+# at LLVM's first level, XLA compiles in half of the time or less, which is most of the tests'. Only
+# where the flags are known to exist: XLA aborts on others.
 if importlib.metadata.version("jaxlib") == "0.10.2":
     quickly = "--xla_cpu_experimental_ynn_fusion_type= --xla_cpu_use_fusion_emitters=false"
-    os.environ.setdefault("XLA_FLAGS", f"{quickly} --xla_cpu_parallel_codegen_split_count=1")
+    quickly += " --xla_cpu_parallel_codegen_split_count=1 --xla_backend_optimization_level=1"
+    os.environ.setdefault("XLA_FLAGS", quickly)
 
 import jax
 import jax.numpy as jnp
