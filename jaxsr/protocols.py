@@ -25,6 +25,8 @@ from jaxsr.resample import imresize
 class Protocol:
     """How low resolution is made from high, and results are compared with it. NumPy only.
 
+    Can be pickled, for pools of processes.
+
     Images of integers are refused (InputError), for their range is not known; and of floats above
     2, which are meant for another.
 
@@ -152,6 +154,26 @@ def _luma_figures(result: np.ndarray, hr: np.ndarray, shave: int) -> dict[str, f
     return _figures(_rounded(result), hr, on_y=True, **options)
 
 
+def _plain_score(result: np.ndarray, hr: np.ndarray, factor: int) -> dict[str, float]:
+    return _figures(_rounded(result), hr)
+
+
+def _paper_dip_score(result: np.ndarray, hr: np.ndarray, factor: int) -> dict[str, float]:
+    return _figures(result, hr, peak=2.0)
+
+
+def _paper_lapsrn_score(result: np.ndarray, hr: np.ndarray, factor: int) -> dict[str, float]:
+    return _figures(with_true_chroma(result, hr), hr)
+
+
+def _standard_score(result: np.ndarray, hr: np.ndarray, factor: int) -> dict[str, float]:
+    return _luma_figures(result, hr, shave=factor)
+
+
+def _dip_score(result: np.ndarray, hr: np.ndarray, factor: int) -> dict[str, float]:
+    return _luma_figures(result, hr, shave=4)
+
+
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
@@ -161,7 +183,7 @@ PROTOCOLS = {
             kernel="pillow-lanczos",
             degrade=_pillow_lanczos_lr,
             bicubic=_pillow_bicubic,
-            score=lambda result, hr, _: _figures(_rounded(result), hr),
+            score=_plain_score,
         ),
         Protocol(
             name="paper-dip",
@@ -169,7 +191,7 @@ PROTOCOLS = {
             kernel="pillow-lanczos",
             degrade=functools.partial(_pillow_lanczos_lr, multiple=32),
             bicubic=_pillow_bicubic,
-            score=lambda result, hr, _: _figures(result, hr, peak=2.0),
+            score=_paper_dip_score,
         ),
         Protocol(
             name="paper-lapsrn",
@@ -178,7 +200,7 @@ PROTOCOLS = {
             kernel="pillow-bicubic",
             degrade=_pillow_luma_lr,
             bicubic=_pillow_bicubic,
-            score=lambda result, hr, _: _figures(with_true_chroma(result, hr), hr),
+            score=_paper_lapsrn_score,
         ),
         Protocol(
             name="standard",
@@ -187,7 +209,7 @@ PROTOCOLS = {
             kernel="matlab-bicubic",
             degrade=_matlab_lr,
             bicubic=_matlab_bicubic,
-            score=_luma_figures,  # shaved by the factor
+            score=_standard_score,
         ),
         Protocol(
             name="dip",
@@ -196,7 +218,7 @@ PROTOCOLS = {
             kernel="pillow-lanczos",
             degrade=functools.partial(_pillow_lanczos_lr, multiple=32),
             bicubic=_pillow_bicubic,
-            score=lambda result, hr, _: _luma_figures(result, hr, 4),
+            score=_dip_score,
         ),
     )
 }

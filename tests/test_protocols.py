@@ -1,4 +1,5 @@
 import dataclasses
+import pickle
 
 import numpy as np
 import PIL.Image
@@ -114,6 +115,17 @@ def test_what_equals_the_truth_has_no_error(name):
     pixels = images.from_uint8(np.arange(32 * 32, dtype=np.uint8).reshape(32, 32, 1))
     scores = protocols.PROTOCOLS[name].score(pixels, pixels, 4)
     assert (scores["psnr"], scores["ssim"]) == (np.inf, 1)
+
+
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+def test_another_process_may_score(name):
+    protocol = protocols.PROTOCOLS[name]
+    sent = pickle.loads(pickle.dumps(protocol))
+    truth, noise = np.random.default_rng(0).random((2, 64, 96, 3), np.float32)
+    hr, lr = protocol.degrade(truth, 4)
+    np.testing.assert_array_equal(sent.degrade(truth, 4)[1], lr)
+    np.testing.assert_array_equal(sent.bicubic(lr, (64, 96)), protocol.bicubic(lr, (64, 96)))
+    assert sent.score(noise, hr, factor=4) == protocol.score(noise, hr, 4)
 
 
 @pytest.mark.parametrize("name", protocols.PROTOCOLS)
