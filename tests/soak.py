@@ -3,10 +3,11 @@
     python -m tests.soak --kills 50 --seed 0
 
 Three images by two seeds, each fit with a checkpoint every 20 iterations, by `tests.small_dip`. The
-command is killed (SIGKILL) after a random time, and given again, until it ends by itself after the
-last of the kills. After each it must hold that a finished fit's files are as they were, that no
-fit's latest checkpoint is an earlier one than before, and that no file is half written; at the end,
-that all results equal, byte by byte, those of a run that nobody disturbed.
+command is killed (SIGKILL), at its first checkpoint, then after random times, and given again,
+until it ends by itself after the last of the kills. After each it must hold that a finished fit's
+files are as they were, that no fit's latest checkpoint is an earlier one than before, and that no
+file is half written; at the end, that all results equal, byte by byte, those of a run that nobody
+disturbed.
 """
 
 import argparse
@@ -57,6 +58,11 @@ def latest(fit: pathlib.Path) -> int:
     return max(steps, default=0)
 
 
+def begun(out: pathlib.Path) -> bool:
+    """Whether a fit has a checkpoint."""
+    return any(latest(fit) for fit in out.glob("*/seed*"))
+
+
 def state(out: pathlib.Path) -> dict[str, tuple[int, dict[str, tuple[int, str]]]]:
     """Of every fit: its latest checkpoint, and, once it is finished, its files, by content.
 
@@ -102,8 +108,12 @@ def soak(
     for i in itertools.count():
         process = start(folder, "killed", iterations)
         try:
-            # The last is left alone; the others die at any time of an undisturbed run.
-            late = None if counts["kills"] == kills else random.uniform(0, length)
+            if counts["kills"] == 0:  # within a fit
+                late: float | None = 0
+                while process.poll() is None and not begun(folder / "killed"):
+                    time.sleep(0.01)
+            else:  # the last is left alone; the others die at any time of an undisturbed run
+                late = None if counts["kills"] == kills else random.uniform(0, length)
             code = process.wait(late)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)

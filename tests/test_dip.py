@@ -359,7 +359,7 @@ def test_fit_resumes_to_the_same_bits():
 def test_fits_of_many_problems_do_not_keep_their_programs(live_programs):
     """As over a folder: each image has an operator of its own."""
     live = []
-    for _ in range(programs.KEPT + 4):
+    for _ in range(programs.KEPT + 2):
         own = functools.partial(operators.downsample(2, kernel="area"))
         fit(dip.Config(iterations=1), operator=own)
         live.append(live_programs())
@@ -371,7 +371,7 @@ def test_fits_of_many_sizes_do_not_keep_their_programs():
     image, operator = jnp.full((1, 8, 256, 3), 0.5), operators.downsample(2, kernel="area")
     for kept in (programs.iterations, programs.output):
         kept.cache_clear()
-    for width in range(8, 8 * (programs.KEPT + 4), 8):
+    for width in range(8, 8 * (programs.KEPT + 2), 8):
         fit(
             dip.Config(iterations=1),
             observation=operator(image[:, :, :width]),
@@ -818,6 +818,7 @@ def test_the_latent_is_uniform_in_0_to_a_tenth():
     latent = problem(dip.Config())[0].latent
     assert latent.shape == (1, 8, 8, 32)
     assert stats.kstest(np.ravel(latent), stats.uniform(0, 0.1).cdf).pvalue > 0.01
+    assert problem(dip.Config(latent_channels=5))[0].latent.shape == (1, 8, 8, 5)
 
 
 def test_the_regulariser_is_added_to_the_loss(x64):

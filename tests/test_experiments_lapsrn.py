@@ -15,7 +15,7 @@ import pytest
 
 from experiments import command, epochs, lapsrn, networks, record, training_data
 from experiments.training_folder import TrainingFolder
-from jaxsr import chunks, pretrained, reports, training
+from jaxsr import chunks, losses, pretrained, reports, training
 from jaxsr.checkpoints import Checkpoints
 from jaxsr.errors import InputError
 from jaxsr.models import LapSRN
@@ -51,6 +51,24 @@ def run(*args):
 
 def arrays(folder):
     return jax.tree.leaves(pretrained.load(folder)[1])
+
+
+def test_settings_reach_the_training(monkeypatch):
+    class Asked(Exception):
+        """In the place of a training, with its arguments."""
+
+    def lower(state, *_, **options):
+        raise Asked(state, options)
+
+    monkeypatch.setattr(training, "run", types.SimpleNamespace(lower=lower))
+    args = ("--loss", "mse", "--seed", 7, "--level-weights", 3, "--learning-rate", 0.25)
+    with pytest.raises(Asked) as asked:
+        run("--out", "a", *args, "--weight-decay", 0.5)
+    state, options = asked.value.args
+    assert options["loss"] is losses.mse
+    steps = {"batch": 2, "parts": 2, "size": 16, "learning_rate": 0.25, "halve_every": 20}
+    assert options["config"] == training.Config(level_weights=(3,), weight_decay=0.5, **steps)
+    assert state.key == jax.random.split(jax.random.key(7))[1]
 
 
 def test_a_record_that_cannot_be_written_leaves_the_folder_free(monkeypatch, tmp_path):

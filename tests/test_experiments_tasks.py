@@ -138,6 +138,8 @@ def test_compositions():
     assert (noisy.observed - task.observed)[kept].std() * 255 == pytest.approx(10, rel=0.1)
     other = load(**degraded, sigma=10, degrade_seed=1)
     assert (other.observed.any(-1) != noisy.observed.any(-1)).any()
+    one, another = (load(task="denoise", hr="cup.png", degrade_seed=seed) for seed in (0, 1))
+    assert (one.observed != another.observed).any()
 
 
 INPAINT = ("--task", "inpaint", "--mask")

@@ -33,6 +33,13 @@ OPERATORS = {
 }
 
 
+@pytest.mark.parametrize("name", ["pillow-lanczos-4", "blur"])
+def test_products_are_exact_whatever_the_precision(name):
+    with jax.default_matmul_precision("bfloat16"):
+        text = str(jax.make_jaxpr(OPERATORS[name])(jnp.ones((1, 24, 20, 3))))
+    assert 0 < text.count("dot_general[") <= text.count("Precision.HIGHEST")
+
+
 @pytest.mark.parametrize("name", OPERATORS)
 def test_adjoint(x64, name):
     operator = OPERATORS[name]

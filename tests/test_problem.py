@@ -12,7 +12,7 @@ import pytest
 
 from experiments import baselines, command, folder, networks, problem, restoration
 from experiments.recipes import Settings
-from jaxsr import images, models, operators
+from jaxsr import dip, images, losses, models, operators
 from jaxsr.resample import imresize
 
 
@@ -25,6 +25,27 @@ def here(monkeypatch, tmp_path):
 def load(**given):
     paths = {k: pathlib.Path(v) for k, v in given.items() if k in ("hr", "lr", "mask")}
     return problem.load(Settings(**given | paths).resolved())
+
+
+def test_settings_reach_the_solver(monkeypatch):
+    class Asked(Exception):
+        """In the place of a fit, with its arguments."""
+
+    def fit(key, observation, operator, **options):
+        raise Asked(key, options)
+
+    monkeypatch.setattr(restoration.dip, "fit", fit)
+    given = {"iterations": 7, "learning_rate": 0.02, "noise_std": 0.07, "patience": 5}
+    own = {"seed": 3, "loss": "l1", "recipe": "reference", "tv_weight": 0.5}
+    paths = {"hr": pathlib.Path("cup.png"), "out": pathlib.Path("out")}
+    with pytest.raises(Asked) as asked:
+        restoration.run(Settings(**paths, **given, **own))
+    key, options = asked.value.args
+    assert key == jax.random.key(3)
+    assert options["config"] == dip.Config(average=0.0, **given)
+    assert options["loss"] is losses.l1
+    ramp = jnp.broadcast_to(jnp.linspace(0, 1, 5)[:, None], (4, 5, 1))
+    assert float(options["regulariser"](ramp)) == pytest.approx(0.5 * 0.25)
 
 
 def test_the_middle_of_a_canvas_is_seen_scored_and_shown():
