@@ -36,7 +36,8 @@ class Settings:
     """Loss between the degraded output and the observation, mean over pixels. Default: charbonnier
     for sr (released: mse), else mse."""
     loss_alpha: Given[float] = None
-    """Shape of --loss general (Barron, CVPR 2019): 2 least robust, -inf most; default 1."""
+    """Shape of --loss general (Barron, CVPR 2019): 2 is the squared error, the smaller the more
+    robust, down to -inf; default 1."""
     loss_scale: Given[float] = None
     """Scale of --loss general, in units of the image's range [0, 1]; default 0.05."""
     factor: Given[int] = None

@@ -9,6 +9,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -89,12 +90,23 @@ class _General:
         largest = float(jnp.finfo(jnp.result_type(x)).max)
         if abs(alpha) > largest**0.75:  # as good as infinite, and x / b would underflow
             sign = math.copysign(1, alpha)
-            return sign * jnp.expm1(sign * x / 2)
+            return sign * _expm1(sign * x / 2)
         if abs(alpha) < 1e-6:  # the limit; float32 would lose smaller ones altogether
             return jnp.log1p(x / 2)
         # (1 + x / b)^(alpha / 2) - 1 without cancellation as alpha nears 0 or x nears 0.
         b = abs(alpha - 2)
-        return b / alpha * jnp.expm1(alpha / 2 * jnp.log1p(x / b))
+        return b / alpha * _expm1(alpha / 2 * jnp.log1p(x / b))
+
+
+@jax.custom_jvp
+def _expm1(x: Array) -> Array:
+    """exp(x) - 1 of derivative exp(x): that of `jnp.expm1` is itself + 1, which cancels below 0."""
+    return jnp.expm1(x)
+
+
+@_expm1.defjvp
+def _expm1_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return _expm1(*primals), jnp.exp(primals[0]) * tangents[0]
 
 
 def _abs(d: Array) -> Array:

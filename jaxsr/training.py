@@ -94,9 +94,9 @@ class State(NamedTuple):
 
 def schedule(config: Config) -> optax.Schedule:
     """The learning rate by step: learning_rate / 2^floor(step / halve_every)."""
-    return optax.exponential_decay(
-        config.learning_rate, config.halve_every, decay_rate=0.5, staircase=True
-    )
+
+    # In integers: XLA takes a quotient of floats for a product, which may be late by a step.
+    return lambda step: jnp.ldexp(jnp.asarray(config.learning_rate), -(step // config.halve_every))
 
 
 def optimiser(config: Config) -> optax.GradientTransformation:

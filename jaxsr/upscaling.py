@@ -100,7 +100,7 @@ def margin(model: Network, *, scale: int | None = None) -> int:
     """How many pixels of low resolution a result looks at beyond its own, on the farther side.
 
     Followed back from the results that lie on pixel 0, through one layer after another; it is the
-    tightest bound.
+    tightest bound, or a pixel above it where a network enlarges by bicubic and an odd factor.
 
     Raises:
       InputError: the network does not make this scale.

@@ -100,6 +100,14 @@ def test_general_is_continuous_in_alpha(x64, limit, dtype):
             np.testing.assert_allclose(slope(near, d), slope(at, d), **close)
 
 
+@pytest.mark.parametrize("alpha", [-math.inf, -1e9, -10.0, -2.0, 1e-3, 0.5, 1.5, 3.0])
+def test_slope_of_general_has_all_its_digits_in_float32(alpha):
+    """Also where an outlier hardly counts: 1 - rho would have none left there."""
+    d = np.array([1e-3, 0.05, 0.25, 0.28, 0.3, 0.4], np.float32)
+    expected = barron_slope(d.astype(np.float64), alpha, 0.05)
+    np.testing.assert_allclose(slope(losses.general(alpha), d), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_general_takes_plain_numbers(alpha):
     assert float(losses.general(alpha)(0.5, 0.2)) == pytest.approx(

@@ -37,6 +37,15 @@ def test_the_learning_rate_is_halved_in_steps():
         assert float(rate(step)) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("every", [1, 41, 55, 61, 300, 330])
+def test_the_learning_rate_is_halved_in_time(every):
+    """Compiled too; 61 times the nearest float to 1 / 61 is below 1."""
+    steps = np.arange(60 * every, dtype=np.int32)
+    rates = jax.jit(training.schedule(training.Config(halve_every=every)))(steps)
+    np.testing.assert_array_equal(rates, np.float32(1e-3) / 2.0 ** np.repeat(np.arange(60), every))
+    assert float(training.schedule(training.Config(halve_every=3))(jnp.int32(2**24 + 2))) == 0
+
+
 def test_image_pyramid_is_matlabs_pyramid(x64):
     pictures = images(2, 24)
     low, targets = training.image_pyramid(pictures, model=MODEL)

@@ -22,6 +22,7 @@ FACTORS = (2, 4, 8)
 def _bilinear(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
     """The filter (2s, 2s, 1, 1) whose transposed convolution of stride s enlarges bilinearly.
 
+    Beyond the border are zeros, so that a constant image darkens there, as in the paper's network.
     An initialiser, whose `key` is not used.
     """
     stride = shape[0] / 2
