@@ -94,7 +94,6 @@ class State(NamedTuple):
 
 def schedule(config: Config) -> optax.Schedule:
     """The learning rate by step: learning_rate / 2^floor(step / halve_every)."""
-
     # In integers: XLA takes a quotient of floats for a product, which may be late by a step.
     return lambda step: jnp.ldexp(jnp.asarray(config.learning_rate), -(step // config.halve_every))
 

@@ -43,7 +43,12 @@ def test_the_learning_rate_is_halved_in_time(every):
     steps = np.arange(60 * every, dtype=np.int32)
     rates = jax.jit(training.schedule(training.Config(halve_every=every)))(steps)
     np.testing.assert_array_equal(rates, np.float32(1e-3) / 2.0 ** np.repeat(np.arange(60), every))
-    assert float(training.schedule(training.Config(halve_every=3))(jnp.int32(2**24 + 2))) == 0
+
+
+def test_a_step_too_large_for_float32_is_not_rounded():
+    rate = training.schedule(training.Config(halve_every=2**24 + 1))
+    rates = [float(rate(jnp.int32(step))) for step in (2**24, 2**24 + 1)]
+    assert rates == pytest.approx([1e-3, 5e-4], rel=1e-6)
 
 
 def test_image_pyramid_is_matlabs_pyramid(x64):
