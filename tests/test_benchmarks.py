@@ -7,10 +7,11 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import ceilings, dip, fits, ours, peers, timing
+from benchmarks import ceilings, dip, fits, lapsrn, ours, peers, timing
 from jaxsr import weights
 from jaxsr.errors import InputError
 from jaxsr.models import SkipUNet
@@ -38,6 +39,50 @@ def test_programs_take_turns_and_the_order_reverses():
     times = timing.interleaved(programs, rounds=2, units=4, clock=lambda: float(next(ticks)))
     assert "".join(calls) == "aabbcc" + "ccbbaa"  # each unmeasured, then measured
     assert {t.seconds for t in times.values()} == {(0.25, 0.25)}
+
+
+class Pending:
+    """Stands in for an array that is still computed."""
+
+    def __init__(self, done):
+        self.done = done
+
+    def block_until_ready(self):
+        self.done.append(self)
+        return self
+
+
+def test_a_measurement_ends_when_the_device_is_done():
+    done = []
+    assert timing.once(lambda: Pending(done), clock=lambda: float(len(done))) == 1
+    images = lapsrn.Enlargement(lambda *_: [Pending(done)], None, None, 0.0)
+    images.run(3)
+    assert len(done) == 4  # of the images each, before the next
+
+
+class SeenError(Exception):
+    """Ends a benchmark before it compiles."""
+
+
+@pytest.mark.parametrize(
+    ("precision", "products", "dtype"),
+    [
+        ("float32", "highest", None),
+        ("tf32", "tensorfloat32", None),
+        ("bfloat16", "highest", jnp.bfloat16),
+    ],
+)
+@pytest.mark.parametrize("remat", [False, True])
+def test_what_is_timed_is_what_its_row_says(monkeypatch, precision, products, dtype, remat):
+    def fit_of(size, *, model, loss, params):
+        raise SeenError(size, model, loss, params, jax.config.jax_default_matmul_precision)
+
+    monkeypatch.setattr(ours, "fit_of", fit_of)
+    case = dip.Case((64, 96), "l1", precision, remat)
+    with pytest.raises(SeenError) as seen:
+        dip.measure(case, dip.Options(), ceilings.Ceilings(1.0, 1.0), alone=True)
+    model = SkipUNet(dtype=dtype, remat=remat)
+    assert seen.value.args == ((64, 96), model, "l1", None, products)
 
 
 def test_ratio_is_of_the_medians():

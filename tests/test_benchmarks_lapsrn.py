@@ -145,6 +145,21 @@ def test_a_run_writes_what_it_found(alone, request, tiny, tmp_path, capsys):
     assert printed[2].startswith("training paper x2 4x16x16: ")
 
 
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_ours_rounds_to_tf32_where_it_is_asked_for(tiny, monkeypatch, precision):
+    seen, compiled = [], lapsrn.timing.compiled
+
+    def keep(*args):
+        seen.append(jax.config.jax_default_matmul_precision)
+        return compiled(*args)
+
+    monkeypatch.setattr(lapsrn.timing, "compiled", keep)
+    options = lapsrn.Options(factor=2, calls=1, steps=1, rounds=1)
+    lapsrn.inference("paper", (8, 8), precision, options, alone=True)
+    lapsrn.training_step(precision, options, alone=True)
+    assert seen == 2 * [{"float32": "highest", "tf32": "tensorfloat32"}[precision]]
+
+
 def test_peers_round_to_tf32_where_it_is_asked_for(peer_module, traced_by_pytorch):
     from torch import backends
 

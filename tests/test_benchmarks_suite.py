@@ -12,7 +12,18 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as suite
-from benchmarks import ceilings, comparison, compiling, dip, machine, memory, peers, quality, work
+from benchmarks import (
+    ceilings,
+    comparison,
+    compiling,
+    dip,
+    machine,
+    memory,
+    peers,
+    plots,
+    quality,
+    work,
+)
 from jaxsr import dip as solver
 from jaxsr import layers, losses, operators
 from jaxsr.errors import InputError
@@ -62,14 +73,37 @@ def test_traffic_is_that_of_a_network_counted_by_hand():
     assert found.gbytes * 1e9 == pytest.approx(2 * values + 28 * size)
 
 
-def test_ceilings_are_of_the_best_round(monkeypatch):
+@pytest.mark.parametrize(
+    ("precision", "products", "dtype"),
+    [
+        ("float32", "highest", np.float32),
+        ("tf32", "tensorfloat32", np.float32),
+        ("bfloat16", "highest", jnp.bfloat16),
+    ],
+)
+def test_ceilings_are_of_the_best_round_in_the_precision_asked(
+    monkeypatch, precision, products, dtype
+):
+    compiled = []
+
+    def keep(_, x, *__):
+        compiled.append((x.dtype, jax.config.jax_default_matmul_precision))
+        return None, 0.0
+
+    def draw(_, shape, dtype):
+        return jax.ShapeDtypeStruct(shape, dtype)
+
     seconds = {"product": (2.0, 0.5), "copy": (4.0, 1.0)}
     timings = {name: ceilings.timing.Timing(value) for name, value in seconds.items()}
     monkeypatch.setattr(ceilings.timing, "interleaved", lambda *_, **__: timings)
-    monkeypatch.setattr(ceilings.timing, "compiled", lambda *_: (None, 0.0))
-    found = ceilings.measure("float32")
+    monkeypatch.setattr(ceilings.timing, "compiled", keep)
+    monkeypatch.setattr(ceilings.jax.random, "normal", draw)
+    monkeypatch.setattr(ceilings.jax.random, "uniform", draw)
+    found = ceilings.measure(precision)
+    product, copy = compiled
+    assert product == (dtype, products) and copy[0] == dtype
     assert found.gflop_per_second == pytest.approx(2 * 2048**3 / 0.5e9)
-    assert found.gbytes_per_second == pytest.approx(2 * 4 * 2**26 / 1e9)
+    assert found.gbytes_per_second == pytest.approx(2 * copy[0].itemsize * 2**26 / 1e9)
 
 
 def test_ceilings_of_a_gpu_are_of_ten_in_a_row(monkeypatch):
@@ -106,6 +140,8 @@ def test_changes_are_those_beyond_both_spreads():
     old["parts"]["b"] = {"results": [row("gone", 1.0, 0.0), row("m", 1.0, 0.0, peak_bytes=100)]}
     a = [row("fast", 0.7, 0.04), row("same", 0.77, 0.04), row("new", 9.0, 0.0)]
     b = [row("m", 1.0, 0.0, peak_bytes=103), row("fast", 1.0, 0.1)]  # in another part: another row
+    old["parts"]["b"]["results"] += [row("as large", 1.0, 0.0, peak_bytes=100)]
+    b += [row("as large", 1.0, 0.0, peak_bytes=101)]
     new = {"parts": {"a": {"results": a}, "b": {"results": b}}}
     found = comparison.changes(old, new)
     assert [(c.name, c.figure, c.ratio) for c in found] == [
@@ -115,7 +151,7 @@ def test_changes_are_those_beyond_both_spreads():
     assert "1 -> 0.7  (0.70x)" in comparison.table(found, of=3)
     assert comparison.table([], of=3) == "of 3 figures none changed beyond the spread"
     assert comparison.table([], of=0) == "nothing to compare: no figure is in both"
-    assert len(comparison.compared(old, new)) == 4  # twice the time, and of m both figures
+    assert len(comparison.compared(old, new)) == 6  # of m and the last one both figures
     assert comparison.unlike(old, new) == [
         "b: gone: measured -> missing",
         "a: new: missing -> measured",
@@ -335,18 +371,37 @@ def test_memory_is_of_a_fresh_process(monkeypatch, tmp_path, capsys):
     command = Command({"results": [result]})
     monkeypatch.setattr(subprocess, "run", command)
     path = tmp_path / "memory.json"
-    assert main(memory, ["--sizes", "64x64", "--json", str(path)]) == 0
+    assert main(memory, ["--sizes", "64x64", "--rounds", "2", "--json", str(path)]) == 0
     plain, remat = json.loads(path.read_text())["results"]
     assert (plain["name"], plain["peak_bytes"]) == ("memory 64x64", 2**31)
     assert remat["name"] == "memory 64x64 remat"
+    asked = ["benchmarks.dip", "--alone", "--sizes", "64x64", "--precisions", "float32"]
+    for words in command.commands:
+        assert words[2:11] == [*asked, "--rounds", "2", "--json"]
     assert ["--remat" in c for c in command.commands] == [False, True]
     assert "memory 64x64: 2.00 GiB at the peak, 0.5000 s" in capsys.readouterr().out
+    result["device_peak_bytes"] = 2**28  # of a GPU: the host's memory is no matter
+    assert memory.measure("64x64", remat=False, rounds=2)["peak_bytes"] == 2**28
     monkeypatch.setattr(subprocess, "run", Command({}, code=1))
     assert main(memory, ["--sizes", "64x64", "--json", str(path)]) == 2
     said = capsys.readouterr()
     assert said.err == "error: memory 64x64, memory 64x64 remat: failed, the rest is kept\n"
     assert "memory 64x64: failed (out of memory)\n" in said.out
     assert [r["failed"] for r in json.loads(path.read_text())["results"]] == ["out of memory"] * 2
+
+
+def test_a_program_that_works_in_place_needs_its_input_once():
+    program = jax.jit(lambda x: x + 1, donate_argnums=0).lower(jnp.ones(1000)).compile()
+    assert 4000 <= machine.program_bytes(program) < 8000
+
+
+def test_the_plot_shows_seconds_by_megapixels(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots.plots, "lines", lambda _, lines, **__: drawn.append(lines))
+    peers = {"eager": {"seconds_per_iteration": 2.0}}
+    found = row("dip 64x96 charbonnier float32", 0.5, 0.1, size="64x96", peers=peers)
+    plots.seconds_by_size(pathlib.Path("a.png"), {"parts": {"dip": {"results": [found]}}})
+    assert drawn == [{"jaxsr": {0.006144: 0.5}, "PyTorch eager": {0.006144: 2.0}}]
 
 
 BAR = """
@@ -396,7 +451,12 @@ def test_time_to_quality_counts_what_stays(monkeypatch, tmp_path, capsys):
     assert found["ratio"] == 8.0
     assert "butterfly to 26.23 dB, seed 0: 1 s (4 iterations" in capsys.readouterr().out
     args = ["--hr", "butterfly.png", "--psnr", "28", "--alone", "--seeds", "0", "1"]
-    assert main(quality, args) == 0
+    assert main(quality, [*args, "--iterations", "7"]) == 0
+    for words, seed, iterations in zip(command.commands, "001", ("1000", "7", "7"), strict=True):
+        given = dict(zip(words[3::2], words[4::2], strict=True))
+        fit = {"--hr": "butterfly.png", "--protocol": "dip", "--loss": "charbonnier"}
+        fit |= {"--seed": seed, "--iterations": iterations, "--out": given["--out"]}
+        assert given == fit
     assert "seed 0: not reached" in capsys.readouterr().out
     caches = {options["env"]["JAX_COMPILATION_CACHE_DIR"] for options in command.options}
     assert len(caches) == 3  # one a fit: each compiles anew

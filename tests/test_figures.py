@@ -152,10 +152,50 @@ def drawn(drawings):
     return axes
 
 
-def test_curves_draw_the_values_from_iteration_1(tmp_path, monkeypatch):
-    drawings = []
-    save = plots.save
-    monkeypatch.setattr(plots, "save", lambda *args: (drawings.append(args[1]), save(*args)))
+@pytest.fixture
+def drawings(monkeypatch):
+    """The figures that were drawn, which are written all the same."""
+    kept = []
+    for module in (figures, plots):
+        save = module.save
+        monkeypatch.setattr(
+            module, "save", lambda *args, save=save: (kept.append(args[1]), save(*args))
+        )
+    return kept
+
+
+def words(texts):
+    return [text.get_text() for text in texts]
+
+
+def test_a_comparison_says_what_each_image_is(tmp_path, drawings):
+    image = np.zeros((8, 8, 3))
+    names = dict.fromkeys(("low", "bicubic", "truth"), image)
+    figures.comparison(tmp_path / "a.png", names, {"bicubic": "22.40 dB"})
+    (figure,) = drawings
+    left, middle, right = (16 + i * (384 + 12) + 384 / 2 for i in range(3))
+    width = figure.bbox.width
+    found = {(x.get_text(), round(x.get_position()[0] * width)) for x in figure.texts}
+    assert {x for x in found if x[0]} == {
+        *(("low", left), ("bicubic", middle), ("22.40 dB", middle), ("truth", right))
+    }
+
+
+def test_curves_are_named_where_they_are_several(tmp_path, drawings):
+    history = {"psnr": np.r_[np.full(980, 27.0), np.full(20, 15.0)]}
+    options = {"columns": {"psnr": "running average"}, "xlabel": "epoch", "ylabel": "PSNR (dB)"}
+    path = tmp_path / "a.png"
+    plots.curves(path, {"a": history}, **options, baseline={"bicubic": 22.4})
+    plots.curves(path, {"a": history, "b": history}, **options)
+    one, two = (words(figure.legends[0].get_texts()) for figure in drawings)
+    assert one == ["running average", "bicubic"]
+    assert two == ["a: running average", "b: running average"]
+    axes = drawn(drawings)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "PSNR (dB)")
+    assert axes.get_ylim()[0] < 15  # 2 % of the values: not only a collapse or two
+
+
+def test_curves_draw_the_values_from_iteration_1(tmp_path, drawings):
     iterations = np.arange(1, 1001)
     psnr = (27 - 20 * np.exp(-iterations / 40)).astype(np.float32)
     psnr[700] = -5.0  # one collapse
@@ -190,10 +230,7 @@ def test_curves_take_short_flat_and_broken_histories(tmp_path, values):
     assert pixels(tmp_path / "a.png").shape == (540, 960, 3)
 
 
-def test_lines_go_through_their_points(tmp_path, monkeypatch):
-    drawings = []
-    save = plots.save
-    monkeypatch.setattr(plots, "save", lambda *args: (drawings.append(args[1]), save(*args)))
+def test_lines_go_through_their_points(tmp_path, drawings):
     points = {"ours": {0.1: 2.0, 1.0: 20.0}, "theirs": {0.1: 3.0}}
     for name in ("a.png", "b.png"):
         plots.lines(tmp_path / name, points, xlabel="x", ylabel="y", logarithmic="xy")
@@ -260,3 +297,17 @@ def test_heat_map_is_red_below_zero_and_blue_above(tmp_path):
     first = path.read_bytes()
     plots.heat_map(path, values, texts=texts, columns=("x", "y"), label="dB")
     assert path.read_bytes() == first
+
+
+def test_a_heat_maps_cells_are_their_rows_and_columns(tmp_path, drawings):
+    values = {"mse": [-2.0, -0.5, None], "l1": [-1.0, -0.25, -0.1]}
+    texts = {"mse": ["a", "b", "c"], "l1": ["d", "e", "f"]}
+    plots.heat_map(tmp_path / "a.png", values, texts=texts, columns=("x", "y", "z"), label="dB")
+    axes = drawings[0].axes[0]
+    assert {x.get_text(): x.get_position() for x in axes.texts} == {
+        **{"a": (0, 0), "b": (1, 0), "c": (2, 0)},
+        **{"d": (0, 1), "e": (1, 1), "f": (2, 1)},
+    }
+    assert words(axes.get_xticklabels()) == ["x", "y", "z"]
+    assert words(axes.get_yticklabels()) == ["mse", "l1"]
+    assert axes.images[0].get_clim() == (-2, 2)  # also where nothing is above 0

@@ -322,6 +322,43 @@ def test_both_images_zoom_alike(visit, mode):
     assert shown() == (np.e, 0.25 * (np.e - 1), 0.5 * (np.e - 1))  # the pointed at stays
 
 
+def test_keys_zoom_and_the_panes_have_the_images_shape(visit):
+    tab = visit(reduced_motion="reduce")
+    box = tab.locator("#pane-left").bounding_box()
+    assert box["width"] / box["height"] == pytest.approx(60 / 40, rel=0.02)
+    divider = tab.get_by_role("slider", name="Share of the left image")
+    assert divider.get_attribute("aria-valuetext") == "50 % bicubic"
+    tab.locator("#stage").focus()
+    for key, zoom in (("+", 2), ("=", 4), ("-", 2), ("0", 1)):
+        tab.keyboard.press(key)
+        assert tab.get_by_role("status").inner_text() == percent(tab, zoom), key
+
+
+def test_a_line_goes_through_its_values_and_stops_where_one_is_missing(visit, tmp_path):
+    broken = [*HISTORY[:100], None, *HISTORY[101:]]
+    curves = [
+        page.Curve("each", "a", "iteration", {"PSNR on Y (dB)": broken}),
+        page.Curve("tenth", "a", "iteration", {"PSNR on Y (dB)": HISTORY[9::10]}, every=10),
+    ]
+    path = tmp_path / "lines.html"
+    run = page.Run("a", "experiments.dip", {}, {}, curves=curves)
+    path.write_text(page.render([run]), encoding="utf-8")
+    tab = visit(path.as_uri())
+    plot = tab.get_by_role("slider", name="at one iteration")
+    plot.press("End")
+    lines = [line.get_attribute("d") for line in tab.locator(".plot path").all()]
+    assert [line.count("M") for line in lines] == [2, 1]
+    for line, dot in zip(lines, tab.locator(".plot circle").all(), strict=True):
+        end = [float(x) for x in line.rsplit("L", 1)[1].split()]
+        assert end == pytest.approx([float(dot.get_attribute(x)) for x in ("cx", "cy")], abs=0.1)
+    width = float(plot.get_attribute("viewBox").split()[2])
+    ticks = tab.locator(".plot text[y='296']").all()
+    assert len(ticks) > 2
+    for tick in ticks:
+        across = 64 + (width - 64 - 12) * float(tick.text_content()) / 200
+        assert float(tick.get_attribute("x")) == pytest.approx(across, abs=0.1)
+
+
 def test_curves_follow_the_pointer_and_keys(visit):
     tab = visit()
     plot = tab.get_by_role("slider", name="at one iteration")
