@@ -27,7 +27,7 @@ def read(folder: pathlib.Path, name: str, *, megabytes: float = MEGABYTES) -> pa
     if record is None:
         if any((folder / trace).exists() for trace in ("config.json", "images")):
             raise _unfinished(folder)
-        commands = "experiments.dip, .evaluate, .lapsrn or .table1"
+        commands = "experiments.dip, .evaluate, .lapsrn, .table1 or .robustness"
         raise InputError(f"`RUNS` (={folder}) must be a folder that {commands} left: it is not")
     file, reader = record
     try:

@@ -7,8 +7,15 @@ from collections.abc import Mapping, Sequence
 
 from experiments import scores
 from experiments.ledger import Record
-from jaxsr import plots
+from jaxsr import losses, plots
 
+SCALE = 0.05  # of Barron's losses
+LOSSES = losses.LOSSES | {f"general-{a:g}": losses.general(a, scale=SCALE) for a in (1.5, 0.5, 0)}
+FIGURES = ("psnr", "psnr_output", "psnr_peak", "psnr_output_peak")
+SHOWN = {  # file, and what it shows
+    "psnr": ("robustness", "after the last iteration"),
+    "psnr_peak": ("robustness_peak", "at the peak (oracle)"),
+}
 Records = Mapping[tuple[str, str, int], Record]  # by loss, corruption and seed
 
 

@@ -39,7 +39,7 @@ def read(folder: pathlib.Path, name: str) -> page.Run:
     for cell, record in records.items():
         if record is not None:
             labels.setdefault(cell.label, []).append(record)
-    costs = {label: _cost(made) for label, made in labels.items()}
+    costs = {label: shown.cost(made) for label, made in labels.items()}
     same, own = _settings(labels)
     return page.Run(
         name,
@@ -74,7 +74,7 @@ def _cell(ledger: Ledger, path: pathlib.Path) -> tuple[Cell, Record]:
         cell = Cell(table, made["row"], recipe, made["image"], seed)
         if "history" in record:
             _curve(cell, record)
-        _cost([record])
+        shown.cost([record])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"`{path}` is damaged ({error!r}): delete it to go on") from error
     if cell.row not in rows.NAMES or cell.image not in tables.names_of(table):
@@ -88,15 +88,8 @@ def _cell(ledger: Ledger, path: pathlib.Path) -> tuple[Cell, Record]:
 
 
 def _curve(cell: Cell, record: Record) -> page.Curve:
-    """The history in a record: its first value is that after `every` iterations."""
-    history, titles = record["history"], shown.quantities(record)
-    columns = {t: shown.finite(history[key]) for key, t in titles.items() if key in history}
     name = f"{cell.label}, seed {cell.seed}"
-    scene = f"{cell.image}, table {cell.table}"
-    every = int(history["every"])
-    if every < 1:
-        raise ValueError(f"`every` (={every}) must be at least 1")
-    return page.Curve(name, scene, "iteration", columns, every)
+    return shown.thinned(record, name, f"{cell.image}, table {cell.table}")
 
 
 def _beside_bicubic(cell: Cell, found: Mapping[Cell, Record]) -> page.Curve:
@@ -176,18 +169,4 @@ def _settings(
 def _one_or_all(values: Iterable[Any]) -> Any:
     """The value, where there is one; else all of them as text."""
     values = [*values]
-    return values[0] if all(value == values[0] for value in values) else _distinct(values)
-
-
-def _cost(records: Sequence[Record]) -> dict[str, Any]:
-    """How many cells, how long they took altogether, and on what."""
-    return {
-        "cells": len(records),
-        "seconds": sum(record["seconds"] for record in records),
-        "device": _distinct(record.get("device", {}).get("kind") for record in records),
-        "jax": _distinct(record.get("versions", {}).get("jax") for record in records),
-    }
-
-
-def _distinct(values: Iterable[Any]) -> str:
-    return ", ".join(dict.fromkeys(map(str, values)))
+    return values[0] if all(value == values[0] for value in values) else shown.distinct(values)

@@ -2,11 +2,11 @@
 
     python -m experiments.report runs/dip/coffee_x4_charbonnier_seed0 --out report.html
     python -m experiments.report runs/dip/* scores/set5 runs/lapsrn/* --out all.html
-    python -m experiments.report results/table1 --out table1.html
+    python -m experiments.report results/table1 results/robustness --out ledgers.html
 
 RUN is a folder that experiments.dip, experiments.evaluate or experiments.lapsrn left, or the ledger
-of experiments.table1. The page works offline and asks nothing of the network; every number in it is
-as the run recorded it.
+of experiments.table1 or experiments.robustness. The page works offline and asks nothing of the
+network; every number in it is as the run recorded it.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import sys
 
 import tyro
 
-from experiments import command, finished, pages, recorded
+from experiments import command, corrupted, finished, pages, recorded
 from experiments.record import by_name
 from jaxsr.errors import InputError
 
@@ -25,8 +25,8 @@ class Settings:
     """Finished runs as one HTML page."""
 
     runs: tyro.conf.Positional[tuple[pathlib.Path, ...]]
-    """Folders that experiments.dip, .evaluate or .lapsrn left, or ledgers of experiments.table1;
-    files, which a glob may name too, are passed over."""
+    """Folders that experiments.dip, .evaluate or .lapsrn left, or ledgers of experiments.table1
+    or .robustness; files, which a glob may name too, are passed over."""
     out: pathlib.Path = pathlib.Path("report.html")
     """The page to write."""
     megabytes: float = finished.MEGABYTES
@@ -42,8 +42,8 @@ def run(settings: Settings) -> int:
     runs, left_out = [], list[finished.Unfinished]()
     for name, folder in by_name(settings.runs).items():
         try:
-            if recorded.holds(folder):
-                runs.append(recorded.read(folder, name))
+            if ledger := next((kind for kind in (recorded, corrupted) if kind.holds(folder)), None):
+                runs.append(ledger.read(folder, name))
             else:
                 runs.append(finished.read(folder, name, megabytes=settings.megabytes))
         except finished.Unfinished as unfinished:

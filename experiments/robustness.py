@@ -25,20 +25,15 @@ import numpy as np
 
 from experiments import budget, command, fits, heat_map, middle, networks, problem
 from experiments.corruptions import CORRUPTIONS
+from experiments.heat_map import FIGURES, LOSSES, SCALE, SHOWN
 from experiments.ledger import Ledger, Record
 from experiments.omissions import Omissions
-from jaxsr import dip, losses, operators, reports
+from jaxsr import dip, operators, reports
 from jaxsr.errors import InputError
 from jaxsr.options import Given
 from jaxsr.protocols import PROTOCOLS
 
-PROTOCOL, FACTOR, SCALE = PROTOCOLS["paper-dip"], 4, 0.05
-LOSSES = losses.LOSSES | {f"general-{a:g}": losses.general(a, scale=SCALE) for a in (1.5, 0.5, 0)}
-FIGURES = ("psnr", "psnr_output", "psnr_peak", "psnr_output_peak")
-SHOWN = {  # file, and what it shows
-    "psnr": ("robustness", "after the last iteration"),
-    "psnr_peak": ("robustness_peak", "at the peak (oracle)"),
-}
+PROTOCOL, FACTOR = PROTOCOLS["paper-dip"], 4
 
 
 @dataclasses.dataclass(frozen=True)

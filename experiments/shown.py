@@ -1,8 +1,8 @@
-"""An image in a file, and the history of a run, as `jaxsr.page` shows them."""
+"""An image in a file, the history of a run and what cells cost, as `jaxsr.page` shows them."""
 
 import math
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxsr import images, page, reports
@@ -71,6 +71,31 @@ def curve(path: pathlib.Path, name: str, scene: str, titles: Mapping[str, str]) 
     columns = reports.read_csv(path)
     shown = {title: finite(columns[key]) for key, title in titles.items() if key in columns}
     return page.Curve(name, scene, next(iter(columns)), shown)
+
+
+def thinned(record: Mapping[str, Any], name: str, scene: str) -> page.Curve:
+    """The history in a record of a ledger: its first value is that after `every` iterations."""
+    history, titles = record["history"], quantities(record)
+    columns = {title: finite(history[key]) for key, title in titles.items() if key in history}
+    every = int(history["every"])
+    if every < 1:
+        raise ValueError(f"`every` (={every}) must be at least 1")
+    return page.Curve(name, scene, "iteration", columns, every)
+
+
+def cost(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How many cells of a ledger, how long they took altogether, and on what."""
+    return {
+        "cells": len(records),
+        "seconds": sum(record["seconds"] for record in records),
+        "device": distinct(record.get("device", {}).get("kind") for record in records),
+        "jax": distinct(record.get("versions", {}).get("jax") for record in records),
+    }
+
+
+def distinct(values: Iterable[Any]) -> str:
+    """The values as text, each once."""
+    return ", ".join(dict.fromkeys(map(str, values)))
 
 
 def finite(column: Iterable[Any]) -> list[float | None]:

@@ -73,7 +73,7 @@ def title(table: str) -> str:
 def lines(
     table: str, records: Mapping[Cell, Record | None]
 ) -> tuple[list[str], list[tuple[str, list[str | None]]]]:
-    """A table's heads and rows: each row's means over its cells; in `paper` beside the published.
+    """A table's heads and rows: each row's means over its cells, beside what was published.
 
     What is of fewer images than the table has bears a star, a row without cells is None. Cells of
     a row that were made under different settings have no mean.
@@ -81,6 +81,8 @@ def lines(
     beside = ["RGB PSNR", "RGB SSIM"]
     if table == "paper":
         beside = ["published PSNR", "published SSIM", "difference", "of SSIM"]
+    if table == "set5":
+        beside += ["published PSNR", "difference"]
     heads = ["row", "PSNR", "+-", "SSIM", *beside, "cells", "protocol"]
     made = []
     for label in dict.fromkeys(cell.label for cell in records):
@@ -100,6 +102,9 @@ def lines(
             line += [f"{psnr:.3f}{star}", _spread(table, found), f"{ssim:.4f}{star}"]
             if table != "paper":
                 line += [_of_colour(found, *n) + star for n in (("psnr", 3), ("ssim", 4))]
+                theirs = rows.PUBLISHED_SET5.get(row)
+                if table == "set5" and theirs and whole:
+                    line += [f"{theirs:.2f}", f"{psnr - theirs:+z.2f}"]
             elif published and whole:
                 line += [f"{published[0]:.2f}", f"{published[1]:.4f}"]
                 line += [f"{psnr - published[0]:+z.2f}", f"{ssim - published[1]:+z.4f}"]

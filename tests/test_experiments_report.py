@@ -421,6 +421,75 @@ def test_a_ledger_with_a_damaged_or_foreign_record(runs, capsys, name, change, s
     assert err.count("\n") == 1
 
 
+def fit(ledger, corruption, loss, psnr, *, seed=0, **settings):
+    """A record as `experiments.robustness` leaves it."""
+    made = {"image": "cup", "factor": 4, "iterations": 20, "protocol": "p"} | settings
+    made |= {"corruption": corruption, "loss": loss, "seed": seed}
+    kept = {"finite": True, "psnr": psnr, "psnr_peak": psnr + 1, "psnr_peak_iteration": 10}
+    kept |= {"psnr_output": psnr, "psnr_output_peak": psnr}
+    kept["history"] = {"every": 10, "psnr": [psnr + 1, psnr], "loss": [0.5, 0.25]}
+    environment = {"device": {"kind": "cpu"}, "versions": {"jax": "0.0"}}
+    name = f"cup/{corruption}/{loss}_seed{seed}"
+    ledger.write(name, made, kept, seconds=1.5, environment=environment)
+
+
+def test_a_ledger_of_corrupted_images(runs):
+    ledger = Ledger(pathlib.Path("results/robustness"))
+    for loss, corruption, psnr in (
+        *(("l1", "clean", 21.0), ("mse", "clean", 20.0)),
+        *(("mse", "outliers-5", 12.0), ("l1", "jpeg-30", 15.0)),
+    ):
+        fit(ledger, corruption, loss, psnr)
+    fit(ledger, "clean", "huber", 30.0, iterations=40)
+    fit(ledger, "jpeg-30", "mse", 31.0, input_sha256="another")
+    PIL.Image.new("RGB", (8, 8)).save(ledger.folder / "cup" / "robustness.png")  # its heat map
+    assert run("results/robustness", "--out", "ledger.html") == 0
+    document = read("ledger.html")
+    found = rows_of(document)
+    told, label = "PSNR in dB, after the last iteration", "cup, 4x, 20 iterations, protocol p"
+    assert found[f"{label}, {told}"] == {
+        "mse": ["20.00", "12.00", "missing"],
+        "l1": ["21.00", "missing", "15.00"],
+    }
+    peaks = found[f"{label}, PSNR in dB, at the peak (oracle)"]
+    assert peaks["mse"] == ["21.00", "13.00", "missing"]
+    others = label.replace("20", "40"), f"{label} (2)"  # of other settings, on the same page
+    assert [found[f"{x}, {told}"] for x in others] == [{"huber": ["30.00"]}, {"mse": ["31.00"]}]
+    seconds = found["experiments.robustness: results"][f"{label} seconds"]
+    assert seconds == ["6"]
+    curves = document.data()["curves"]
+    shown = [x for x in curves if x["scene"].endswith(f": {label}")]
+    assert [(x["scene"].partition(":")[0], x["name"]) for x in shown] == [
+        *(("clean", "mse, seed 0"), ("clean", "l1, seed 0")),
+        *(("outliers-5", "mse, seed 0"), ("jpeg-30", "l1, seed 0")),
+    ]
+    psnr = {"PSNR on all channels (dB)": [13.0, 12.0], "loss (log)": [0.5, 0.25]}
+    assert shown[2]["columns"] == psnr
+    assert {x["every"] for x in curves} == {10} and len(curves) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"psnr_peak": "x"}, "could not convert"),
+        ({"settings": {"image": "cup"}}, "KeyError('loss')"),
+        ({"history": {"psnr": [1.0], "every": 0}}, "must be at least 1"),
+        ({"loss": "l2"}, "is of cup/clean/l2_seed0, which is not its name or not of this version"),
+    ],
+)
+def test_a_damaged_ledger_of_corrupted_images(runs, capsys, change, said):
+    ledger = Ledger(runs / "ledger")
+    fit(ledger, "clean", "mse", 20.0)
+    path = ledger.folder / "cup/clean/mse_seed0.json"
+    record = json.loads(path.read_text())
+    if "loss" in change:
+        record["settings"] |= change
+    path.write_text(json.dumps(record | change))
+    assert run("ledger", "--out", "page.html") == 2
+    err = capsys.readouterr().err
+    assert "mse_seed0.json`" in err and said in err and err.count("\n") == 1
+
+
 def test_a_name_that_is_no_text(tmp_path):
     """A file name may be any bytes; the page is UTF-8 all the same."""
     name = os.fsdecode(b"caf\xe9")

@@ -333,6 +333,20 @@ def test_a_mean_is_over_images_whatever_their_seeds():
         found[cell] = {"psnr": psnr, "ssim": 0.5, "settings": {"seed": seed, "image": image}}
     _, [(label, line)] = tables.lines("set5", found)
     assert (label, line[0]) == ("dip-mse (best)", f"{(21 + 31) / 2:.3f}*")
+    assert line[-4:] == ["", "", "3/3", "dip"]  # of two images: nothing was published
+
+
+def test_set5_beside_what_was_published():
+    found = {}
+    for image, psnr in zip(tables.IMAGES["set5"], (28.0, 29.0, 30.0, 31.0, 32.0), strict=True):
+        for row in rows.DIP:
+            made = {"psnr": psnr, "ssim": 0.5, "settings": {"seed": 0, "image": image}}
+            found[tables.Cell("set5", row, "reference", image, 0)] = made
+    heads, lines = tables.lines("set5", found)
+    columns = [heads.index(x) - 1 for x in ("published PSNR", "difference")]  # beside the label
+    shown = {label: [line[i] for i in columns] for label, line in lines}
+    assert shown["dip-mse (reference)"] == ["29.90", "+0.10"]
+    assert shown["dip-charbonnier (reference)"] == ["", ""]
 
 
 def test_budget_ends_between_cells(monkeypatch, capsys):
