@@ -1,4 +1,4 @@
-"""The commands of README and docs: all are understood, and the tutorial's run in their order."""
+"""The commands of README and docs: all are understood; README's fits and the tutorial's run."""
 
 import dataclasses
 import functools
@@ -24,20 +24,27 @@ from jaxsr.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(r"(?:\w+=\S+ )*python -m ((?:experiments|benchmarks)\b.*)")
 
 
 def commands(path):
     """Module and arguments of every `python -m` line in a page's blocks."""
     found = FENCED.findall(path.read_text())
-    blocks = "\n".join(block for language, block in found if not language)
-    lines = [
-        line for line in blocks.splitlines() if re.match("python -m (experiments|bench)", line)
-    ]
-    return [shlex.split(line.partition(" #")[0])[2:] for line in lines]
+    lines = "\n".join(block for language, block in found if not language).splitlines()
+    matched = filter(None, map(COMMAND.match, lines))
+    return [shlex.split(match[1].partition(" #")[0]) for match in matched]
+
+
+def mentioned(path):
+    """Those in a page's sentences, but for bare names of modules."""
+    said = " ".join(FENCED.sub("", path.read_text()).split())
+    matched = filter(None, map(COMMAND.fullmatch, re.findall(r"`([^`]*)`", said)))
+    return [shlex.split(match[1]) for match in matched if " " in match[1]]
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ALL = {shlex.join(x): x for page in PAGES for x in commands(page) if "--help" not in x}
+LINES = [line for page in PAGES for line in (*commands(page), *mentioned(page))]
+ALL = {shlex.join(line): line for line in LINES if "--help" not in line}
 
 
 @pytest.mark.parametrize("line", ALL.values(), ids=ALL)
@@ -151,9 +158,9 @@ def test_without_a_home_nothing_is_cached(monkeypatch):
 @pytest.fixture
 def desk(monkeypatch, tmp_path, compiled_quickly):
     """A folder with the tutorial's images, and a network that compiles in seconds."""
-    network = functools.partial(networks.prior, down=(8,), up=(8,), skip=(2,))
-    monkeypatch.setattr(networks, "prior", network)
-    small = functools.partial(models.SkipUNet, down=(8,), up=(8,), skip=(2,))
+    prior, tiny = networks.prior, {"down": (8,), "up": (8,), "skip": (2,)}
+    monkeypatch.setattr(networks, "prior", lambda *x, **given: prior(*x, **given | tiny))
+    small = functools.partial(models.SkipUNet, **tiny)
     monkeypatch.setattr(models, "SkipUNet", small)
     monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
     monkeypatch.chdir(tmp_path)
@@ -178,6 +185,22 @@ def run(line):
 
 def is_trained(line):
     return line[0] == "experiments.import_lapsrn" or "--checkpoint" in line
+
+
+def test_readmes_fits_run(desk):
+    """One seed of each image: several are processes of their own, of the whole network."""
+    stripes = np.ones((64, 64, 1))
+    stripes[::4] = 0
+    images.write(desk / "known.png", stripes)
+    for name in ("butterfly", "grainy", "torn"):
+        (desk / f"{name}.png").symlink_to(desk / "photo.png")
+    lines = [line for line in commands(ROOT / "README.md") if line[0] == "experiments.dip"]
+    others = commands(ROOT / "docs" / "TUTORIAL.md")  # which run below
+    asked = [x for x in lines if not {"--help", "--seeds"} & {*x} and x not in others]
+    assert len(asked) == 5
+    for line in asked:
+        run(line)
+    assert len(list(desk.glob("runs/dip/*/report.html"))) == 5
 
 
 def test_the_tutorial_runs(desk, capsys):
