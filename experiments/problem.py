@@ -138,7 +138,7 @@ def load(settings: Settings) -> Problem:
     if truth.shape != pixels.shape:
         sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (pixels, truth)]
         print(f"{name}: cropped from {sizes[0]} to {sizes[1]}, as protocol {protocol.name} asks")
-    _check_size("the observation", seen)
+    _check_size(f"the observation of `--hr` (={settings.hr})", seen)
     enlarged = protocol.bicubic(seen, (truth.shape[0], truth.shape[1]))
     return _problem(name, settings, [pixels], seen, enlarged, degraded, hr=truth)
 
@@ -191,7 +191,7 @@ def _problem(
         alpha=alpha,
         stages=stages,
         protocol=protocol,
-        description=_description(settings, protocol),
+        description=_description(settings, protocol, gray=seen.shape[-1] == 1),
         digest=digest(*known),
     )
 
@@ -214,8 +214,10 @@ def _baseline(
     return "tv", lambda: baselines.tv_restored(seen, enlarged, stages, noise or 0.0)
 
 
-def _description(settings: Settings, protocol: Protocol) -> str:
+def _description(settings: Settings, protocol: Protocol, *, gray: bool) -> str:
     figures, _, made = protocol.description.rpartition("; ")
+    if gray:
+        figures = figures.replace("8-bit RGB", "8-bit gray")
     steps = {"blur": settings.blur, "sigma": settings.sigma, "missing": settings.missing}
     said = [f"{name} {value:g}" for name, value in steps.items() if value is not None]
     paths = {"blur kernel": settings.blur_kernel, "mask": settings.mask}

@@ -46,6 +46,8 @@ def ssim(
 ) -> float:
     """Structural similarity (Wang et al., TIP 2004), the mean of its map over pixels and channels.
 
+    By NumPy and SciPy: it cannot be traced, and has no gradient.
+
     Args:
       prediction, target: (..., H, W, C) floats, computed in float64.
       window: `uniform` is 7x7 with sample covariance, scikit-image's default; `gaussian` is 11x11

@@ -172,8 +172,10 @@ def blur(kernel: np.ndarray) -> Operator:
     cannot be traced.
 
     Raises:
-      InputError: `kernel` is not 2-D with odd sides, or holds a value that is not finite.
+      InputError: `kernel` is traced, not 2-D with odd sides, or holds a value that is not finite.
     """
+    if isinstance(kernel, jax.core.Tracer):
+        raise InputError("`kernel` must be concrete: a blur's numbers cannot be traced")
     kernel = np.asarray(kernel, np.float64)
     if kernel.ndim != 2 or 0 in [side % 2 for side in kernel.shape]:
         raise InputError(f"`kernel` (of shape {kernel.shape}) must be 2-D with odd sides")

@@ -36,7 +36,7 @@ def test_the_page(tmp_path, compiled_quickly):
     """One test, so that the blocks run once, whoever shares out the tests."""
     assert sum(len(re.findall(ITERATIONS, block)) for block in BLOCKS) == 4
     left = run(tmp_path)
-    assert len(left) == len(BLOCKS) - 1 == 14
+    assert len(left) == len(BLOCKS) - 1 == 15
     assert left[1]["result"].state.detection is None
     of_any_size(left[2])
     assert left[3]["result"].state.detection is not None
@@ -44,10 +44,11 @@ def test_the_page(tmp_path, compiled_quickly):
     fit_begins_from_an_earlier_ones_parameters(left[5])
     assert np.all(left[8]["metrics"]["loss"] > 0) and int(left[8]["state"].step) == 10
     operators_are_mapped_as_one_by_one(left[9])
-    descent_fits_the_observation(left[10])
-    fits_in_one_program_are_those_alone(left[11])
-    assert np.isfinite(left[12]["slope"]) and left[12]["slope"] != 0
-    exported_network_runs_without_jaxsr(left[13], tmp_path)
+    networks_are_mapped_as_one_by_one(left[10])
+    descent_fits_the_observation(left[11])
+    fits_in_one_program_are_those_alone(left[12])
+    assert np.isfinite(left[13]["slope"]) and left[13]["slope"] != 0
+    exported_network_runs_without_jaxsr(left[14], tmp_path)
 
 
 def of_any_size(names):
@@ -84,6 +85,20 @@ def operators_are_mapped_as_one_by_one(names):
     y = names["shrink"](names["photo"])
     (back,) = names["adjoint"](y)
     np.testing.assert_allclose((back * names["photo"]).sum(), (y * y).sum(), rtol=1e-5)
+
+
+def networks_are_mapped_as_one_by_one(names):
+    apply, slope = jax.jit(names["lapsrn"].apply), jax.jit(jax.grad(names["error"]))
+    for i in range(3):
+        one = jax.tree.map(lambda x, i=i: x[i], names["three"])
+        image = apply(one, names["small"])[-1]
+        np.testing.assert_allclose(names["enlarged"][i], image, rtol=0, atol=1e-5)
+        expected = losses.charbonnier(image, names["luma"]).mean()
+        assert names["errors"][i] == pytest.approx(float(expected), rel=1e-5)
+        mapped = jax.tree.map(lambda x, i=i: x[i], names["gradients"])
+        for found, alone in zip(*map(jax.tree.leaves, (mapped, slope(one))), strict=True):
+            np.testing.assert_allclose(found, alone, rtol=1e-3, atol=1e-5)
+    assert np.ptp(names["errors"]) > 0  # three different ones
 
 
 def descent_fits_the_observation(names):

@@ -178,6 +178,11 @@ def test_bad_blur_kernels(kernel):
         operators.blur(kernel)
 
 
+def test_a_traced_kernel_is_refused():
+    with pytest.raises(InputError, match="`kernel` must be concrete"):
+        jax.jit(lambda kernel: operators.blur(kernel)(jnp.zeros((1, 8, 8, 1))))(np.ones((3, 3)) / 9)
+
+
 def test_mask_keeps_what_was_observed():
     x = jax.random.normal(jax.random.key(0), (2, 24, 20, 3))
     by_channel = np.stack([OBSERVED, ~OBSERVED, OBSERVED], -1)

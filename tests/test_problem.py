@@ -13,6 +13,7 @@ import pytest
 from experiments import baselines, command, folder, networks, problem, restoration
 from experiments.recipes import Settings
 from jaxsr import dip, images, losses, models, operators
+from jaxsr.errors import InputError
 from jaxsr.resample import imresize
 
 
@@ -158,3 +159,16 @@ def test_precisions_are_those_of_jax():
 def test_level_weights_of_drcn_are_half_for_the_result():
     assert networks.level_weights(models.DRCN(depth=4)) == (0.125,) * 4 + (0.5,)
     assert networks.level_weights(models.LapSRN()) == (1, 1)
+
+
+def test_gray_is_called_gray():
+    images.write("gray.png", np.full((64, 64, 1), 0.5, np.float32))
+    assert load(hr="gray.png").description.startswith("8-bit gray, no shave")
+    assert load(hr="cup.png").description.startswith("8-bit RGB, no shave")
+
+
+def test_too_small_a_truth_is_named():
+    images.write("tiny.png", np.zeros((40, 64, 3), np.float32))
+    rule = r"the observation of `--hr` \(=tiny.png\), of 16x10 pixels, must have at least 16 a side"
+    with pytest.raises(InputError, match=rule):
+        load(hr="tiny.png")

@@ -77,12 +77,15 @@ def test_what_the_counts_ahead_say():
 
 
 def test_on_an_intel_xeon():
-    (found,) = record("dip", XEON)["results"]
+    made = record("dip", XEON)
+    (found,) = made["results"]
     (line,) = lines("On an Intel Xeon", PAGE)
+    assert made["environment"]["commit"] == "eab5204+"
     size, ours, megapixel, *theirs = line
     assert size == found["size"]
     assert_row(found, ours, megapixel, theirs)
     text = " ".join(PAGE.split())
+    assert "commit eab5204 and what was changed after it, the `+` of the record" in text
     (other,) = (x for x in DIP if x["size"] == size)
     longer = found["ours_seconds_per_iteration"] / other["ours_seconds_per_iteration"]
     assert f"needs {longer:.1f} times as long as the AMD one" in text
