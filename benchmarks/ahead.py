@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
-from benchmarks import dip, lapsrn, machine, ours, peers, timing
+from benchmarks import dip, machine, ours, ours_lapsrn, peers, timing
 from jaxsr import chunks, losses, operators, training
 from jaxsr.dip import Config, init, solver
 from jaxsr.errors import InputError
@@ -130,7 +130,7 @@ def of_training(precision: str, on: NamedSharding) -> Any:
     images = jax.ShapeDtypeStruct((config.batch, config.size, config.size, 1), jnp.float32)
     state = jax.eval_shape(start, jax.random.key(0))
     with _products(precision):
-        loop = lapsrn.training_steps(model, config)
+        loop = ours_lapsrn.training_steps(model, config)
         return measure(f"lapsrn training {precision}", loop, state, images, jnp.int32(0), on=on)
 
 
@@ -139,7 +139,7 @@ def _dtype(precision: str) -> Any:
 
 
 def _products(precision: str) -> Any:
-    return jax.default_matmul_precision(lapsrn.PRODUCTS.get(precision, "highest"))
+    return jax.default_matmul_precision(ours_lapsrn.PRODUCTS.get(precision, "highest"))
 
 
 def say(result: Mapping[str, Any]) -> str:

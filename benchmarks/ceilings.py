@@ -19,6 +19,13 @@ class Ceilings:
     gflop_per_second: float
     gbytes_per_second: float
 
+    def of_products(self, gflop_per_second: float) -> dict[str, float]:
+        """What a program reaches, and its share of the product's, as rows have them."""
+        return {
+            "gflop_per_second": gflop_per_second,
+            "share_of_product_ceiling": gflop_per_second / self.gflop_per_second,
+        }
+
 
 def measure(precision: str, *, rounds: int = 7) -> Ceilings:
     """Both ceilings, for `float32`, `tf32` or `bfloat16` products; arrays are float32 or bfloat16.

@@ -110,9 +110,8 @@ def measure(
         **figures,
         "seconds_per_megapixel": seconds * 1e6 / (case.size[0] * case.size[1]),
         "gflop_per_iteration": counted.gflop,
-        "gflop_per_second": counted.gflop / seconds,
+        **ceiling.of_products(counted.gflop / seconds),
         "gbytes_per_iteration": counted.gbytes,
-        "share_of_product_ceiling": counted.gflop / seconds / ceiling.gflop_per_second,
         "share_of_copy_ceiling": counted.gbytes / seconds / ceiling.gbytes_per_second,
     }
 

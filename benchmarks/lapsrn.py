@@ -9,7 +9,8 @@ levels, gradient, Adam; the peers get their pyramids ready-made. They are PyTorc
 with channels-last memory, and `torch.compile` with both; in training also with the gradient summed
 in as many parts as ours. Before anything is timed, all compute the image or the loss of the same
 weights in float32, which must agree to 1e-4. Without PyTorch (the extra `torch`), or with
-`--alone`, ours is timed by itself.
+`--alone`, ours is timed by itself. Of the arithmetic counted from the network each row
+tells the share of what the machine reaches in a matrix product.
 """
 
 import dataclasses
@@ -17,24 +18,22 @@ import functools
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
-from benchmarks import peers, timing, work
+from benchmarks import ceilings, peers, timing, work
+from benchmarks.ours_lapsrn import PRODUCTS, enlargement, training_steps
 from jaxsr import training
 from jaxsr.datasets import patches
 from jaxsr.models import LapSRN
-from jaxsr.models.luma import Network
 from jaxsr.options import Given
 
 NETWORKS = {"paper": LapSRN(), "released": LapSRN(depth=10, spread=3)}  # 4x
 RECIPE = training.Config()
 Precision = Literal["float32", "tf32"]
-PRODUCTS = {"float32": "highest", "tf32": "tensorfloat32"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,35 +69,14 @@ def units(asked: int | None, *, cpu: int, elsewhere: int) -> int:
     return asked or (cpu if jax.default_backend() == "cpu" else elsewhere)
 
 
-class Enlargement(NamedTuple):
-    """A compiled call of a network, and what it is called with."""
-
-    program: Callable[..., Any]
-    variables: Any
-    low: Array  # (1, h, w, 1), noise: speed does not depend on it
-    compile_seconds: float
-
-    def run(self, calls: int) -> Array:
-        """So many images, each finished before the next begins; the last level of the last."""
-        for _ in range(calls):
-            images = jax.block_until_ready(self.program(self.variables, self.low))
-        last: Array = images[-1]
-        return last
-
-
-def enlargement(model: Network, size: tuple[int, int], precision: str = "float32") -> Enlargement:
-    """To an image of this size; float32 is exact."""
-    key, image_key = jax.random.split(jax.random.key(0))
-    height, width = (side // model.factor for side in size)
-    low = jax.random.uniform(image_key, (1, height, width, 1))
-    with jax.default_matmul_precision(PRODUCTS[precision]):
-        variables = jax.jit(model.init)(key, low)
-        program, seconds = timing.compiled(jax.jit(model.apply), variables, low)
-    return Enlargement(program, variables, low, seconds)
-
-
 def inference(
-    name: str, size: tuple[int, int], precision: str, options: Options, *, alone: bool
+    name: str,
+    size: tuple[int, int],
+    precision: str,
+    options: Options,
+    ceiling: ceilings.Ceilings,
+    *,
+    alone: bool,
 ) -> dict[str, Any]:
     """The figures of one network and size, as they stand in the JSON file."""
     model, calls = _network(name, options), units(options.calls, cpu=3, elsewhere=100)
@@ -114,6 +92,8 @@ def inference(
         exact = made if precision == "float32" else enlargement(model, size)
         difference = peers.disagreement(exact.run(1), images)
     ours = functools.partial(made.run, calls)
+    figures = peers.compare(ours, programs, unit="image", units=calls, rounds=options.rounds)
+    gflop = work.lapsrn_pass(made.variables, made.low.size)
     return {
         "name": _row(f"inference {name}", f"{size[0]}x{size[1]}", options.factor, precision),
         "work": "inference",
@@ -121,10 +101,11 @@ def inference(
         "factor": options.factor,
         "precision": precision,
         "size": f"{size[0]}x{size[1]}",
-        "gflop_per_image": work.lapsrn_pass(made.variables, made.low.size),
+        "gflop_per_image": gflop,
+        **ceiling.of_products(gflop / figures["ours_seconds_per_image"]),
         "compile_seconds": made.compile_seconds,
         "disagreement": difference,
-        **peers.compare(ours, programs, unit="image", units=calls, rounds=options.rounds),
+        **figures,
     }
 
 
@@ -144,7 +125,9 @@ def _recipe(options: Options) -> training.Config:
     return dataclasses.replace(RECIPE, parts=parts, level_weights=level_weights)
 
 
-def training_step(precision: str, options: Options, *, alone: bool) -> dict[str, Any]:
+def training_step(
+    precision: str, options: Options, ceiling: ceilings.Ceilings, *, alone: bool
+) -> dict[str, Any]:
     """The figures of recipe `paper`'s step, as they stand in the JSON file."""
     model, count = _network("paper", options), units(options.steps, cpu=8, elsewhere=50)
     config = _recipe(options)
@@ -186,24 +169,12 @@ def training_step(precision: str, options: Options, *, alone: bool) -> dict[str,
         "parts": config.parts,
         "patches_seconds_per_step": patches_seconds(options.rounds),
         "gflop_per_step": 3 * gflop,
+        **ceiling.of_products(3 * gflop / figures["ours_seconds_per_step"]),
         "compile_seconds": seconds,
         "disagreement": difference,
         "images_per_second": config.batch * figures["steps_per_second"],
         **figures,
     }
-
-
-def training_steps(model: Network, config: training.Config) -> Any:
-    """A number of steps on the same patches, as one program: state and loss before the last."""
-
-    def steps(state: training.State, images: Array, count: int) -> tuple[training.State, Array]:
-        def body(_: Any, carry: tuple[training.State, Array]) -> tuple[training.State, Array]:
-            state, metrics = training.step(carry[0], images, model=model, config=config)
-            return state, metrics["loss"]
-
-        return lax.fori_loop(0, count, body, (state, jnp.zeros((), images.dtype)))
-
-    return jax.jit(steps, donate_argnums=0)
 
 
 def patches_seconds(rounds: int) -> float:
@@ -230,18 +201,24 @@ def run(options: Options) -> dict[str, Any]:
     precisions = peers.precisions(options.precisions)
     _recipe(options)  # refuses parts that do not divide the batch
     alone = peers.is_alone(options.alone)
+    ceiling = {asked: ceilings.measure(asked) for asked in precisions}
     measurements = [
-        functools.partial(inference, name, size, precision, options, alone=alone)
+        functools.partial(inference, name, size, asked, options, ceiling[asked], alone=alone)
         for size in sizes
         for name in NETWORKS
-        for precision in precisions
+        for asked in precisions
     ]
     measurements += [
-        functools.partial(training_step, precision, options, alone=alone)
-        for precision in precisions
+        functools.partial(training_step, asked, options, ceiling[asked], alone=alone)
+        for asked in precisions
     ]
     return peers.collect(
-        "lapsrn", measurements, json=options.json, alone=alone, rounds=options.rounds
+        "lapsrn",
+        measurements,
+        json=options.json,
+        alone=alone,
+        rounds=options.rounds,
+        ceilings={asked: dataclasses.asdict(found) for asked, found in ceiling.items()},
     )
 
 

@@ -93,11 +93,10 @@ def report(result: Mapping[str, Any]) -> str:
         f"compiled in {result['compile_seconds']:.1f} s"
     )
     if "gflop_per_second" in result:
-        line += (
-            f", {result['gflop_per_second']:.0f} GFLOP/s, "
-            f"{result['share_of_product_ceiling']:.0%} of a product's, "
-            f"{result['share_of_copy_ceiling']:.0%} of a copy's bytes/s"
-        )
+        share = f"{result['share_of_product_ceiling']:.0%} of a product's"
+        line += f", {result['gflop_per_second']:.0f} GFLOP/s, {share}"
+    if "share_of_copy_ceiling" in result:
+        line += f", {result['share_of_copy_ceiling']:.0%} of a copy's bytes/s"
     if result["ratio"] is None:
         return line
     peers = ", ".join(

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import jax
 
-from benchmarks import lapsrn, peers
+from benchmarks import lapsrn, ours_lapsrn, peers
 from jaxsr import pretrained
 from jaxsr.errors import InputError
 from jaxsr.options import Given
@@ -47,7 +47,7 @@ def inference(name: str, size: tuple[int, int], options: Options) -> dict[str, A
     """The figures of one network and size, as they stand in the JSON file."""
     model = NETWORKS[name](factor=options.factor)
     calls = lapsrn.units(options.calls, cpu=3, elsewhere=100)
-    made = lapsrn.enlargement(model, size)
+    made = ours_lapsrn.enlargement(model, size)
     images = functools.partial(made.run, calls)
     figures = peers.compare(images, {}, unit="image", units=calls, rounds=options.rounds)
     megapixels = size[0] * size[1] / 1e6

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from benchmarks import dip, lapsrn, ours, peers, plain, timing
+from benchmarks import dip, lapsrn, ours, ours_lapsrn, peers, plain, timing
 from benchmarks.plain import Plain
 from jaxsr import training
 from jaxsr.models import SkipUNet
@@ -65,7 +65,7 @@ def lapsrn_images(size: tuple[int, int], calls: int, form: Plain) -> Program:
     """So many images a call, compiled without the trick; returns the last level of the last."""
     with form.patch:
         jax.clear_caches()
-        made = lapsrn.enlargement(lapsrn.NETWORKS["paper"], size)
+        made = ours_lapsrn.enlargement(lapsrn.NETWORKS["paper"], size)
     return functools.partial(made.run, calls)
 
 
@@ -75,7 +75,7 @@ def lapsrn_step(start: training.State, images: Array, calls: int, form: Plain) -
     model, state = lapsrn.NETWORKS["paper"], jax.tree.map(jnp.copy, start)
     with form.patch:
         jax.clear_caches()
-        steps = lapsrn.training_steps(model, config)
+        steps = ours_lapsrn.training_steps(model, config)
         program, _ = timing.compiled(steps, state, images, 0)
 
     def run() -> Array:

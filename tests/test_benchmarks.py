@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import ceilings, dip, fits, lapsrn, ours, peers, timing
+from benchmarks import ceilings, dip, fits, ours, ours_lapsrn, peers, timing
 from jaxsr import weights
 from jaxsr.errors import InputError
 from jaxsr.models import SkipUNet
@@ -55,7 +55,7 @@ class Pending:
 def test_a_measurement_ends_when_the_device_is_done():
     done = []
     assert timing.once(lambda: Pending(done), clock=lambda: float(len(done))) == 1
-    images = lapsrn.Enlargement(lambda *_: [Pending(done)], None, None, 0.0)
+    images = ours_lapsrn.Enlargement(lambda *_: [Pending(done)], None, None, 0.0)
     images.run(3)
     assert len(done) == 4  # of the images each, before the next
 

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import lapsrn, peers, work
-from jaxsr import training
+from benchmarks import ceilings, lapsrn, peers, work
+from jaxsr import convolution, training
 from jaxsr.models import LapSRN
 from jaxsr.weights import lapsrn_from_mat
 from tests.commands import main
@@ -103,6 +103,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(peers, "precisions", lambda asked: asked or ("float32",))  # as on a GPU
     monkeypatch.setattr(lapsrn, "NETWORKS", {"paper": TINY})
     monkeypatch.setattr(lapsrn, "RECIPE", training.Config(batch=4, size=16))
+    monkeypatch.setattr(ceilings, "measure", lambda precision: ceilings.Ceilings(100.0, 10.0))
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -132,6 +133,9 @@ def test_a_run_writes_what_it_found(alone, request, tiny, tmp_path, capsys):
     assert step["gflop_per_step"] == pytest.approx(3 * 4 * 16**2 * per_pixel)
     for result in found["results"]:
         unit = result["unit"]
+        speed = result[f"gflop_per_{unit}"] / result[f"ours_seconds_per_{unit}"]
+        assert result["gflop_per_second"] == pytest.approx(speed)
+        assert result["share_of_product_ceiling"] == pytest.approx(speed / 100)
         if alone:
             assert result["ratio"] is None and result["peers"] == {}
             continue
@@ -155,8 +159,9 @@ def test_ours_rounds_to_tf32_where_it_is_asked_for(tiny, monkeypatch, precision)
 
     monkeypatch.setattr(lapsrn.timing, "compiled", keep)
     options = lapsrn.Options(factor=2, calls=1, steps=1, rounds=1)
-    lapsrn.inference("paper", (8, 8), precision, options, alone=True)
-    lapsrn.training_step(precision, options, alone=True)
+    ceiling = ceilings.Ceilings(100.0, 10.0)
+    lapsrn.inference("paper", (8, 8), precision, options, ceiling, alone=True)
+    lapsrn.training_step(precision, options, ceiling, alone=True)
     assert seen == 2 * [{"float32": "highest", "tf32": "tensorfloat32"}[precision]]
 
 
@@ -207,3 +212,23 @@ def test_gflop_of_a_network_counted_by_hand():
     high = 9 * 4  # detail
     expected = 2 * 48 * (low + 4 * high)
     assert work.lapsrn_pass(variables, 48) * 1e9 == pytest.approx(expected)
+
+
+def test_gflop_of_a_training_step_are_the_compilers(monkeypatch):
+    """Of one with plain convolutions; it counts losses, bilinear enlargement and Adam besides."""
+
+    def conv(x, w, stride=1):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, w, (stride, stride), "VALID", dimension_numbers=layout
+        )
+
+    monkeypatch.setattr(convolution, "conv", conv)
+    model, config = LapSRN(), training.Config(batch=2, size=64)
+    images = jax.ShapeDtypeStruct((2, 64, 64, 1), jnp.float32)
+    start = functools.partial(training.init, model=model, config=config)
+    state = jax.eval_shape(start, jax.random.key(0))
+    step = functools.partial(training.step, model=model, config=config)
+    flops = jax.jit(step).lower(state, images).cost_analysis()["flops"]
+    counted = 3 * work.lapsrn_pass(state.variables, 2 * 16**2)
+    assert counted == pytest.approx(flops / 1e9, rel=0.03)
