@@ -57,14 +57,20 @@ def make(out: pathlib.Path, *parts: str) -> None:
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs between runs, where the user has not said otherwise, or no home."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    """Keep compiled programs between runs, where the user has not said otherwise, or no home.
+
+    In a folder for each number of cores: a CPU's program is cut for as many as there were when it
+    was compiled, and JAX's cache would give it to a run on others, slower and rounded otherwise.
+    """
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if folder is None:
         try:
-            folder = files.cache()
+            folder = str(files.cache())
         except InputError:
             return
-        jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if folder:
+        jax.config.update("jax_compilation_cache_dir", f"{folder}/{cores()}-cores")
 
 
 def device(name: Device) -> jax.Device:

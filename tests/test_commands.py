@@ -150,9 +150,25 @@ def test_without_a_home_nothing_is_cached(monkeypatch):
     assert kept == []
     with pytest.raises(InputError, match=r"`HOME` \(=none\) must name the home folder, or `XDG_"):
         bsds300.load("train")
-    monkeypatch.setenv("XDG_CACHE_HOME", "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "folder"),
+    [
+        ("XDG_CACHE_HOME", "elsewhere", "elsewhere/jaxsr/3-cores"),
+        ("JAX_COMPILATION_CACHE_DIR", "gs://bucket/x", "gs://bucket/x/3-cores"),
+        ("JAX_COMPILATION_CACHE_DIR", "", None),  # off
+    ],
+)
+def test_each_number_of_cores_has_its_own_programs(monkeypatch, variable, value, folder):
+    """One core's program, taken from the cache, would run on two as it was cut for one."""
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(command, "cores", lambda: 3)
+    kept = {}
+    monkeypatch.setattr(jax.config, "update", kept.__setitem__)
     command.use_compilation_cache()
-    assert kept[0] == ("jax_compilation_cache_dir", "elsewhere/jaxsr")
+    assert kept.get("jax_compilation_cache_dir") == folder
 
 
 @pytest.fixture

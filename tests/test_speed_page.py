@@ -25,6 +25,7 @@ NEWER = "2026-11-25_epyc-avx512-2-cores"
 NEWEST = "2026-11-26_epyc-avx512-2-cores"
 LATEST = "2026-11-27_epyc-avx512-2-cores"
 XEON = "2026-11-28_xeon-avx512-2-cores"
+XEON_LATER = "2026-11-29_xeon-avx512-2-cores"
 
 OLDER = record("suite")["parts"]
 SUITE = record("suite", LATEST)["parts"]
@@ -289,6 +290,13 @@ def test_lapsrn_by_scale_in_words():
     assert all(1 - small[x]["ratio"] < 2 * small[x]["ratio_spread"] for x in "48")
     deep = [x["ratio"] for of in ON_XEON.values() for x in of if x["network"] == "released"]
     assert min(deep) > 1
+    again = record("lapsrn", XEON_LATER)
+    found = again["results"]
+    ratios = (f"{x['ratio']:.2f} ± {x['ratio_spread']:.2f}" for x in found)
+    assert "ratios were {}, {} and, in training, {};".format(*ratios) in text
+    shares = (f"{100 * x['share_of_product_ceiling']:.0f}" for x in found)
+    assert "ours reached {}, {} and {} % of the GFLOP/s".format(*shares) in text
+    assert f"a day later, commit {again['environment']['commit']})" in text
 
 
 def test_lapsrn_in_words():
