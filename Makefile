@@ -19,7 +19,7 @@ demo: .venv/installed
 	.venv/bin/python -m experiments.dip --loss charbonnier
 
 test: .venv/installed-dev
-	.venv/bin/python -m pytest -q -n auto --maxprocesses 4
+	.venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 lint: .venv/installed-dev
 	.venv/bin/python -m ruff check .
