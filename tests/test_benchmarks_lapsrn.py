@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import ceilings, lapsrn, peers, work
 from jaxsr import convolution, training
+from jaxsr.errors import InputError
 from jaxsr.models import LapSRN
 from jaxsr.weights import lapsrn_from_mat
 from tests.commands import main
@@ -71,7 +72,7 @@ def test_peer_trains_as_we_do(x64, peer_module):
             low,
             targets,
             level_weights=config.level_weights,
-            learning_rate=float(np.float32(config.learning_rate)),  # optax's schedules are float32
+            learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
             parts=parts,
             channels_last=channels_last,
@@ -180,7 +181,7 @@ def test_another_network_in_pytorch_stops_the_benchmark(
 ):
     another = functools.partial(peer_module.functional.leaky_relu, negative_slope=0.1)
     monkeypatch.setattr(peer_module, "_leaky_relu", another)
-    with pytest.raises(RuntimeError, match="disagree"):
+    with pytest.raises(InputError, match="disagree"):
         lapsrn.run(lapsrn.Options(sizes=("16x24",), rounds=1))
 
 
