@@ -69,7 +69,8 @@ def _record(ledger: Ledger, path: pathlib.Path) -> Record:
     try:
         assert record is not None
         image, loss, corruption, seed = (record["settings"][k] for k in ("image", *OF_A_CELL))
-        cell = f"{image}/{corruption}/{loss}_seed{seed}"
+        cell = f"{image}/{corruption}/{loss}_seed{seed:d}"
+        heat_map.mean({(loss, corruption, seed): record}, "psnr", loss, corruption)
         _label(_common(record))
         shown.thinned(record, "", "")
         shown.cost([record])

@@ -473,6 +473,8 @@ def test_a_ledger_of_corrupted_images(runs):
     [
         ({"psnr_peak": "x"}, "could not convert"),
         ({"settings": {"image": "cup"}}, "KeyError('loss')"),
+        ({"finite": None}, "KeyError('finite')"),
+        ({"seed": "0"}, "is damaged"),
         ({"history": {"psnr": [1.0], "every": 0}}, "must be at least 1"),
         ({"loss": "l2"}, "is of cup/clean/l2_seed0, which is not its name or not of this version"),
     ],
@@ -482,9 +484,10 @@ def test_a_damaged_ledger_of_corrupted_images(runs, capsys, change, said):
     fit(ledger, "clean", "mse", 20.0)
     path = ledger.folder / "cup/clean/mse_seed0.json"
     record = json.loads(path.read_text())
-    if "loss" in change:
+    if {"loss", "seed"} & {*change}:
         record["settings"] |= change
-    path.write_text(json.dumps(record | change))
+    left = {k: v for k, v in (record | change).items() if v is not None}
+    path.write_text(json.dumps(left))
     assert run("ledger", "--out", "page.html") == 2
     err = capsys.readouterr().err
     assert "mse_seed0.json`" in err and said in err and err.count("\n") == 1
