@@ -85,6 +85,16 @@ def test_ssim_equals_scikit_image(pair, peak, window, options):
         assert ours == pytest.approx(expected, abs=1e-10)
 
 
+@pytest.mark.parametrize("window, options", [("uniform", {}), ("gaussian", GAUSSIAN)])
+def test_ssim_of_float32_is_computed_in_float64(pair, window, options):
+    """A little contrast on much light: of float32, the difference of squares would be noise."""
+    low, high = (np.float32(0.98 + 0.002 * image) for image in pair)
+    expected = structural_similarity(
+        np.float64(high), np.float64(low), channel_axis=-1, data_range=1.0, **options
+    )
+    assert metrics.ssim(low, high, window=window) == pytest.approx(expected, abs=1e-10)
+
+
 def test_ssim_with_replicated_borders_averages_the_whole_map(pair):
     prediction, target = pair
     # Of images padded by copies, the windows of the original pixels are those inside.

@@ -197,6 +197,8 @@ def test_mask_keeps_what_was_observed():
         operators.mask(OBSERVED[0])
     for other in (255 * OBSERVED.astype(np.uint8), np.where(OBSERVED, 1, np.nan)):
         with pytest.raises(InputError, match="must hold nothing but 0 and 1"):
+            operators.mask(jnp.asarray(other))
+        with pytest.raises(InputError, match="must hold nothing but 0 and 1"):
             operators.mask(other)
 
 

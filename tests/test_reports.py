@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import os
 import pathlib
 import shutil
 import subprocess
@@ -115,6 +116,23 @@ def test_an_unwritable_place_is_told(tmp_path):
     ):
         with pytest.raises(InputError, match=r"file.json` cannot be written: No such file"):
             write()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", '{"a": NaN', "[]", "1", b"\xff", ""], ids=len)
+def test_a_damaged_json_is_told(tmp_path, text):
+    (tmp_path / "a.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=r"a.json` is damaged") as told:
+        reports.read_json(tmp_path / "a.json")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no process has cores of its own")
+def test_cores_are_those_of_this_process(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 6})
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert reports.cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert reports.cores() == 64
 
 
 def test_environment_names_versions_and_hardware():

@@ -29,6 +29,15 @@ def test_imresize_equals_matlab(shared):
         np.testing.assert_allclose(resized, golden[name], rtol=0, atol=1e-12, err_msg=name)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
+def test_imresize_is_computed_in_float64(dtype):
+    """Whatever the image's own type, which matters most where it is made larger."""
+    image = (200 * np.random.default_rng(1).random((9, 11, 2))).astype(dtype)
+    resized = resample.imresize(image, 1.7)
+    assert resized.dtype == np.float64
+    np.testing.assert_array_equal(resized, resample.imresize(np.float64(image), 1.7))
+
+
 def test_imresize_to_a_size_takes_the_scale_of_each_axis():
     image = np.random.default_rng(0).random((8, 12, 2))
     np.testing.assert_allclose(

@@ -99,6 +99,10 @@ def test_what_is_not_the_function_has_a_file_of_its_own(tmp_path, monkeypatch):
     weak = jax.ShapeDtypeStruct((5,), jnp.float32, weak_type=True)  # times a half it is one
     tracing.trace(jax.jit(cubes), weak, 0, folder=tmp_path)
     assert files() == 7
+    tracing.trace(jax.jit(lambda x: x), (weak, 0), folder=tmp_path)  # the same leaves
+    assert files() == 8
+    packages = {"jax", "jaxlib", "flax", "optax", "numpy", "opt-einsum"}  # which a trace may be of
+    assert tracing._versions().keys() == packages
     assert tracing._versions()["jax"] == jax.__version__
     names = [tracing._name(None, ())]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -183,6 +187,16 @@ def test_a_fit_by_an_optimiser_of_optax_is_kept(tmp_path):
     for _ in range(2):
         np.testing.assert_array_equal(plain.image, fit(5, **functions, traces=tmp_path).image)
         assert len(list(tmp_path.iterdir())) == 2  # its start, and its iterations
+
+
+def test_a_kept_trace_is_compiled_with_the_options_given(tmp_path):
+    x = jnp.arange(5.0)
+    for _ in range(2):
+        traced = tracing.trace(
+            jax.jit(lambda x: 2 * x), x, folder=tmp_path, compiler_options={"xla_no_such": True}
+        )
+        with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such"):
+            traced.lower().compile()
 
 
 def test_what_is_donated_is_used_up(tmp_path):
