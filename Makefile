@@ -36,14 +36,18 @@ clean:
 	rm -rf .venv build dist *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/made: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later found: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c '$(MODERN)' || { echo "PYTHON (=$(PYTHON)) must be Python 3.11 or later" >&2; exit 1; }
 	@echo "installing into .venv (a few minutes the first time)"
 	@$(PYTHON) -m venv --clear .venv
+	@touch $@
+
+.venv/installed: .venv/made
 	@$(PIP) --editable .
 	@touch $@
 
-.venv/installed-dev: .venv/installed
-	@$(PIP) --editable '.[dev]'
-	@touch $@
+# Bytecode is left to the first import: most of what is installed here is never imported.
+.venv/installed-dev: .venv/made
+	@$(PIP) --no-compile --editable '.[dev]'
+	@touch .venv/installed $@
