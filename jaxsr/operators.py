@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsr import resample
+from jaxsr import fourier, resample
 from jaxsr.errors import (
     InputError,
     require_finite,
@@ -167,43 +167,43 @@ class _Mask:
 def blur(kernel: np.ndarray) -> Operator:
     """Convolution with a 2-D kernel of odd sides, replicated borders, size kept.
 
-    The kernel is split by its singular values into row and column filters, so that the operator is
-    a sum of pairs of matrices: one pair for a separable kernel. Its numbers must be concrete: it
-    cannot be traced.
+    By a pair of matrices where the kernel is separable, as a Gaussian's and a box's are, else by
+    its spectrum (`jaxsr.fourier`). `kernel` may be traced: then it is by its spectrum.
 
     Raises:
-      InputError: `kernel` is traced, not 2-D with odd sides, or holds a value that is not finite.
+      InputError: `kernel` is not 2-D with odd sides, or holds a value that is not finite.
     """
-    if isinstance(kernel, jax.core.Tracer):
-        raise InputError("`kernel` must be concrete: a blur's numbers cannot be traced")
-    kernel = np.asarray(kernel, np.float64)
+    traced = isinstance(kernel, jax.core.Tracer)
+    kernel = kernel if traced else np.array(kernel, np.float64)  # a copy
     if kernel.ndim != 2 or 0 in [side % 2 for side in kernel.shape]:
         raise InputError(f"`kernel` (of shape {kernel.shape}) must be 2-D with odd sides")
+    if traced:
+        return _Blur(kernel)
     if not np.all(np.isfinite(kernel)):
         raise InputError("`kernel` must be finite: it holds NaN or infinite values")
-    left, values, right = np.linalg.svd(kernel, full_matrices=False)
-    terms = max(1, int(np.sum(values > values[0] * 1e-15)))
-    return _Blur((left * values)[:, :terms].T, right[:terms])
+    if np.linalg.matrix_rank(kernel) > 1:
+        return _Blur(kernel)
+    left, values, right = np.linalg.svd(kernel)
+    return _SeparableBlur(left[:, 0] * values[0], right[0])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Blur:
-    vertical: np.ndarray  # (terms, taps)
+    kernel: jax.Array | np.ndarray
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        _size(x)
+        return fourier.convolve(x, self.kernel)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _SeparableBlur:
+    vertical: np.ndarray
     horizontal: np.ndarray
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        height, width = _size(x)
-        pairs = zip(self.vertical, self.horizontal, strict=True)
-        terms = (separable(x, _convolution(height, v), _convolution(width, h)) for v, h in pairs)
-        return sum(terms, start=jnp.zeros_like(x))
-
-
-def _convolution(size: int, taps: np.ndarray) -> np.ndarray:
-    matrix = np.zeros((size, size))
-    rows = np.arange(size)
-    for shift, tap in enumerate(taps, start=-(len(taps) // 2)):
-        np.add.at(matrix, (rows, np.clip(rows - shift, 0, size - 1)), tap)
-    return matrix
+        sides = zip(_size(x), (self.vertical, self.horizontal), strict=True)
+        return separable(x, *(resample.convolution_matrix(side, taps) for side, taps in sides))
 
 
 def crop(height: int, width: int) -> Operator:

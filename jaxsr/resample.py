@@ -101,6 +101,14 @@ def _scatter(taps: np.ndarray, indices: np.ndarray, n_in: int) -> np.ndarray:
     return _frozen(matrix)
 
 
+def convolution_matrix(size: int, taps: np.ndarray) -> np.ndarray:
+    """(size, size): the convolution with an odd number of taps, replicated borders, size kept."""
+    rows, matrix = np.arange(size), np.zeros((size, size))
+    for shift, tap in enumerate(taps, start=-(len(taps) // 2)):
+        np.add.at(matrix, (rows, np.clip(rows - shift, 0, size - 1)), tap)
+    return matrix
+
+
 @functools.lru_cache(maxsize=_MATRICES)
 def area_matrix(n_in: int, n_out: int) -> np.ndarray:
     """The mean over the [o n_in / n_out, (o + 1) n_in / n_out) that an output pixel covers.

@@ -21,6 +21,7 @@ OPERATORS = {
     "identity": operators.identity,
     "mask": operators.mask(OBSERVED),
     "blur": operators.blur(MOTION),
+    "separable blur": operators.blur(np.outer(MOTION[0], MOTION[1, :3])),
     "crop": operators.crop(17, 12),
     "compose": operators.compose(
         operators.blur(MOTION), operators.crop(19, 13), operators.downsample(4)
@@ -33,7 +34,7 @@ OPERATORS = {
 }
 
 
-@pytest.mark.parametrize("name", ["pillow-lanczos-4", "blur"])
+@pytest.mark.parametrize("name", ["pillow-lanczos-4", "separable blur"])
 def test_products_are_exact_whatever_the_precision(name):
     with jax.default_matmul_precision("bfloat16"):
         text = str(jax.make_jaxpr(OPERATORS[name])(jnp.ones((1, 24, 20, 3))))
@@ -163,7 +164,7 @@ def test_unknown_kernel_names_the_known_ones():
         operators.downsample(4, kernel="bicubic")
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (5, 5), (3, 7), (9, 1), (31, 3)])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 5), (3, 7), (9, 1), (31, 3), (3, 31), (41, 45)])
 def test_blur_is_a_convolution_with_replicated_borders(x64, shape):
     rng = np.random.default_rng(4)
     image, kernel = rng.random((13, 11)), rng.standard_normal(shape)
@@ -178,9 +179,43 @@ def test_bad_blur_kernels(kernel):
         operators.blur(kernel)
 
 
-def test_a_traced_kernel_is_refused():
-    with pytest.raises(InputError, match="`kernel` must be concrete"):
-        jax.jit(lambda kernel: operators.blur(kernel)(jnp.zeros((1, 8, 8, 1))))(np.ones((3, 3)) / 9)
+def test_a_blurs_kernel_may_be_traced(x64):
+    """The operator is linear in it: each number's slope is the image blurred by that tap alone."""
+    rng = np.random.default_rng(5)
+    image, weights = rng.random((1, 9, 8, 2)), rng.random((1, 9, 8, 2))
+    kernels = rng.random((2, 3, 5))
+    kernels[1] = np.outer(kernels[1, :, 0], kernels[1, 0])
+
+    def seen(kernel):
+        return operators.blur(kernel)(jnp.asarray(image))
+
+    found = jax.jit(jax.vmap(seen))(kernels)
+    expected = [ndimage.convolve(image, k[None, ..., None], mode="nearest") for k in kernels]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
+    slopes = jax.grad(lambda kernel: (seen(kernel) * weights).sum())(jnp.asarray(kernels[0]))
+    for place in np.ndindex(3, 5):
+        tap = np.zeros((1, 3, 5, 1))
+        tap[0, *place, 0] = 1
+        expected = (ndimage.convolve(image, tap, mode="nearest") * weights).sum()
+        assert float(slopes[place]) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(InputError, match="must be 2-D with odd sides"):
+        jax.jit(seen)(np.ones((2, 3)))
+
+
+def test_a_blur_stays_what_it_was():
+    kernel, x = MOTION.copy(), jax.random.uniform(jax.random.key(0), (1, 24, 20, 1))
+    operator = operators.blur(kernel)
+    before = operator(x)
+    kernel[:] = 0
+    np.testing.assert_array_equal(operator(x), before)
+
+
+def test_blur_of_half_precision_is_computed_in_float32():
+    x = jax.random.uniform(jax.random.key(0), (1, 24, 20, 3)).astype(jnp.bfloat16)
+    found = OPERATORS["blur"](x)
+    assert found.dtype == jnp.bfloat16
+    expected = OPERATORS["blur"](x.astype(jnp.float32)).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_mask_keeps_what_was_observed():

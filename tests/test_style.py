@@ -18,7 +18,7 @@ FILES = sorted((ROOT / "jaxsr").rglob("*.py"))
 # Lowest first: a file imports only from the floors below its own or from above it on its floor.
 FLOORS = (
     ("errors", "streams", "options", "files", "chunks", "tracing", "decoding", "images"),
-    ("resample", "losses"),
+    ("resample", "losses", "fourier"),
     ("storage", "quiet", "checkpoints"),
     ("winograd", "im2col", "convolution", "strips", "layers"),
     ("operators", "metrics", "protocols", "models.skip_unet"),
