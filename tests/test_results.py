@@ -490,15 +490,22 @@ def test_missing_pixels_are_those_of_the_record():
     assert record["iterations"] == 1500
 
 
-def test_blur_and_noise_are_those_of_the_record():
-    path = ROOT / "results" / "dip" / "butterfly128_deblur_sigma5_seed0.json"
-    record = json.loads(path.read_text())
+@pytest.mark.parametrize(
+    ("name", "columns", "stages"),
+    [
+        ("butterfly128_deblur_sigma5_seed0", slice(1, 3), "blur 1.6; sigma 5"),
+        ("butterfly128_deblur_disk_sigma5_seed0", slice(3, 5), "sigma 5; blur kernel disk.npy"),
+    ],
+)
+def test_blur_and_noise_are_those_of_the_records(name, columns, stages):
+    record = json.loads((ROOT / "results" / "dip" / f"{name}.json").read_text())
     found = [figures_of(x) for x in (record["tv"], record)]
-    assert [line[1:] for line in lines("Blur and noise")] == found
+    assert [line[columns] for line in lines("Blur and noise")] == found
     under = record["psnr_at_the_peak_oracle"] - record["psnr_at_the_stop"]
     stop = f"at iteration {record['stopped_at']} of {record['iterations']}, {under:.2f} dB under"
-    assert stop in " ".join(TEXT.split())
-    assert record["protocol_description"].endswith("blur 1.6; sigma 5")
+    said = " ".join(TEXT.split())
+    assert stop in said and record["commit"] in said
+    assert record["protocol_description"].endswith(stages)
 
 
 @pytest.mark.parametrize("line", lines("Seven losses on one image"), ids=lambda x: x[0])
