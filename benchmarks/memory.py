@@ -28,8 +28,7 @@ class Options:
     """Peak memory of Deep Image Prior (float32, Charbonnier)."""
 
     sizes: tuple[str, ...] = ("512x512", "1024x1024")
-    """Image sizes, HEIGHTxWIDTH in pixels, multiples of 32, at least 64. On a GPU from 512x512: the
-    arrays that the machine's ceilings are measured with, 1.5 GiB, are more than smaller fits."""
+    """Image sizes, HEIGHTxWIDTH in pixels, multiples of 32, at least 64."""
     json: Given[pathlib.Path] = None
     """File for the results, with machine and versions."""
     rounds: int = 3

@@ -154,6 +154,10 @@ def run(settings: Settings) -> int:
     settings = settings.resolved()
     command.join(settings.coordinator, settings.processes, settings.process)
     on = command.device(settings.device)
+    if jax.process_count() > 1:
+        # Of several processes JAX lets the first alone write the cache. Next time it would find its
+        # program there, while the others, on GPUs, waited for its share of the kernels' tuning.
+        jax.config.update("jax_enable_compilation_cache", False)
     everywhere = settings.devices == "all" or jax.process_count() > 1
     mesh = Mesh(jax.devices(on.platform) if everywhere else [on], ("data",))
     model, config = settings.model(), settings.config(mesh.size, on.platform)

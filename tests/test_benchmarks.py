@@ -80,7 +80,7 @@ def test_what_is_timed_is_what_its_row_says(monkeypatch, precision, products, dt
     monkeypatch.setattr(ours, "fit_of", fit_of)
     case = dip.Case((64, 96), "l1", precision, remat)
     with pytest.raises(SeenError) as seen:
-        dip.measure(case, dip.Options(), ceilings.Ceilings(1.0, 1.0), alone=True)
+        dip.measure(case, dip.Options(), ceilings.measure, alone=True)
     model = SkipUNet(dtype=dtype, remat=remat)
     assert seen.value.args == ((64, 96), model, "l1", None, products)
 
@@ -180,11 +180,23 @@ def test_a_run_writes_what_it_found(alone, request, monkeypatch, tmp_path, capsy
             torch_peer, "skip_unet", functools.partial(torch_peer.skip_unet, **tiny)
         )
         request.getfixturevalue("traced_by_pytorch")
-    monkeypatch.setattr(ceilings, "measure", lambda precision: ceilings.Ceilings(100.0, 10.0))
+    events, compare = [], peers.compare
+
+    def measured(precision):
+        events.append(precision)
+        return ceilings.Ceilings(100.0, 10.0)
+
+    def compared(*args, **options):
+        events.append("fit")
+        return compare(*args, **options)
+
+    monkeypatch.setattr(ceilings, "measure", measured)
+    monkeypatch.setattr(peers, "compare", compared)
     path = tmp_path / "dip.json"
     command = ["--sizes", "64x96", "--json", str(path), "--iterations", "2", "--rounds", "2"]
     assert main(dip, [*command, *(["--alone"] if alone else [])]) == 0
 
+    assert events == ["fit", "float32"]  # a peak is of all before it
     found = json.loads(path.read_text())
     assert found["environment"]["versions"]["jax"] == jax.__version__
     assert ("torch" in found["environment"]["versions"]) == (not alone)

@@ -217,29 +217,31 @@ def test_two_processes_train_as_one(tmp_path):
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": root,
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
     # Adam makes rounding visible where a gradient is next to 0; under this seed none is.
     common = [*SMALL, "--test", "test", "--devices", "all", "--parts", "1", "--seed", "2"]
 
-    def start(*args):
+    def start(out, *args):
         return subprocess.Popen(
-            [sys.executable, "-c", PROCESS, *common, *args],
-            env=environment,
+            [sys.executable, "-c", PROCESS, *common, "--out", out, *args],
+            env=environment | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled" / out)},
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    shared = ("--out", "two", "--coordinator", address, "--processes", "2")
-    both = [start(*shared, "--process", str(i)) for i in range(2)]
-    for process in [*both, start("--out", "one")]:
+    shared = ("--coordinator", address, "--processes", "2")
+    both = [start("two", *shared, "--process", str(i)) for i in range(2)]
+    for process in [*both, start("one")]:
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
     for a, b in zip(arrays("one"), arrays("two"), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     one, two = (json.loads((tmp_path / f / "metrics.json").read_text()) for f in ("one", "two"))
     assert one["psnr"] == pytest.approx(two["psnr"], abs=1e-3)
+    assert list(tmp_path.glob("compiled/one/**/*-cache"))
+    assert not list(tmp_path.glob("compiled/two/**/*-cache"))  # which the first alone would find
 
 
 @pytest.mark.parametrize(
