@@ -63,7 +63,8 @@ def _blur(settings: Settings) -> np.ndarray | None:
     if values.ndim != 2 or 0 in [side % 2 for side in values.shape]:
         sides = "x".join(map(str, values.shape[::-1]))
         raise InputError(
-            f"`--blur-kernel` (={settings.blur_kernel}, of {sides}) must be 2-D with odd sides"
+            f"`--blur-kernel` (={settings.blur_kernel}, of {sides}) must be 2-D with odd sides: "
+            "give an even one a row or column of zeros more"
         )
     if not 0 < values.sum() < np.inf:
         raise InputError(

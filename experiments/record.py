@@ -14,7 +14,7 @@ from jaxsr.errors import InputError
 from jaxsr.options import option
 
 _PIXELS = {
-    "input_sha256": "the image",
+    "input_sha256": "the image, its mask or its blur kernel",
     "data_sha256": "the training images",
     "test_sha256": "the test images",
 }

@@ -4,12 +4,13 @@ An operator maps (N, H, W, C) to (N, h, w, C) in the dtype given, and any leadin
 may be jitted, mapped and differentiated; `jax.linear_transpose` gives its adjoint. Resizers are
 pairs of small matrices that depend on the static shape alone, applied at full precision (no TF32).
 Called with fewer than three axes, or where it computes with others than floats, it raises
-`InputError` (`identity` takes anything). Those that `downsample`, `crop` and `compose` make of
-equal arguments are equal, so that `jax.jit` finds a program for one again for the other.
+`InputError` (`identity` takes anything). Operators of equal arguments are equal, so that `jax.jit`
+finds a program for one again for the other.
 """
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -73,7 +74,7 @@ class _Downsample:
                 f"`factor` (={self.factor}) must be at most a side of {width}x{height}"
             )
         rows, cols = (_matrix(side, self.factor, self.kernel) for side in (height, width))
-        return separable(x, rows, cols)
+        return resample.separable(x, rows, cols)
 
 
 def _size(x: jax.Array) -> tuple[int, int]:
@@ -96,19 +97,6 @@ def _matrix(size: int, factor: int, kernel: str) -> np.ndarray:
             return resample.area_matrix(size, out)
         case _:
             return resample.pillow_matrix(size, out, kernel.removeprefix("pillow-"))
-
-
-def separable(x: jax.Array, rows: np.ndarray, cols: np.ndarray) -> jax.Array:
-    """rows @ x @ cols^T on the two axes before the last of (..., H, W, C), at full precision.
-
-    Raises:
-      InputError: x holds no floats.
-    """
-    x = jnp.asarray(x)
-    require_floats("the image", x.dtype)
-    product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
-    x = product("oh,...hwc->...owc", jnp.asarray(rows, x.dtype), x)
-    return product("ow,...hwc->...hoc", jnp.asarray(cols, x.dtype), x)
 
 
 def require_observation(observation: jax.Array, operator: Operator, images: Any) -> None:
@@ -143,32 +131,49 @@ def mask(observed: jax.Array | np.ndarray) -> Operator:
       InputError: `observed` has another number of axes, or other values (but where it is traced);
         or in the call another size than the image.
     """
-    observed = observed if isinstance(observed, jax.Array) else np.array(observed)  # a copy
+    traced = isinstance(observed, jax.core.Tracer)
+    observed = observed if traced else np.asarray(observed)
     if observed.ndim not in (2, 3):
         raise InputError(f"`observed` (of shape {observed.shape}) must be (H, W) or (H, W, C)")
-    if not isinstance(observed, jax.core.Tracer) and not np.isin(observed, (0, 1)).all():
+    if not traced and not np.isin(observed, (0, 1)).all():
         raise InputError("`observed` must hold nothing but 0 and 1")
-    return _Mask(observed)
+    return _Mask(observed != 0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Mask:
-    observed: jax.Array | np.ndarray
+class _Held:
+    """What an array makes an operator: equal where it is; of a traced one to itself alone."""
 
+    array: jax.Array | np.ndarray
+
+    @functools.cached_property
+    def _key(self) -> object:
+        if isinstance(self.array, jax.core.Tracer):
+            return object()
+        return self.array.shape, hashlib.sha256(self.array.tobytes()).digest()
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other._key == self._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+class _Mask(_Held):
     def __call__(self, x: jax.Array) -> jax.Array:
-        observed = self.observed
+        observed = self.array
         weights = observed.reshape(*observed.shape[:2], -1)
         if weights.shape[:2] != x.shape[-3:-1] or weights.shape[2] not in (1, x.shape[-1]):
             raise InputError(f"`observed` (of shape {observed.shape}) must fit the image {x.shape}")
         require_floats("the image", x.dtype)
-        return jnp.where(jnp.broadcast_to(weights != 0, x.shape), x, 0)
+        return jnp.where(jnp.broadcast_to(weights, x.shape), x, 0)
 
 
 def blur(kernel: np.ndarray) -> Operator:
-    """Convolution with a 2-D kernel of odd sides, replicated borders, size kept.
+    """Convolution with a 2-D kernel (a point's image) of odd sides, replicated borders, size kept.
 
-    By a pair of matrices where the kernel is separable, as a Gaussian's and a box's are, else by
-    its spectrum (`jaxsr.fourier`). `kernel` may be traced: then it is by its spectrum.
+    By a pair of matrices where the kernel is separable, as a Gaussian's and a box's are, else, or
+    where it is traced, by its spectrum (`jaxsr.fourier`). What should be 0 may then be -1e-7.
 
     Raises:
       InputError: `kernel` is not 2-D with odd sides, or holds a value that is not finite.
@@ -176,34 +181,21 @@ def blur(kernel: np.ndarray) -> Operator:
     traced = isinstance(kernel, jax.core.Tracer)
     kernel = kernel if traced else np.array(kernel, np.float64)  # a copy
     if kernel.ndim != 2 or 0 in [side % 2 for side in kernel.shape]:
-        raise InputError(f"`kernel` (of shape {kernel.shape}) must be 2-D with odd sides")
-    if traced:
-        return _Blur(kernel)
-    if not np.all(np.isfinite(kernel)):
+        rule = "must be 2-D with odd sides: give an even one a row or column of zeros more"
+        raise InputError(f"`kernel` (of shape {kernel.shape}) {rule}")
+    if not traced and not np.all(np.isfinite(kernel)):
         raise InputError("`kernel` must be finite: it holds NaN or infinite values")
-    if np.linalg.matrix_rank(kernel) > 1:
-        return _Blur(kernel)
-    left, values, right = np.linalg.svd(kernel)
-    return _SeparableBlur(left[:, 0] * values[0], right[0])
+    return _Blur(kernel)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Blur:
-    kernel: jax.Array | np.ndarray
-
+class _Blur(_Held):
     def __call__(self, x: jax.Array) -> jax.Array:
-        _size(x)
-        return fourier.convolve(x, self.kernel)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _SeparableBlur:
-    vertical: np.ndarray
-    horizontal: np.ndarray
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        sides = zip(_size(x), (self.vertical, self.horizontal), strict=True)
-        return separable(x, *(resample.convolution_matrix(side, taps) for side, taps in sides))
+        (height, width), kernel = _size(x), self.array
+        if not isinstance(kernel, np.ndarray) or np.linalg.matrix_rank(kernel) > 1:
+            return fourier.convolve(x, kernel)
+        left, values, right = np.linalg.svd(kernel)
+        rows = resample.convolution_matrix(height, left[:, 0] * values[0])
+        return resample.separable(x, rows, resample.convolution_matrix(width, right[0]))
 
 
 def crop(height: int, width: int) -> Operator:

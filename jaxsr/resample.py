@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsr.errors import InputError, as_float, require_size
+from jaxsr.errors import InputError, as_float, require_floats, require_size
 
 Array = Any  # a NumPy or JAX array
 
@@ -156,6 +156,19 @@ def imresize(
         raise InputError(f"`scale` (={scale}) must be above 0, and finite")
     tall = np.einsum("oh,...hwc->...owc", rows, np.asarray(image, np.float64), optimize=True)
     return np.einsum("ow,...hwc->...hoc", cols, tall, optimize=True)
+
+
+def separable(x: jax.Array, rows: np.ndarray, cols: np.ndarray) -> jax.Array:
+    """rows @ x @ cols^T on the two axes before the last of (..., H, W, C), at full precision.
+
+    Raises:
+      InputError: x holds no floats.
+    """
+    x = jnp.asarray(x)
+    require_floats("the image", x.dtype)
+    product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+    x = product("oh,...hwc->...owc", jnp.asarray(rows, x.dtype), x)
+    return product("ow,...hwc->...hoc", jnp.asarray(cols, x.dtype), x)
 
 
 def double_bilinear(x: jax.Array) -> jax.Array:

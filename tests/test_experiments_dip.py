@@ -283,7 +283,7 @@ def test_another_transparency_is_another_image(tmp_path, capsys):
         pixels[:rows, :, 3] = 0
         PIL.Image.fromarray(pixels).save("clear.png")
         assert run(*args) == (0 if rows == 8 else 2)
-    assert "the image (=" in capsys.readouterr().err
+    assert "the image, its mask or its blur kernel (=" in capsys.readouterr().err
 
 
 def test_the_least_robust_loss_is_taken_up_again(tmp_path, capsys):

@@ -36,20 +36,27 @@ def test_the_page(tmp_path, compiled_quickly):
     """One test, so that the blocks run once, whoever shares out the tests."""
     assert sum(len(re.findall(ITERATIONS, block)) for block in BLOCKS) == 4
     left = run(tmp_path)
-    assert len(left) == len(BLOCKS) - 1 == 16
+    assert len(left) == len(BLOCKS) - 1 == 17
     assert left[1]["result"].state.detection is None
     of_any_size(left[2])
     assert left[3]["result"].state.detection is not None
     stopped_fit_goes_on(left[4], tmp_path)
     fit_begins_from_an_earlier_ones_parameters(left[5])
-    assert np.ptp(left[7]["sought"]["kernel"]) > 0
-    assert np.all(left[9]["metrics"]["loss"] > 0) and int(left[9]["state"].step) == 10
-    operators_are_mapped_as_one_by_one(left[10])
-    networks_are_mapped_as_one_by_one(left[11])
-    descent_fits_the_observation(left[12])
-    fits_in_one_program_are_those_alone(left[13])
-    assert np.isfinite(left[14]["slope"]) and left[14]["slope"] != 0
-    exported_network_runs_without_jaxsr(left[15], tmp_path)
+    total_variation_restores(left[6])
+    assert np.ptp(left[8]["sought"]["kernel"]) > 0
+    assert np.all(left[10]["metrics"]["loss"] > 0) and int(left[10]["state"].step) == 10
+    operators_are_mapped_as_one_by_one(left[11])
+    networks_are_mapped_as_one_by_one(left[12])
+    descent_fits_the_observation(left[13])
+    fits_in_one_program_are_those_alone(left[14])
+    assert np.isfinite(left[15]["slope"]) and left[15]["slope"] != 0
+    exported_network_runs_without_jaxsr(left[16], tmp_path)
+
+
+def total_variation_restores(names):
+    solution, photo = names["solution"], names["photo"]
+    assert solution.converged
+    assert psnr(solution.image, photo) > psnr(names["y"], photo) + 1
 
 
 def of_any_size(names):

@@ -200,6 +200,9 @@ def test_a_blurs_kernel_may_be_traced(x64):
         assert float(slopes[place]) == pytest.approx(expected, rel=1e-12)
     with pytest.raises(InputError, match="must be 2-D with odd sides"):
         jax.jit(seen)(np.ones((2, 3)))
+    half = jax.jit(seen)(jnp.asarray(kernels[0], jnp.bfloat16))
+    rounded = np.asarray(jnp.asarray(kernels[0], jnp.bfloat16), np.float64)
+    np.testing.assert_allclose(half, seen(rounded), rtol=0, atol=1e-13)
 
 
 def test_a_blur_stays_what_it_was():
@@ -249,6 +252,7 @@ def test_operators_can_be_pickled(name):
     operator, x = OPERATORS[name], jnp.ones((1, 24, 20, 3))
     again = pickle.loads(pickle.dumps(operator))
     np.testing.assert_array_equal(again(x), operator(x))
+    assert again == operator and hash(again) == hash(operator)
 
 
 def test_masks_may_be_traced():
@@ -278,9 +282,14 @@ def test_crop_keeps_the_middle():
 def test_equal_arguments_make_equal_operators():
     """So `jax.jit` compiles for one alone; counted as it traces."""
 
-    def made(factor=2, kernel="area", side=8):
+    known = OBSERVED[:9, :9]
+
+    def made(factor=2, kernel="area", side=8, taps=MOTION, observed=known):
         return operators.compose(
-            operators.crop(side, 8), operators.downsample(factor, kernel=kernel)
+            operators.mask(observed),
+            operators.blur(taps),
+            operators.crop(side, 8),
+            operators.downsample(factor, kernel=kernel),
         )
 
     traced = []
@@ -292,9 +301,19 @@ def test_equal_arguments_make_equal_operators():
 
     x = jnp.ones((1, 9, 9, 1))
     others = (made(factor=4), made(kernel="lanczos2"), made(side=6))
-    for operator in (made(), made(), *others):
+    others += (made(taps=2 * MOTION), made(observed=~known), made(observed=known[..., None]))
+    alike = made(taps=MOTION.tolist(), observed=jnp.asarray(known, jnp.float32))
+    for operator in (made(), made(), alike, *others):
         seen(x, operator=operator)
     assert traced == [made(), *others]
+    assert operators.mask(np.ones((3, 3))) != operators.blur(np.ones((3, 3)))
+
+    def of_traced(array):
+        operator = operators.mask(array)
+        assert operator == operator and operator != operators.mask(array)
+        return operator(x)
+
+    jax.jit(of_traced)(known)
 
 
 def test_compose_goes_from_left_to_right():

@@ -10,8 +10,7 @@ from jax import Array
 
 from jaxsr.convolution import conv_general_dilated, conv_transpose
 from jaxsr.errors import InputError, require_floats, require_integers
-from jaxsr.operators import separable
-from jaxsr.resample import matlab_matrix
+from jaxsr.resample import matlab_matrix, separable
 
 
 class Network(nn.Module):
