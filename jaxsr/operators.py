@@ -193,7 +193,7 @@ class _Blur(_Held):
         (height, width), kernel = _size(x), self.array
         if not isinstance(kernel, np.ndarray) or np.linalg.matrix_rank(kernel) > 1:
             return fourier.convolve(x, kernel)
-        left, values, right = np.linalg.svd(kernel)
+        left, values, right = np.linalg.svd(kernel, full_matrices=False)
         rows = resample.convolution_matrix(height, left[:, 0] * values[0])
         return resample.separable(x, rows, resample.convolution_matrix(width, right[0]))
 
