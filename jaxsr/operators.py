@@ -169,7 +169,7 @@ class _Mask(_Held):
         return jnp.where(jnp.broadcast_to(weights, x.shape), x, 0)
 
 
-def blur(kernel: np.ndarray) -> Operator:
+def blur(kernel: jax.Array | np.ndarray) -> Operator:
     """Convolution with a 2-D kernel (a point's image) of odd sides, replicated borders, size kept.
 
     By a pair of matrices where the kernel is separable, as a Gaussian's and a box's are, else, or

@@ -106,7 +106,7 @@ def convolution_matrix(size: int, taps: np.ndarray) -> np.ndarray:
     rows, matrix = np.arange(size), np.zeros((size, size))
     for shift, tap in enumerate(taps, start=-(len(taps) // 2)):
         np.add.at(matrix, (rows, np.clip(rows - shift, 0, size - 1)), tap)
-    return matrix
+    return _frozen(matrix)
 
 
 @functools.lru_cache(maxsize=_MATRICES)

@@ -145,6 +145,7 @@ def test_area_is_the_mean_of_what_a_pixel_covers(n_in, n_out):
         resample.strided_matrix(30, 4, 3),
         resample.area_matrix(30, 7),
         resample.matlab_matrix(4, 4, 16),
+        resample.convolution_matrix(9, np.array([0.5, 0.25, 0.25])),
     ],
 )
 def test_matrices_keep_constants_and_cannot_be_changed(matrix):
